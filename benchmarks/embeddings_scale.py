@@ -3,9 +3,11 @@
     python -m benchmarks.embeddings_scale copies 100000
     python -m benchmarks.embeddings_scale map 100000
     python -m benchmarks.embeddings_scale similar 100000
+    python -m benchmarks.embeddings_scale strangers 100000
 
 Signatures are those of smooth random pictures, and 1% of them copies with noise. Features have 1,280 dimensions around
-50 centres.
+50 centres. Strangers are the nodes that add the distance from 2,000 known photos, in batches of 32; a run of `score`
+computes them with the model.
 """
 
 import argparse
@@ -13,11 +15,16 @@ import resource
 import time
 
 import numpy as np
+import onnx
 
 from batchland.embeddings.copies import find_copies, groups
 from batchland.embeddings.layout import layout
 from batchland.embeddings.neighbours import nearest
 from batchland.embeddings.signatures import signatures
+from batchland.models.contract import DISTANCE_NAME, FEATURES_NAME
+from batchland.models.known import MAX_PHOTOS, add_distance
+from batchland.models.ort import CPU, Threads, create_session
+from batchland.system.cores import usable_cores
 
 DIMENSIONS = 1280
 
@@ -52,9 +59,27 @@ def made_up_features(count: int) -> np.ndarray:
     return found
 
 
+def distances(features: np.ndarray) -> int:
+    """Number of images whose distance from the first 2,000 is computed."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["images"], [FEATURES_NAME])],
+        "strangers",
+        [value("images", onnx.TensorProto.FLOAT, ["batch", DIMENSIONS])],
+        [value(FEATURES_NAME, onnx.TensorProto.FLOAT, ["batch", DIMENSIONS])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    add_distance(model, features[:MAX_PHOTOS].astype(np.float32))
+    session = create_session(model.SerializeToString(), [(CPU, {})], Threads(usable_cores()))
+    return sum(
+        len(session.run([DISTANCE_NAME], {"images": features[start : start + 32].astype(np.float32)})[0])
+        for start in range(0, len(features), 32)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("copies", "map", "similar"))
+    parser.add_argument("what", choices=("copies", "map", "similar", "strangers"))
     parser.add_argument("count", type=int)
     options = parser.parse_args()
     data = made_up_signatures(options.count) if options.what == "copies" else made_up_features(options.count)
@@ -64,6 +89,8 @@ def main() -> None:
         found = f"{len(pairs.left):,} pairs in {len(groups(len(data), pairs)):,} groups"
     elif options.what == "map":
         found = layout(data).method
+    elif options.what == "strangers":
+        found = f"{distances(data):,} distances"
     else:
         rows, _ = nearest(data[:1], data, 20)
         found = f"{rows.shape[1]} images"

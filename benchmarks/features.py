@@ -3,12 +3,14 @@
     python -m benchmarks.features
     python -m benchmarks.features --runs scratch --work FOLDER [--count 400] [--pairs 7]
 
---runs scores the same photos with and without features, in turn, and gives the CPU seconds of whole runs: medians, and
-the median of the ratios within a pair. `scratch`, `transfer` (ResNet50), or a path.
+--runs scores the same photos with a model without features, and with the same model with features, in turn. It gives
+the CPU seconds of whole runs: medians, and the median of the ratios within a pair. `scratch`, `transfer` (ResNet50), or
+a path.
 """
 
 import argparse
 import io
+import shutil
 import time
 from collections.abc import Callable
 from itertools import cycle, islice
@@ -23,7 +25,7 @@ import pyarrow.parquet as pq
 
 from batchland import ScoreOptions, score
 from batchland.models.contract import FEATURES_NAME
-from batchland.models.features import normalised
+from batchland.models.features import keep_features, normalised
 from batchland.models.known import MAX_PHOTOS, add_distance
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.predictions.layout import write_table
@@ -82,10 +84,12 @@ def _seconds(action: Callable[[], object]) -> float:
 
 def whole_runs(name: str, work: Path, count: int, pairs: int) -> str:
     """A row of the table: CPU seconds without and with features, and their ratio in each pair."""
-    model, photos = find_model(name, work), draw_photos(work / "photos", "small", count)
+    plain, photos = find_model(name, work), draw_photos(work / "photos", "small", count)
+    model = Path(shutil.copy(plain, work / f"with-features-of-{plain.name}"))
+    keep_features(model)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for features in (False, True, *islice(cycle((False, True, True, False)), 2 * pairs)):
-        options = ScoreOptions(model=model, device="cpu", features=features, overwrite=True)
+        options = ScoreOptions(model=model if features else plain, device="cpu", features=features, overwrite=True)
         seconds[features].append(_seconds(lambda options=options: score(photos, work / "p.parquet", options)))
     without, used = seconds[False][1:], seconds[True][1:]  # the first ones open caches
     ratios = sorted(b / a for a, b in zip(without, used, strict=True))

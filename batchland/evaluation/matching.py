@@ -274,8 +274,7 @@ class _Run:
         """The rows of predictions that have a label, with the class and own columns of the label."""
         kind = batch["kind"].to_numpy()
         row = batch["row"].to_numpy()
-        names = batch["name"].dictionary_encode()
-        group, sizes = names.indices.to_numpy().astype(np.int64), len(names.dictionary)
+        group, sizes = _groups(batch["name"])
         is_prediction = kind == _PREDICTION
         predictions = np.bincount(group[is_prediction], minlength=sizes)
         counted = ~is_prediction & ((kind == _LABEL) | (predictions[group] > 0))
@@ -381,6 +380,16 @@ class _Run:
                 f"{message}; the labels' names start with {prefix}: give that folder, or names without it"
             )
         return UsageError(f"{message}; labels must name images by their path below the scored folder")
+
+
+def _groups(names: pa.Array) -> tuple[Ints, int]:
+    """Number of the group of equal names that each name belongs to, from 0, and the number of groups."""
+    half, odd = divmod(len(names), 2)
+    first = names[:half]
+    if not odd and first.equals(names[half:]) and not pc.any(pc.equal(first[1:], first[:-1])).as_py():
+        return np.tile(np.arange(half), 2), half  # each prediction has one label, in the same order
+    encoded = names.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
 class _Fingerprint:

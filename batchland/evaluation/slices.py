@@ -32,6 +32,8 @@ MAX_GROUPS: Final = 10_000
 """Largest number of values of a column to slice by."""
 MAX_FOLDERS: Final = 1_000_000
 """Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
+_END: Final = 6
+"""Characters of a name that contain most extensions."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
@@ -250,7 +252,11 @@ class _Formats(_Named):
         super().__init__("format")
 
     def add(self, images: Images, right: Flags) -> None:
-        self._count(_after_last(images.images, "."), right, self._extension)
+        ends = pc.utf8_slice_codeunits(images.images, -_END).dictionary_encode()  # splitting a few ends is faster
+        if all("." in end for end in ends.dictionary.to_pylist()):
+            self._count(_after_last(ends.dictionary, ".").take(ends.indices), right, self._extension)
+        else:
+            self._count(_after_last(images.images, "."), right, self._extension)
 
     def values(self, images: Images) -> list[str | None]:
         return self._merged(map(self._extension, _after_last(images.images, ".").to_pylist()))

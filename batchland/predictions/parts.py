@@ -339,9 +339,13 @@ class PartWriter:
 
     def _flush(self, part: UnfinishedPart) -> None:
         self._last_checkpoint = time.monotonic()
+        self._in_background(self._store, part, self._table(part))
+
+    def _table(self, part: UnfinishedPart) -> pa.Table:
+        """The rows so far."""
         rows = pa.Table.from_batches(part.rows, self.spec.schema)
         own = own_columns(part.entries[: part.count], self.spec.own)
-        self._in_background(self._store, part, pa.Table.from_arrays([*rows.columns, *own], schema=self.spec.stored))
+        return pa.Table.from_arrays([*rows.columns, *own], schema=self.spec.stored)
 
     def _store(self, part: UnfinishedPart, table: pa.Table) -> None:
         self._write_part(part.number, table)
@@ -352,6 +356,9 @@ class PartWriter:
         if self._on_part is None or not part.whole:
             return
         summary = summarize(part.number, self._read_part(part.number))
+        if summary.rows < part.count:  # a process of this run that was given up still ran, and stored its checkpoint
+            self._write_part(part.number, self._table(part))
+            summary = summarize(part.number, self._read_part(part.number))
         if summary.names_sha256 != names_digest(entry.name for entry in part.entries):
             raise AssertionError(f"the {summary.rows} rows of part {part.number} do not match what was listed")
         self._on_part(summary._replace(resumed=part.resumed, kept=part.kept))

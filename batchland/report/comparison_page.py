@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.report.comparison_text import changed_classes, comparison_findings, differences, verdict
+from batchland.report.findings import MIN_SLICE_IMAGES
 from batchland.report.html import LONG_TABLE, render_page
 from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnail, Thumbnails
@@ -37,6 +38,7 @@ def comparison_page(comparison: "Comparison", options: ReportOptions) -> str:
         findings=comparison_findings(comparison),
         changed=changed_classes(comparison.per_class),
         classes=classes,
+        few=MIN_SLICE_IMAGES,
         bar_limit=_bar_limit(classes),
         long_table=len(classes) > LONG_TABLE,
         galleries=galleries,

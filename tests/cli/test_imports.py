@@ -8,7 +8,7 @@ from itertools import pairwise
 EACH_IN_A_FORK = """
 import json, os, sys
 from batchland.cli.main import main
-import numpy, onnxruntime, pyarrow.parquet
+import batchland.nightly.runner, batchland.report.write, jinja2, onnxruntime, pyarrow.parquet, scipy.stats
 for arguments in json.load(sys.stdin):
     if os.fork() == 0:
         try:

@@ -52,7 +52,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Of the processes of a test, each of which is gone when it ends."""
     mark = f"BATCHLAND_TEST={uuid4()}"
     yield os.environ | dict([mark.split("=")])
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while alive := [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in read(path)]:
         assert time.monotonic() < until, [read(Path("/proc", pid, "cmdline")) for pid in alive]
         time.sleep(0.2)
