@@ -19,6 +19,7 @@ from batchland.system.text import one_line
 
 _LONGEST_MESSAGE: Final = 1000
 """Characters of a usage error, which may hold what the user gave."""
+_REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
 _OUT_OF_MEMORY: Final = re.compile("can't start new thread|failed to map segment|[Cc]annot allocate memory")
 
 
@@ -99,12 +100,16 @@ def _fail(ctx: click.Context, message: str, exit_code: int, *, as_json: bool) ->
 
 
 def _storage_failure(error: OSError) -> str | None:
-    """The message for a failed disk or standard output that the command did not handle; None for other errors."""
+    """The message for a failed disk or standard output that the command did not handle; None for other errors.
+
+    Also for a file that may not be opened, such as a lock in a folder that is read-only.
+    """
     stdout_failed = not drop_broken_stdout() or error.errno == errno.EPIPE
-    if not stdout_failed and error.errno not in STORAGE_ERRORS:
+    refused = error.errno in _REFUSED and bool(error.filename)
+    if not stdout_failed and not refused and error.errno not in STORAGE_ERRORS:
         return None
     where = "standard output" if stdout_failed or not error.filename else display_path(error.filename)
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = (error.strerror if refused else error.errno and os.strerror(error.errno)) or str(error)
     return f"{where}: cannot be read or written ({reason}); fix this, then run the same command again"
 
 

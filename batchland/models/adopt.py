@@ -60,6 +60,12 @@ _MAX_CHECKED: Final = 200
 _MAX_DECIDING: Final = 1000
 """Labelled photos for two preprocessings between which so many do not decide."""
 _MAX_CALIBRATED: Final = 5000
+_LOGARITHMS: Final = {
+    "are negative logarithms of probabilities": float(np.exp(-1)),
+    "are logarithms of probabilities to base 10": 10.0,
+    "are logarithms of probabilities to base 2": 2.0,
+}
+"""Outputs that a softmax would not turn into the probabilities, and the base that does."""
 _FEW_CALIBRATED: Final = 50
 """With fewer photos the temperature depends too much on chance; a warning says so."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
@@ -371,11 +377,12 @@ def _output_kind(
         raise ModelError(
             f"{path}: its outputs ({low:.3g} to {high:.3g}) are not probabilities that sum to 1", advice="output_logits"
         )
-    if requested == "auto" and low >= 0:
-        looks_like = None
-        if high <= 1:
+    if requested == "auto":
+        with np.errstate(all="ignore"):
+            looks_like = next((name for name, base in _LOGARITHMS.items() if are_probabilities(base**rows).all()), None)
+        if low >= 0 and high <= 1:
             looks_like = "lie between 0 and 1 but do not sum to 1, as those of sigmoids"
-        elif np.ptp(sums) <= 0.01 * sums.mean():
+        elif low >= 0 and np.ptp(sums) <= 0.01 * sums.mean():
             looks_like = f"sum to {sums.mean():.4g}, as percentages sum to 100"
         if looks_like:
             raise ModelError(

@@ -5,6 +5,7 @@ preprocessing or the device has changed.
 """
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -113,6 +114,7 @@ def read_canaries(model: Path) -> Canaries | None:
         ) from error
 
 
+@cache
 def drawn_files() -> dict[str, bytes]:
     """Small image files of several formats and shapes, by name."""
     shapes = [(side, _SIDES[(3 * index + 2) % len(_SIDES)], 3) for index, side in enumerate(_SIDES)]

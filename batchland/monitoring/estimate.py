@@ -18,6 +18,7 @@ from scipy.special import expit, ndtri
 from batchland.errors import UsageError
 from batchland.monitoring.observations import MEASURES, Floats, Observations
 from batchland.monitoring.schema import AccuracyEstimate, Estimator
+from batchland.system.cores import one_blas_thread
 
 CONFIDENCE: Final = 0.9
 """Confidence level of the intervals."""
@@ -63,6 +64,7 @@ def read_estimator(model: Path) -> Estimator | None:
         raise UsageError(f"{path}: is not an estimator of this version of batchland; make it again") from error
 
 
+@one_blas_thread()
 def fit_estimator(
     photos: Labelled, copies: Mapping[str, Sequence[Labelled]], model_sha256: str, classes: int
 ) -> Estimator:

@@ -20,6 +20,7 @@ from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.reference import Reference, labelled_reference
 from batchland.monitoring.rules import MIN_IMAGES, Found, Night, check_rules, share_of_strangers
 from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
+from batchland.system.cores import one_blas_thread
 
 MIN_NIGHTS: Final = 5
 """A reference needs at least this many nights."""
@@ -35,6 +36,7 @@ _USABLE_SHARE: Final = 0.9
 """A figure is used if at least this share of every night's images has it."""
 
 
+@one_blas_thread()
 def judge(
     night: Night,
     reference: Sequence[Night],

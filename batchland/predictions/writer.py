@@ -241,6 +241,9 @@ class PredictionSink(PartWriter):
 
 def _in_parallel(action: Callable[[int], Result], parts: int) -> Iterator[Result]:
     """Results of an action on each part, in order. As many are done at once as there are cores."""
+    if parts < 2:
+        yield from map(action, range(parts))
+        return
     with ThreadPoolExecutor(usable_cores(), "parts") as pool:
         yield from pool.map(action, range(parts))
 

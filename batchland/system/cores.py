@@ -4,6 +4,8 @@ import math
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +15,14 @@ MEMBERSHIP: Final = Path("/proc/self/cgroup")
 """The groups of this process. In a container they are usually the root groups of the mount."""
 
 
-def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, affinity: int | None = None) -> int:
-    """Cores that this process may use, at least 1: those of the CPU affinity, or the lowest CPU quota."""
+@cache
+def usable_cores() -> int:
+    """Cores that this process may use, counted once."""
+    return count_cores()
+
+
+def count_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, affinity: int | None = None) -> int:
+    """Cores of the CPU affinity, or the lowest CPU quota; at least 1."""
     # macOS has no affinity
     cores = affinity or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quotas = (_cpu_quota(group) for group in _groups(cgroups, "cpu", membership))
@@ -33,6 +41,15 @@ def require_memory(size: int) -> None:
         mmap.mmap(-1, size).close()
     except OSError as error:
         raise MemoryError(f"less than {size >> 20} MiB are left to start with") from error
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Compute linear algebra in one thread. On busy cores several threads of OpenBLAS wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 def machine_memory() -> int:

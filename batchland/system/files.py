@@ -33,7 +33,11 @@ _RENAME_EXCHANGE: Final = 2
 
 
 def open_new(path: Path) -> BinaryIO:
-    """Create a file and open it for writing. Raises FileExistsError if the name exists, also as a dangling link."""
+    """Create a file and open it for writing. Raises FileExistsError if the name exists, also as a dangling link.
+
+    Raises OSError (ELOOP) if a folder above it is a link that another user may have planted.
+    """
+    _check_folders(path)
     return path.open("xb")  # O_EXCL follows no link
 
 
@@ -43,6 +47,7 @@ def open_existing(path: Path, flags: int) -> int:
     flags: os.O_WRONLY or os.O_RDWR, and os.O_APPEND. Raises OSError (ELOOP) if the file is a symbolic link, has a
     second name (a hard link), or is not a regular file. Somebody may have made it so that another file is overwritten.
     """
+    _check_folders(path)
     flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o644)
@@ -55,6 +60,19 @@ def open_existing(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise _not_ours(path)
     return descriptor
+
+
+def _check_folders(path: Path) -> None:
+    """Raise OSError for a link to a folder in one that everybody can write, unless its owner or this user made it.
+
+    Like Linux's fs.protected_symlinks, which may be off, and which holds only in folders with the sticky bit.
+    """
+    for folder in path.absolute().parents:
+        link = folder.lstat()
+        if stat.S_ISLNK(link.st_mode):
+            above = folder.parent.stat()
+            if above.st_mode & stat.S_IWOTH and link.st_uid not in (os.geteuid(), above.st_uid):
+                raise OSError(errno.ELOOP, f"{folder} is a link of another user; remove it", str(path))
 
 
 def _not_ours(path: Path) -> OSError:
@@ -97,6 +115,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with _output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _check_folders(path)
         with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:  # of mode 0700
             temporary = Path(folder, path.name)
             yield temporary

@@ -149,7 +149,7 @@ def _decode_into(
     path: Path, images: Sequence[Content], spec: PreprocessSpec, on_image: Callable[[int], object]
 ) -> dict[int, tuple[ErrorCode, str]]:
     """Write the .npy file; returns the failures by row."""
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *spec.shape)}
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from commands import batchland
 from evaluation_data import Row, write_label_folders, write_predictions
@@ -142,7 +143,7 @@ def test_doctor_prints_all_checks(job: Path) -> None:
 
 def run(job: Path, *flags: str, date: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchland", *flags, "run", str(job), "--date", date]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forks.run(command)
 
 
 def test_a_result_is_on_stdout_and_not_on_stderr(job: Path) -> None:

@@ -1,11 +1,11 @@
 """`batchland run` and `batchland job check`: what they print, and the exit code for cron."""
 
 import re
-import subprocess
 import sys
 from datetime import date, timedelta
 
 import commands
+import forks
 import onnx
 import pytest
 from toys import COLOURS, picture
@@ -65,7 +65,7 @@ def test_without_a_date_the_night_is_yesterday(project):
 )
 def test_an_error_is_printed_once_on_stderr(project, setting, code, expected):
     command = [sys.executable, "-m", "batchland", "run", project / "toy.toml", "--date", "2024-11-23"]
-    result = subprocess.run([*command, "--set", setting], capture_output=True, text=True, check=False)
+    result = forks.run([*command, "--set", setting])
     assert (result.returncode, result.stderr.count(expected), result.stdout.count(expected)) == (code, 1, 0)
 
 

@@ -9,8 +9,16 @@ from typing import Any
 
 from batchland.cli.main import main
 
-for module in ("scoring.score", "scoring.merge.merge", "evaluation.evaluate", "report.write", "nightly.runner"):
-    __import__(f"batchland.{module}")  # once, before the forks
+MODULES = (
+    "scipy.stats", "jinja2", "pyarrow.csv", "pyarrow.dataset",
+    *(f"batchland.{name}" for name in (
+        "scoring.score", "scoring.merge.merge", "evaluation.evaluate", "report.write",
+        "report.duplicates_page", "embeddings.duplicates", "monitoring.drift", "nightly.runner", "nightly.accept",
+        "nightly.history", "nightly.plan", "trend.write", "trend.overview", "trend.night_map",
+    )),
+)  # fmt: skip
+for module in MODULES:
+    __import__(module)  # once, before the forks: most of the time of a command
 
 FAULTS = ctypes.CDLL(None)
 FAULTS.fault_path.restype = ctypes.c_char_p

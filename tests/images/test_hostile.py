@@ -8,6 +8,7 @@ import sys
 import zlib
 from io import BytesIO
 
+import forks
 import pyarrow.parquet as pq
 import pytest
 from damage import encoded, photo, valid_images
@@ -210,7 +211,7 @@ def fits(code: str | None, expected: str | None) -> bool:
 
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchland", *map(os.fspath, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", check=False, **options)
+    return forks.run(command, **options)
 
 
 def test_every_hostile_file_has_the_expected_row(tmp_path, toy_model):

@@ -220,15 +220,31 @@ def test_a_model_without_pictures_as_input_is_an_error(tmp_path, labels):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
-def test_a_model_that_cannot_compute_batches_is_an_error(tmp_path, labels):
-    """A Reshape fixes the batch size to one: the model opens, and fails at the first batch."""
-    model = onnx.load(foreign(tmp_path / "f.onnx", batch=1))
-    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 4], np.int64), "fixed"))
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_size_in_a_reshape_is_opened(tmp_path, labels, batch):
+    """As torch exports a model if no axis is declared dynamic."""
+    model = onnx.load(foreign(tmp_path / "f.onnx", batch=batch))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([batch, 4], np.int64), "fixed"))
     model.graph.node[-1].input[0] = "reshaped"
     model.graph.node.insert(3, helper.make_node("Reshape", ["logits", "fixed"], ["reshaped"]))
     onnx.save(model, tmp_path / "f.onnx")
-    with pytest.raises(ModelError, match="takes one picture at a time; export it with a dynamic batch"):
+    session = adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("imagenet"), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"), [(1, "takes one picture at a time"), (2, "takes batches of 2 pictures only")]
+)
+def test_a_model_that_cannot_compute_batches_is_an_error(tmp_path, labels, batch, message):
+    """A product fixes the batch size."""
+    model = onnx.load(foreign(tmp_path / "f.onnx", batch=batch))
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(batch, dtype=np.float32), "fixed"))
+    model.graph.node[-1].input[0] = "product"
+    model.graph.node.insert(3, helper.make_node("MatMul", ["fixed", "logits"], ["product"]))
+    onnx.save(model, tmp_path / "f.onnx")
+    with pytest.raises(ModelError) as caught:
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+    assert str(caught.value) == f"{tmp_path}/f.onnx: {message}; export it with a dynamic batch dimension"
 
 
 @pytest.mark.parametrize("softmax", [False, True])
@@ -375,8 +391,20 @@ def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
             "its outputs sum to 100, as percentages sum to 100; export it with logits or with probabilities of "
             "exclusive classes",
         ),
+        (
+            [node("LogSoftmax", "logits", "logs", axis=1), node("Neg", "logs", "scores")],
+            [],
+            "its outputs are negative logarithms of probabilities; export it with logits or with probabilities of "
+            "exclusive classes",
+        ),
+        (
+            [node("LogSoftmax", "logits", "logs", axis=1), node("Div", "logs ten", "scores")],
+            [("ten", np.float32(np.log(10)))],
+            "its outputs are logarithms of probabilities to base 10; export it with logits or with probabilities of "
+            "exclusive classes",
+        ),
     ],
-    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent"],
+    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent", "negative logarithms", "base 10"],
 )
 def test_auto_refuses_outputs_that_are_neither_logits_nor_probabilities(tmp_path, labels, nodes, constants, message):
     path = with_tail(tmp_path / "f.onnx", nodes, constants)

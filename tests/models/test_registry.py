@@ -256,3 +256,16 @@ def test_an_mlflow_registry_needs_its_extra(site):
     )
     written = [path.read_text() for path in (site / "runs").rglob("*.json*")]
     assert not any("secret" in text for text in written)
+
+
+def test_a_lock_that_is_a_link_is_named_and_not_followed(tmp_path, toy_model):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "registry/m").mkdir(parents=True)
+    (tmp_path / "registry/m/.lock").symlink_to(tmp_path / "victim")
+    result = batchland("models", "add", str(toy_model), "--name", "m", "--registry", str(tmp_path / "registry"))
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        74,
+        f"batchland: {tmp_path}/registry/m/.lock: cannot be read or written (.lock is a link or not a regular file; "
+        "remove it); fix this, then run the same command again",
+    )
+    assert (tmp_path / "victim").read_text() == "precious"

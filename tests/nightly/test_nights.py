@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager, suppress
 from datetime import date
 
+import forks
 import pyarrow.dataset as ds
 import pytest
 from job_files import EVALUATION, JOB
@@ -93,7 +94,7 @@ class Project:
     def paused_run(self, night):
         """A process that has scored two batches, written their part and waits; it continues when the block ends."""
         command = [sys.executable, "-c", PAUSING, self.job, str(night)]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        child = forks.Popen(command)
         with child:
             assert child.stdout.readline() == "pause\n"
             part = self.folder / "out" / f".date={night}.parts" / "part-000000.parquet"
@@ -261,7 +262,7 @@ def kill_and_rerun(folder, kills):
 
     @contextmanager
     def begun():
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        with forks.Popen(command) as child:
             assert "begins" in child.stderr.readline()
             yield child
 

@@ -1,11 +1,11 @@
 """`${NAME}` and `${file:PATH}` in job files: filled in everywhere, never recorded or printed as secrets."""
 
 import json
-import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
+import forks
 import pytest
 from commands import batchland
 
@@ -104,7 +104,7 @@ def test_a_night_uses_secrets_and_records_none(site: Path, web_server: tuple[str
         f'[notify]\non = "always"\ncommand = ["{leak}", "${{file:secrets/password}}", "${{HOOK_TOKEN}}"]\n',
     )
     command = [sys.executable, "-m", "batchland", "--verbose", "run", str(job), "--date", str(NIGHT)]
-    night = subprocess.run(command, cwd=site, capture_output=True, text=True, check=False)
+    night = forks.run(command, cwd=site)
     assert night.returncode == 0
     assert asked == [f"/missing/{TOKEN}/start", f"/missing/{TOKEN}"]
     assert (site / "sent").read_text() == PASSWORD + "\n"

@@ -1,9 +1,10 @@
 """Retention: deletes old nights by the rules, never the last good one, and only files that belong to the job."""
 
+import shutil
 from datetime import date
 
 import pytest
-from toys import picture
+from toys import picture, write_toy_model
 
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
@@ -16,17 +17,26 @@ TODAY = date(2024, 12, 31)
 DAYS = [date(2024, 11, day) for day in range(20, 25)]
 
 
-@pytest.fixture
-def project(tmp_path, toy_model):
+@pytest.fixture(scope="module")
+def five_nights(tmp_path_factory):
     """Five good nights of two images."""
-    (tmp_path / "toy.toml").write_text(
+    folder = tmp_path_factory.mktemp("five") / "project"
+    (folder / "in").mkdir(parents=True)
+    write_toy_model(folder / "toy.onnx")
+    (folder / "toy.toml").write_text(
         'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "off"}\n'
     )
-    (tmp_path / "in").mkdir()
     for name in ("a", "b"):
-        (tmp_path / "in" / f"{name}.jpg").write_bytes(picture())
+        (folder / "in" / f"{name}.jpg").write_bytes(picture())
     for day in DAYS:
-        assert run_night(load_job(tmp_path / "toy.toml"), day).attempt.outcome == "ok"
+        assert run_night(load_job(folder / "toy.toml"), day).attempt.outcome == "ok"
+    return folder
+
+
+@pytest.fixture
+def project(five_nights, tmp_path):
+    """A copy of the five nights."""
+    shutil.copytree(five_nights, tmp_path, symlinks=True, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from datetime import date, timedelta
 from pathlib import Path
 
+import forks
 import pyarrow.dataset as ds
 import pytest
 from job_files import EVALUATION, JOB, deliver
@@ -329,7 +329,7 @@ sys.exit(run_night(load_job(Path(sys.argv[1])), date(2024, 11, 23)).attempt.exit
 def test_a_stopped_run_is_resumed(project, signum, status, outcome):
     deliver(project, NIGHT, per_class=40)
     command = [sys.executable, "-c", SIGNALLED, project / "toy.toml"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with forks.Popen(command) as child:
         for _ in range(8):
             assert child.stdout.readline() == "scoring\n"
         assert read_run(project / "runs" / "toy" / "2024-11-23").outcome == "running"

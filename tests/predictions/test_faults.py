@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import forks
 import onnx
 import pyarrow.parquet as pq
 import pytest
@@ -113,15 +114,7 @@ def test_a_folder_that_this_user_may_not_write(nobody, photos, toy_model):
 
 def test_one_of_several_runs_that_start_together_writes_and_the_others_name_it(tmp_path, photos, toy_model):
     out = tmp_path / "out" / "p.parquet"
-    runs = [
-        subprocess.Popen(
-            command(photos, "--out", out, "--model", toy_model),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
+    runs = [forks.Popen(command(photos, "--out", out, "--model", toy_model)) for _ in range(3)]
     ends = []
     for process in runs:
         _, printed = process.communicate()
@@ -148,7 +141,7 @@ def test_the_second_of_two_runs_names_the_first(tmp_path, photos, toy_model):
     def second(progress):
         if not refused:
             arguments = command(photos, "--out", out, "--model", toy_model)
-            refused.append(subprocess.run(arguments, capture_output=True, text=True, check=False))
+            refused.append(forks.run(arguments))
 
     score(photos, out, options(toy_model), on_progress=second)
     assert refused[0].returncode == 75
@@ -164,7 +157,7 @@ def test_a_signal_ends_a_run_in_good_order(tmp_path, toy_model, signum, code):
         (root / f"{number:04}.jpg").write_bytes(picture(list(COLOURS.values())[number % 3]))
     out = tmp_path / "out" / "p.parquet"
     arguments = command(root, "--out", out, "--model", toy_model, "--batch-size", 4, "--part-size", 8)
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with forks.Popen(arguments) as process:
         while not (out.parent / ".p.parquet.parts" / "part-000001.parquet").exists():
             time.sleep(0.005)
         process.send_signal(signum)

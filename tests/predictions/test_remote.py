@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path, PurePosixPath
 
+import forks
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -79,8 +80,8 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
     for machine in range(3):
         environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / f"machine-{machine}")}
         command = [sys.executable, SLOW_SCORE, photos, bucket.url(name), toy_model, "0.04"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
-            assert child.stdout.readline() == b"ready\n"
+        with forks.Popen(command, env=environment) as child:
+            assert child.stdout.readline() == "ready\n"
             before = len(parts())
             # The first two runs are killed after writing a part; the last one finishes.
             while machine < 2 and child.poll() is None and len(parts()) == before:

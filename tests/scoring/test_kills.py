@@ -3,11 +3,11 @@
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forks
 import pytest
 from slow_score import SLOW_SCORE
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
@@ -31,11 +31,11 @@ class Killing:
         command = [sys.executable, SLOW_SCORE, self.images, out, self.model, "0.01", *changes]
         while not done():
             patience *= 1.3
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-                assert child.stdout.readline() == b"ready\n"
+            with forks.Popen(command) as child:
+                assert child.stdout.readline() == "ready\n"
                 time.sleep(self._random.uniform(0, patience))
                 child.kill()
-                errors = child.stderr.read().decode()
+                errors = child.stderr.read()
             assert child.returncode in (0, -signal.SIGKILL), errors
             self.kills += child.returncode == -signal.SIGKILL
 

@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 from collections import Counter
 
+import forks
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -143,13 +143,10 @@ def test_two_processes_score_shards_at_once_and_a_third_merges(tmp_path, photos,
         return [sys.executable, "-m", "batchland", *map(str, arguments)]
 
     common = ("score", photos, "--model", toy_model, "--device", "cpu", "--batch-size", "4")
-    running = [
-        subprocess.Popen(command(*common, "--out", tmp_path / "out", "--shard", f"{index}/2"), stderr=subprocess.PIPE)
-        for index in (0, 1)
-    ]
+    running = [forks.Popen(command(*common, "--out", tmp_path / "out", "--shard", f"{index}/2")) for index in (0, 1)]
     assert [(process.communicate()[1], process.returncode)[1] for process in running] == [0, 0]
-    subprocess.run(command("merge", tmp_path / "out", "--out", tmp_path / "p.parquet"), check=True)
-    subprocess.run(command(*common, "--out", tmp_path / "q.parquet"), check=True)
+    assert forks.run(command("merge", tmp_path / "out", "--out", tmp_path / "p.parquet")).returncode == 0
+    assert forks.run(command(*common, "--out", tmp_path / "q.parquet")).returncode == 0
     assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
 
 

@@ -143,6 +143,38 @@ def test_links_and_special_files_are_not_opened_for_writing(shared, victim, kind
     assert before == (len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a link to another user")
+@pytest.mark.parametrize("others_may_write", [True, False])
+def test_a_folder_that_is_a_link_of_another_user_is_not_followed(tmp_path, others_may_write):
+    """As Linux's fs.protected_symlinks does in folders with the sticky bit."""
+    shared, precious = tmp_path / "shared", tmp_path / "precious"
+    shared.mkdir()
+    precious.mkdir()
+    shared.chmod(0o777 if others_may_write else 0o755)
+    (shared / "x").symlink_to(precious)
+    os.lchown(shared / "x", 12345, 12345)
+
+    def write_a():
+        write_file(shared / "x/a", "text")
+
+    def write_b():
+        with new_file(shared / "x/b") as path:
+            path.write_text("text")
+
+    def write_c():
+        os.close(open_existing(shared / "x/c", os.O_RDWR))
+
+    for write in (write_a, write_b, write_c):
+        if others_may_write:
+            with pytest.raises(
+                OSError if write is write_c else OutputError, match=r"shared/x is a link of another user"
+            ):
+                write()
+        else:
+            write()
+    assert sorted(os.listdir(precious)) == ([] if others_may_write else ["a", "b", "c"])
+
+
 def test_an_existing_file_is_opened_as_it_is(shared):
     path = shared / "log"
     for line in (b"one\n", b"two\n"):

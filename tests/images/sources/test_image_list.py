@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import forks
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -322,22 +323,22 @@ def test_forbidden_objects_are_failed_rows(
     assert summary.manifest.counts.ok == 1
 
 
-def _piped(listing: bytes, out: Path, model: Path, *more: str, images: str = "-") -> subprocess.CompletedProcess[bytes]:
+def _piped(listing: str, out: Path, model: Path, *more: str, images: str = "-") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchland", "score", "--images", images, "--out", out, "--model", model, *more]
-    return subprocess.run(command, input=listing, capture_output=True, check=False)
+    return forks.run(command, listing)
 
 
 def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path) -> None:
     """As `find | batchland score`; what it cannot do, resume and score again, it does as any source."""
-    find = subprocess.run(["find", str(photos), "-name", "*.jpg", "-print0"], capture_output=True, check=True).stdout
+    find = subprocess.check_output(["find", str(photos), "-name", "*.jpg", "-print0"], text=True)
     first = _piped(find, tmp_path / "out.parquet", toy_model)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith(b"Scored 60 images of - with toy on cpu")
-    assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == os.fsdecode(find).split("\0")[:-1]
+    assert first.stdout.startswith("Scored 60 images of - with toy on cpu")
+    assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == find.split("\0")[:-1]
     for path in photos.rglob("*7.jpg"):
         path.write_bytes(picture())
-    again = _piped(b"", tmp_path / "out.parquet", toy_model, "--retry-failed", images=str(tmp_path / "gone.csv"))
-    assert b"60 ok, 0 failed" in again.stdout, again.stderr
+    again = _piped("", tmp_path / "out.parquet", toy_model, "--retry-failed", images=str(tmp_path / "gone.csv"))
+    assert "60 ok, 0 failed" in again.stdout, again.stderr
     nowhere = batchland("score", "--retry-failed", "--out", tmp_path / "out.parquet", "--model", toy_model)
     assert (nowhere.exit_code, nowhere.stderr) == (
         2,
@@ -349,9 +350,9 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
         ("-", "standard input", "2 blank line"),
         (f"{tmp_path}/empty.txt", "", "nothing at all"),
     ):
-        nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model, images=images)
+        nothing = _piped("\n\n", tmp_path / "none.parquet", toy_model, images=images)
         printed = f"{name or images}: no images to score (found: {found}); give a list with one path per line"
-        assert (nothing.returncode, nothing.stderr.splitlines()[-1].decode()) == (2, f"batchland: {printed}")
+        assert (nothing.returncode, nothing.stderr.splitlines()[-1]) == (2, f"batchland: {printed}")
 
 
 @pytest.mark.parametrize("count", [5, 5000])
@@ -360,8 +361,8 @@ def test_list_from_a_named_pipe_is_complete(tmp_path: Path, toy_model: Path, cou
     (tmp_path / "a.jpg").write_bytes(picture())
     missing = (f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(1, count))
     names = [f"{tmp_path}/a.jpg", *missing]
-    run = _piped("\n".join(names).encode(), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
-    assert run.stdout.startswith(f"Scored {count:,} images of /dev/stdin with toy on cpu".encode()), run.stderr
+    run = _piped("\n".join(names), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
+    assert run.stdout.startswith(f"Scored {count:,} images of /dev/stdin with toy on cpu"), run.stderr
     assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == names
 
 
