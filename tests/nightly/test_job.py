@@ -174,8 +174,8 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         ),
         (
             ["monitor.reference=['2026-11-01', '2026-13-01']"],
-            "\"monitor.reference\" = ['2026-11-01', '2026-13-01']: should be two dates, like [2026-11-01, 2026-11-14], or "
-            "the path of predictions",
+            "\"monitor.reference\" = ['2026-11-01', '2026-13-01']: should be two dates, like [2026-11-01, 2026-11-14], "
+            "or the path of predictions",
         ),
         (["date=2026-11-01"], "\"date\" = 2026-11-01: should be 'today' or 'yesterday'"),
         (["monitor.min_accuracy=0.8"], '"monitor.min_accuracy" = 0.8: is not a percentage; write it like "50%"'),
