@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import onnx
 import onnx.compose
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
@@ -47,6 +47,8 @@ def wrap(
         dim.Clear()
         dim.dim_param = "batch"
     del foreign.graph.value_info[:]  # they may name a fixed batch size
+    if source.batch is not None:
+        _reshape_any_batch(foreign.graph, source.batch)
     before = _normalisation(source, card, preprocess)
     after = _probabilities(target, classes, softmax=softmax, temperature=temperature)
     for part in (before, after):
@@ -61,6 +63,22 @@ def wrap(
     del whole.metadata_props[:]
     whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     return whole
+
+
+def _reshape_any_batch(graph: onnx.GraphProto, batch: int) -> None:
+    """Replace the batch size in the shapes that tensors are brought to; torch writes it there unless told otherwise.
+
+    A shape that starts with that number for another reason gives other answers in a batch, which `adopt` finds.
+    """
+    shapes = {tensor.name: tensor for tensor in graph.initializer}
+    shapes |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    for number, node in enumerate(graph.node):
+        if node.op_type == "Reshape" and node.input[1] in shapes:
+            shape = numpy_helper.to_array(shapes[node.input[1]]).copy()
+            if shape.ndim == 1 and len(shape) > 1 and shape[0] == batch and (shape > 0).all():
+                shape[0] = -1
+                node.input[1] = f"{_PREFIX}any batch {number}"
+                graph.initializer.append(numpy_helper.from_array(shape, node.input[1]))
 
 
 def _normalisation(source: ForeignInput, card: ModelCard, preprocess: ForeignPreprocess) -> onnx.ModelProto:

@@ -220,15 +220,31 @@ def test_a_model_without_pictures_as_input_is_an_error(tmp_path, labels):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
-def test_a_model_that_cannot_compute_batches_is_an_error(tmp_path, labels):
-    """A Reshape fixes the batch size to one: the model opens, and fails at the first batch."""
-    model = onnx.load(foreign(tmp_path / "f.onnx", batch=1))
-    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 4], np.int64), "fixed"))
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_size_in_a_reshape_is_opened(tmp_path, labels, batch):
+    """As torch exports a model if no axis is declared dynamic."""
+    model = onnx.load(foreign(tmp_path / "f.onnx", batch=batch))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([batch, 4], np.int64), "fixed"))
     model.graph.node[-1].input[0] = "reshaped"
     model.graph.node.insert(3, helper.make_node("Reshape", ["logits", "fixed"], ["reshaped"]))
     onnx.save(model, tmp_path / "f.onnx")
-    with pytest.raises(ModelError, match="takes one picture at a time; export it with a dynamic batch"):
+    session = adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("imagenet"), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"), [(1, "takes one picture at a time"), (2, "takes batches of 2 pictures only")]
+)
+def test_a_model_that_cannot_compute_batches_is_an_error(tmp_path, labels, batch, message):
+    """A product fixes the batch size."""
+    model = onnx.load(foreign(tmp_path / "f.onnx", batch=batch))
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(batch, dtype=np.float32), "fixed"))
+    model.graph.node[-1].input[0] = "product"
+    model.graph.node.insert(3, helper.make_node("MatMul", ["fixed", "logits"], ["product"]))
+    onnx.save(model, tmp_path / "f.onnx")
+    with pytest.raises(ModelError) as caught:
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+    assert str(caught.value) == f"{tmp_path}/f.onnx: {message}; export it with a dynamic batch dimension"
 
 
 @pytest.mark.parametrize("softmax", [False, True])

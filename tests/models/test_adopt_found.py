@@ -36,19 +36,13 @@ def write_model(path, *, shape=("N", 3, 8, 8), outputs=("scores",), metadata=Non
         helper.make_node("Softmax" if softmax else "Identity", ["logits"], [outputs[0]]),
         *(helper.make_node("Add", ["logits", "logits"], [name]) for name in outputs[1:]),
     ]
-    if isinstance(shape[0], int):
-        nodes[0].input[0] = "fixed"
-        nodes.insert(0, helper.make_node("Reshape", ["images", "shape"], ["fixed"]))
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
         "linear",
         [value("images", TensorProto.FLOAT, shape)],
         [value(name, TensorProto.FLOAT, ["N", 3]) for name in outputs],
-        [
-            numpy_helper.from_array(WEIGHT, "weight"),
-            numpy_helper.from_array(np.array([size if isinstance(size, int) else 1 for size in shape]), "shape"),
-        ],
+        [numpy_helper.from_array(WEIGHT, "weight")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     helper.set_model_props(model, metadata or {})
@@ -243,13 +237,6 @@ def test_the_output_of_a_name_is_taken(tmp_path, labels):
     with pytest.raises(UsageError) as caught:
         adopt(model, tmp_path / "p.onnx", options.model_copy(update={"output_name": "loss"}))
     assert str(caught.value) == f"{model}: has no float output loss; its outputs are scores, aux"
-
-
-def test_a_fixed_batch_of_two_is_named(tmp_path, labels):
-    model = write_model(tmp_path / "f.onnx", shape=(2, 3, 8, 8))
-    with pytest.raises(ModelError) as caught:
-        adopt(model, tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="unit"))
-    assert str(caught.value) == f"{model}: takes batches of 2 pictures only; export it with a dynamic batch dimension"
 
 
 def with_opset(path, opset, ir_version, weight=WEIGHT):
