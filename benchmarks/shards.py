@@ -8,10 +8,10 @@
 
 merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a
 separate process. in-place: the same for the shards of a plan, which are not rewritten; one shard is drawn, and all
-others are hard links to its files, so their bytes come from the page cache. bucket: the shards of a plan in a bucket of
-an S3 server on this machine (rclone), merged in place and into one object. assign: finds the names of a shard among
-that many names, as they would come from a listing. throughput: `score` on all cores, against two shards at once on half
-of the cores each, and their merge; each round runs both ways.
+others are hard links to its files, so their bytes come from the page cache. bucket: shards in a bucket of an S3 server
+on this machine (rclone): those of a plan merged in place, others into one object. assign: finds the names of a shard
+among that many names, as they would come from a listing. throughput: `score` on all cores, against two shards at once
+on half of the cores each, and their merge; each round runs both ways.
 """
 
 import argparse
@@ -113,24 +113,25 @@ def _in_place(options: argparse.Namespace) -> str:
 
 
 def _bucket(options: argparse.Namespace) -> str:
-    """The shards of a plan in a bucket of an S3 server on this machine, merged in place and into one object."""
+    """Shards in a bucket of an S3 server on this machine: those of a plan merged in place, others into one object."""
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from s3_server import S3Server
 
     with tempfile.TemporaryDirectory() as name:
         server = S3Server(Path(name) / "buckets", Path(name) / "log")
-        draw_ranges(server.folder / "bucket" / "preds", options.shards, options.rows)
+        draw_ranges(server.folder / "bucket" / "planned", options.shards, options.rows)
+        draw_shards(server.folder / "bucket" / "dealt", options.shards, options.rows)
         server.start()
         os.environ.update(server.environment)
         lines = []
         try:
-            for arguments in (["--in-place"], ["--out", "s3://bucket/merged.parquet"]):
+            for arguments in (["planned", "--in-place"], ["dealt", "--out", "s3://bucket/merged.parquet"]):
                 server.requests()
-                command = [sys.executable, "-m", "batchland", "merge", "s3://bucket/preds", *arguments]
+                command = [sys.executable, "-m", "batchland", "merge", f"s3://bucket/{arguments[0]}", *arguments[1:]]
                 run = _together((command, _cores()))
                 asked = Counter(request.split()[0] for request in server.requests())
                 lines.append(
-                    f"| {arguments[0]} | {options.shards} | {options.rows:,} | {asked['LIST']:,} | {asked['GET']:,} "
+                    f"| {arguments[1]} | {options.shards} | {options.rows:,} | {asked['LIST']:,} | {asked['GET']:,} "
                     f"| {asked.total():,} | {run.wall:.1f} | {run.cpu:.1f} | {run.peak_mb:.0f} |"
                 )
         finally:

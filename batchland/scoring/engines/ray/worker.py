@@ -114,17 +114,13 @@ class PartWorker:
         return str(ray.get_runtime_context().get_node_id())
 
     def score(self, part: Part) -> ScoredPart | BatchlandError | None:
-        """Score a part and write it, resuming what an interrupted run left of it. None if `stop` came first.
-
-        On a busy machine, a call may arrive twice; the part is scored once.
-        """
+        """Score a part and write it, resuming what an interrupted run left of it. None if `stop` came first."""
+        result: Future[ScoredPart | BatchlandError | None] = Future()
         with self._lock:
             if self._ended.is_set():
                 return self._failure
-            result = self._results.get(part.number)
-            if result is None:
-                result = self._results[part.number] = Future()
-                self._inbox.put(part)
+            self._results[part.number] = result
+        self._inbox.put(part)
         return result.result()
 
     def progress(self) -> tuple[int, int]:
