@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batchland.images.batch import Batch, Outcome
+from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
-from batchland.models.card import ModelCard
+from batchland.models.card import ModelCard, class_names
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.ort import CPU, ort
 from batchland.models.session import open_session
@@ -130,9 +131,12 @@ def rows_of_a_thousand_classes(rounds: int) -> list[str]:
 
 
 def _row_ms(classes: int) -> float:
-    names = tuple({"name": f"{number:04}", "label": f"Class {number}"} for number in range(classes))
-    card = ModelCard.model_validate(
-        {"name": "x", "architecture": "scratch", "classes": names, "created_at": "2026-11-24T00:00:00Z"}
+    card = ModelCard(
+        name="x",
+        architecture="scratch",
+        classes=class_names([f"{number:04}" for number in range(classes)]),
+        preprocess=PreprocessSpec(),
+        created_at="2026-11-24T00:00:00Z",
     )
     logits = np.random.default_rng(0).normal(0, 3, (32, classes)).astype(np.float32)
     answers = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

@@ -2,14 +2,16 @@
 
     python -m benchmarks.shards merge --shards 1000 --rows 1000000
     python -m benchmarks.shards in-place --shards 1000 --rows 100000000
+    python -m benchmarks.shards bucket --shards 1000 --rows 100000
     python -m benchmarks.shards assign --rows 10000000
     python -m benchmarks.shards throughput --model scratch --count 3000
 
 merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a
 separate process. in-place: the same for the shards of a plan, which are not rewritten; one shard is drawn, and all
-others are hard links to its files, so their bytes come from the page cache. assign: finds the names of a shard among
-that many names, as they would come from a listing. throughput: `score` on all cores, against two shards at once on half
-of the cores each, and their merge; each round runs both ways.
+others are hard links to its files, so their bytes come from the page cache. bucket: shards in a bucket of an S3 server
+on this machine (rclone): those of a plan merged in place, others into one object. assign: finds the names of a shard
+among that many names, as they would come from a listing. throughput: `score` on all cores, against two shards at once
+on half of the cores each, and their merge; each round runs both ways.
 """
 
 import argparse
@@ -19,7 +21,9 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -55,12 +59,13 @@ RUN: dict[str, Any] = {"model": MODEL.sha256, "provider": "CPUExecutionProvider"
 
 def main() -> None:
     options = _options()
-    print({"merge": _merge, "in-place": _in_place, "assign": _assign, "throughput": _throughput}[options.what](options))
+    ways = {"merge": _merge, "in-place": _in_place, "bucket": _bucket, "assign": _assign, "throughput": _throughput}
+    print(ways[options.what](options))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("merge", "in-place", "assign", "throughput"))
+    parser.add_argument("what", choices=("merge", "in-place", "bucket", "assign", "throughput"))
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=1_000_000, help="images of all shards together")
     parser.add_argument("--model", default="scratch", help="scratch, transfer (both with random weights) or a file")
@@ -104,6 +109,36 @@ def _in_place(options: argparse.Namespace) -> str:
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         f"| {options.shards} | {options.rows:,} | {len(list(folder.rglob('*.parquet'))):,} | {size / 1e9:.1f} "
         f"| {manifest / 1e6:.1f} | {run.wall:.1f} | {run.cpu:.1f} | {options.rows / run.cpu:,.0f} | {run.peak_mb:.0f} |"
+    )
+
+
+def _bucket(options: argparse.Namespace) -> str:
+    """Shards in a bucket of an S3 server on this machine: those of a plan merged in place, others into one object."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from s3_server import S3Server
+
+    with tempfile.TemporaryDirectory() as name:
+        server = S3Server(Path(name) / "buckets", Path(name) / "log")
+        draw_ranges(server.folder / "bucket" / "planned", options.shards, options.rows)
+        draw_shards(server.folder / "bucket" / "dealt", options.shards, options.rows)
+        server.start()
+        os.environ.update(server.environment)
+        lines = []
+        try:
+            for arguments in (["planned", "--in-place"], ["dealt", "--out", "s3://bucket/merged.parquet"]):
+                server.requests()
+                command = [sys.executable, "-m", "batchland", "merge", f"s3://bucket/{arguments[0]}", *arguments[1:]]
+                run = _together((command, _cores()))
+                asked = Counter(request.split()[0] for request in server.requests())
+                lines.append(
+                    f"| {arguments[1]} | {options.shards} | {options.rows:,} | {asked['LIST']:,} | {asked['GET']:,} "
+                    f"| {asked.total():,} | {run.wall:.1f} | {run.cpu:.1f} | {run.peak_mb:.0f} |"
+                )
+        finally:
+            server.kill()
+    return (
+        "| merge | shards | rows | LIST | GET | requests | wall s | CPU s, without the server's | peak MB |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
     )
 
 

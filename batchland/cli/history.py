@@ -22,7 +22,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     from batchland.cli.documents import History
     from batchland.nightly.history import job_records, nights, table
 
-    rows = nights(job_records(runs, name)[-last:])
+    rows = nights(job_records(runs, name), last)
     if as_json:
         print_json(History(job=name, nights=tuple(rows)))
     else:

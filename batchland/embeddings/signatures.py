@@ -12,7 +12,7 @@ import numpy.typing as npt
 from batchland.embeddings.neighbours import Floats
 from batchland.images.signals import THUMBNAIL_SIDE
 
-COPY: Final = 0.62
+COPY: Final = 0.63
 """Largest distance of the signatures of copies: 99% of pictures cropped by 5% of each side are nearer than this, and
 nearly all pairs of different photos are farther apart (benchmarks/results/duplicates.md)."""
 _HASH_SIDE: Final = 8

@@ -209,6 +209,7 @@ def _squares(pixels: Pixels) -> Bytes:
     return np.ndarray(shape, np.uint8, pixels, top * row + left * column, strides)
 
 
+@lru_cache(maxsize=64)
 def _placing(size: int) -> tuple[int, int]:
     """Offset of the first square along a side, and the distance to the next one, in pixels."""
     room = size - _START - _SIDE

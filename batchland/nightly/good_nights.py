@@ -29,7 +29,7 @@ def reference_nights(records: Sequence[RunRecord], name: str) -> list[RunRecord]
 
     Nights that were judged by the nights of an accepted change do not count after that acceptance was withdrawn.
     """
-    starts = {None, *(each.accepted.since for each in records if each.accepted and not each.accepted.once)}
+    starts = reference_starts(records)
     found = []
     for record in records:
         run = run_of(record, name)
@@ -38,6 +38,11 @@ def reference_nights(records: Sequence[RunRecord], name: str) -> list[RunRecord]
         if run.monitor.reference_start in starts or record.accepted:
             found.append(record)
     return found
+
+
+def reference_starts(records: Iterable[RunRecord]) -> set[date | None]:
+    """First nights of the references that hold: of each accepted change, and None for the job's begin."""
+    return {None, *(each.accepted.since for each in records if each.accepted and not each.accepted.once)}
 
 
 def reference_start(records: Iterable[RunRecord], night: date) -> date:

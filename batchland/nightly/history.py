@@ -5,21 +5,21 @@ print(table(rows))
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field
 
-from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
 from batchland.monitoring.schema import AccuracyEstimate, Verdict
 from batchland.nightly.dates import local_today
-from batchland.nightly.record_files import read_runs
+from batchland.nightly.good_nights import reference_starts
+from batchland.nightly.record_files import no_record, read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.system.documents import Count, Document
-from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, near_miss, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, one_line, percent
 
 _Day = date
 GateState = Literal["passed", "failed", "not_checked"]
@@ -69,6 +69,8 @@ class Night(Document):
     """For a suspicious night: sentences about what changed, and by how much."""
     accepted: bool = False
     """Whether a person accepted the suspicious night."""
+    reference_withdrawn: bool = False
+    """Whether it was judged by the nights of an accepted change, and the acceptance was withdrawn later."""
     estimated_accuracy: AccuracyEstimate | None = None
     """Accuracy estimated without labels; None if the model has no estimator."""
     report: str | None = None
@@ -78,19 +80,17 @@ class Night(Document):
 def job_records(runs: Path, job: str) -> list[RunRecord]:
     """The records of a job below the folder `runs`, oldest first. Raises UsageError if it has none."""
     records = read_runs(runs / job)
-    if records:
-        return records
-    others = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
-    near = near_miss(job, others)
-    advice = f"did you mean {near!r}?" if near else f"there is {', '.join(others)}" if others else "no job ran here yet"
-    raise UsageError(f"{runs / job}: no night of this job is recorded ({advice})")
+    if not records:
+        raise no_record(runs / job)
+    return records
 
 
-def nights(records: Iterable[RunRecord]) -> list[Night]:
-    """The rows of these records, in their order, models in the job's order."""
+def nights(records: Sequence[RunRecord], last: int | None = None) -> list[Night]:
+    """The rows of a job's records, in their order, models in the job's order. last: of so many nights alone."""
+    starts = reference_starts(records)
     return [
-        Night.model_validate(_night_fields(record) | (_model_fields(model) if model else {}))
-        for record in records
+        Night.model_validate(_night_fields(record) | (_model_fields(model, starts) if model else {}))
+        for record in records[-last if last else 0 :]
         for model in record.models or (None,)
     ]
 
@@ -116,6 +116,8 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
         printed.append(line)
         if first and night.error:
             printed.append(f"{'':12}{one_line(night.error, MAX_ERROR_LENGTH)}")
+        if night.reference_withdrawn:
+            printed.append(f"{'':12}{night.model}: compared with a change whose acceptance was withdrawn")
         if night.ignored:
             printed.append(f"{'':12}{night.model}{ignored_files(night.ignored)}")
     return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"
@@ -136,7 +138,7 @@ def _night_fields(record: RunRecord) -> dict[str, object]:
     }
 
 
-def _model_fields(model: ModelRun) -> dict[str, object]:
+def _model_fields(model: ModelRun, starts: set[date | None]) -> dict[str, object]:
     evaluation = model.evaluation
     return {
         "model": model.name,
@@ -153,6 +155,7 @@ def _model_fields(model: ModelRun) -> dict[str, object]:
         "gate_messages": tuple(gate.message for gate in evaluation.gates) if evaluation else (),
         "monitor": model.monitor.verdict if model.monitor else None,
         "estimated_accuracy": model.monitor.accuracy if model.monitor else None,
+        "reference_withdrawn": model.monitor is not None and model.monitor.reference_start not in starts,
         "since": model.monitor.since if model.monitor else None,
         "unusual": tuple(finding.message for finding in model.monitor.findings) if model.monitor else (),
         "report": evaluation.report if evaluation else None,

@@ -145,15 +145,17 @@ def amount_of(text: str, total: float | Fraction) -> Fraction:
 def _amount(value: object) -> object:
     if type(value) is int:
         value = str(value)
+    if isinstance(value, float):
+        raise ValueError('is neither a whole number nor a percentage; write it like 20 or "1.5%"')
     if isinstance(value, str):
         amount_of(value, 0)
     return value
 
 
-def _percentage(value: str) -> str:
-    if not value.endswith("%"):
+def _percentage(value: object) -> object:
+    if not isinstance(value, str) or not value.endswith("%"):
         raise ValueError('is not a percentage; write it like "50%"')
-    return value
+    return _amount(value)
 
 
 Amount = Annotated[
@@ -164,8 +166,7 @@ Amount = Annotated[
 """A number or a percentage, as text; see `amount_of`."""
 Percentage = Annotated[
     str,
-    BeforeValidator(_amount),
-    AfterValidator(_percentage),
+    BeforeValidator(_percentage),
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?%$", "examples": ["50%"]}),
 ]
 

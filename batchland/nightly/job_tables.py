@@ -1,11 +1,21 @@
 """The tables of the job file: [evaluation], [retry], [retention], [heartbeat], [notify], [notify.mail]."""
 
+import contextlib
 import datetime as dt
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from batchland.evaluation.gates import parse_gate
 from batchland.evaluation.options import EvaluateOptions
@@ -103,6 +113,16 @@ class DeliveryTable(JobTable):
         return self
 
 
+def _dates_or_path(value: object) -> object:
+    if isinstance(value, list | tuple):
+        with contextlib.suppress(ValueError):
+            first, last = (each if isinstance(each, dt.date) else dt.date.fromisoformat(str(each)) for each in value)
+            return first, last
+    elif value is None or isinstance(value, str | Path):
+        return value
+    raise ValueError("should be two dates, like [2026-11-01, 2026-11-14], or the path of predictions")
+
+
 class MonitorTable(JobTable):
     """`[monitor]`: find faults of a night without labels."""
 
@@ -111,7 +131,7 @@ class MonitorTable(JobTable):
     action: Literal["fail", "warn", "off"] = "fail"
     """What to do with a night that differs from the good nights: fail ends it with outcome suspicious (exit code 6),
     warn adds a warning to the record. off disables the monitor."""
-    reference: tuple[dt.date, dt.date] | JobPath | None = None
+    reference: Annotated[tuple[dt.date, dt.date] | JobPath | None, BeforeValidator(_dates_or_path)] = None
     """What nights are compared with: the first and the last of some good nights, or the predictions of labelled photos
     (`batchland score` writes them). The default is the first 60 good nights, or the first 60 since the last accepted
     change."""

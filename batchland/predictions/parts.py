@@ -172,11 +172,6 @@ class UnfinishedPart:
         return self.closed and not any(isinstance(entry, ImageRef) for entry in self.entries[self.count :])
 
     @property
-    def whole(self) -> bool:
-        """Whether all entries are listed and have a row."""
-        return self.closed and self.count == len(self.entries)
-
-    @property
     def images(self) -> int:
         """Number of images with a row, without the kept rows."""
         return count_images(self.entries[: self.count])
@@ -324,7 +319,7 @@ class PartWriter:
         part.append_kept()
         self._pending.remove(part)
         if part.stored < part.count:
-            self._flush(part)
+            self._flush(part, finished=True)
         elif self._on_part is not None:
             self._in_background(self._summarize, part)
 
@@ -337,28 +332,23 @@ class PartWriter:
             self._read = (copied.part, self._read_part(copied.part))
         return copied.row_like(self._read[1].slice(copied.row, 1).to_batches()[0])
 
-    def _flush(self, part: UnfinishedPart) -> None:
+    def _flush(self, part: UnfinishedPart, *, finished: bool = False) -> None:
         self._last_checkpoint = time.monotonic()
-        self._in_background(self._store, part, self._table(part))
-
-    def _table(self, part: UnfinishedPart) -> pa.Table:
-        """The rows so far."""
         rows = pa.Table.from_batches(part.rows, self.spec.schema)
         own = own_columns(part.entries[: part.count], self.spec.own)
-        return pa.Table.from_arrays([*rows.columns, *own], schema=self.spec.stored)
+        table = pa.Table.from_arrays([*rows.columns, *own], schema=self.spec.stored)
+        self._in_background(self._store, part, table, finished)
 
-    def _store(self, part: UnfinishedPart, table: pa.Table) -> None:
+    def _store(self, part: UnfinishedPart, table: pa.Table, finished: bool) -> None:
         self._write_part(part.number, table)
-        self._summarize(part)
+        if finished:  # while a checkpoint is written, the other thread may append the last rows
+            self._summarize(part)
 
     def _summarize(self, part: UnfinishedPart) -> None:
         """Report a finished part. Reads it back and checks that each entry has its row."""
-        if self._on_part is None or not part.whole:
+        if self._on_part is None:
             return
         summary = summarize(part.number, self._read_part(part.number))
-        if summary.rows < part.count:  # a process of this run that was given up still ran, and stored its checkpoint
-            self._write_part(part.number, self._table(part))
-            summary = summarize(part.number, self._read_part(part.number))
         if summary.names_sha256 != names_digest(entry.name for entry in part.entries):
             raise AssertionError(f"the {summary.rows} rows of part {part.number} do not match what was listed")
         self._on_part(summary._replace(resumed=part.resumed, kept=part.kept))

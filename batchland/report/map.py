@@ -184,9 +184,12 @@ def _evenly(evaluation: "Evaluation") -> list[str]:
     """At most MAX_ROWS scored images, evenly spaced."""
     step = evaluation.summary.account.scored // MAX_ROWS + 1
     names: list[str] = []
+    seen = 0
     for batch in evaluation.outcomes_file.batches(["image", "correct"]):
-        names += batch.filter(batch["correct"].is_valid())["image"].to_pylist()
-    return names[::step]
+        scored = batch.filter(batch["correct"].is_valid())["image"]
+        names += scored.take(pa.array(range(-seen % step, len(scored), step), pa.int64())).to_pylist()
+        seen += len(scored)
+    return names
 
 
 def _read(evaluation: "Evaluation", names: list[str]) -> _Rows | None:

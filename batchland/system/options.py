@@ -145,6 +145,10 @@ def _literal(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int) and abs(value) > 10**_SHOWN:
         return f"a number of more than {_SHOWN} digits"
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
     return repr(value)
 
 

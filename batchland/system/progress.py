@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Final, Never, Self
+from typing import TYPE_CHECKING, Final, Never, Self
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LOG_EVERY: Final = 30.0
 """Seconds."""
@@ -81,6 +82,8 @@ class ProgressBar:
     def _draw(self, done: int, total: int | None, task: str, before: int, failed: int | None) -> None:
         if self._bar is None or task != self._task:
             self._close()
+            from tqdm import tqdm  # not needed by nightly runs, and takes a while
+
             self._bar = tqdm(
                 desc=task or None,
                 total=total,

@@ -8,7 +8,7 @@ from itertools import pairwise
 EACH_IN_A_FORK = """
 import json, os, sys
 from batchland.cli.main import main
-import numpy, onnxruntime, pyarrow.parquet
+import batchland.nightly.runner, batchland.report.write, jinja2, onnxruntime, pyarrow.parquet, scipy.stats
 for arguments in json.load(sys.stdin):
     if os.fork() == 0:
         try:
@@ -76,6 +76,6 @@ def test_modules_that_are_imported_before_the_first_batch(tmp_path, toy_model, c
     found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
     assert set(found[0].split()) - BY_PYARROW - {"sitecustomize"} == {  # Debian's Python has that module
         "PIL", "annotated_types", "batchland", "click", "numpy", "onnxruntime", "platformdirs", "pyarrow", "pydantic",
-        "pydantic_core", "simplejpeg", "tqdm", "typing_extensions", "typing_inspection",
+        "pydantic_core", "simplejpeg", "typing_extensions", "typing_inspection",
     }  # fmt: skip
     assert found[-1] == "False", "pyarrow.compute takes a tenth of a second to import"

@@ -243,4 +243,4 @@ def test_invalid_rules(project, setting, message):
 def test_a_range_that_no_delivery_can_meet_is_an_error(project):
     with pytest.raises(UsageError) as caught:
         load_job(project / "toy.toml", ["delivery.min_images=10", "delivery.max_images=5"])
-    assert str(caught.value) == f"{project}/toy.toml: min_images 10 is more than max_images 5"
+    assert str(caught.value) == f'{project}/toy.toml: "delivery": min_images 10 is more than max_images 5'

@@ -168,6 +168,22 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         ([f"mode={'x' * 4000}"], f"\"mode\" = '{'x' * 49}…{'x' * 48}': should be 'all' or 'new'"),
         (["monitor.reference=[1, 2]"], '"monitor.reference" = [1, 2]: should be a date, like 2026-11-23'),
         (
+            ["monitor.reference=[2026-11-01]"],
+            '"monitor.reference" = [2026-11-01]: should be two dates, like [2026-11-01, 2026-11-14], or the path of '
+            "predictions",
+        ),
+        (
+            ["monitor.reference=['2026-11-01', '2026-13-01']"],
+            "\"monitor.reference\" = ['2026-11-01', '2026-13-01']: should be two dates, like [2026-11-01, 2026-11-14], "
+            "or the path of predictions",
+        ),
+        (["date=2026-11-01"], "\"date\" = 2026-11-01: should be 'today' or 'yesterday'"),
+        (["monitor.min_accuracy=0.8"], '"monitor.min_accuracy" = 0.8: is not a percentage; write it like "50%"'),
+        (
+            ["delivery.max_duplicates=0.5"],
+            '"delivery.max_duplicates" = 0.5: is neither a whole number nor a percentage; write it like 20 or "1.5%"',
+        ),
+        (
             ["settle=٣s"],
             '"settle" = \'٣s\': is not a duration; write it like "90s", "10m", "3h" or "2d"',
         ),

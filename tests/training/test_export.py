@@ -1,6 +1,5 @@
 """Export: one ONNX file, and only if it agrees with PyTorch."""
 
-import copy
 import logging
 import re
 import shutil
@@ -32,10 +31,26 @@ from batchland.training.train import TrainedModel
 
 
 @pytest.fixture(scope="session")
-def exported(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportReport]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the models of `exported` as torch's exporter writes them, before outputs are added. Read-only."""
+    return tmp_path_factory.mktemp("written")
+
+
+@pytest.fixture(scope="session")
+def exported(
+    trained: dict[str, TrainedModel], written: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ExportReport]:
     """Both models in float32. Read-only."""
     folder = tmp_path_factory.mktemp("models")
-    return {name: export(model.checkpoint.parent, folder / f"{name}.onnx") for name, model in trained.items()}
+    write = export_module.write_onnx
+
+    def kept(model: ServedModel, card: ModelCard, path: Path) -> None:
+        write(model, card, path)
+        shutil.copyfile(path, written / f"{card.name}.onnx")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "write_onnx", kept)
+        return {name: export(model.checkpoint.parent, folder / f"{name}.onnx") for name, model in trained.items()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -155,7 +170,7 @@ def test_int8_weights_are_per_channel_and_normalisation_and_softmax_stay_in_floa
             quantised[node.name] = source is not None and source.op_type == "DequantizeLinear"
             if quantised[node.name]:
                 assert weights[source.input[0]].dtype == np.int8
-                assert np.abs(weights[source.input[0]].astype(int)).max() <= 2 ** (summary.bits - 1)
+                assert np.abs(weights[source.input[0]].astype(int)).max() <= 2 ** (summary.weight_bits - 1)
                 assert len(weights[source.input[1]]) == max(weights[source.input[0]].shape[0], 1)
     assert (summary.layers, summary.images, summary.agreement, summary.accuracy_fp32) == (6, 6, 1.0, 1.0)
     assert {name for name, small in quantised.items() if not small} == set(summary.float_layers)
@@ -240,15 +255,23 @@ def test_scoring_reads_photos_as_training_did(
     ("shift", "others"), [(0.3, "0 with another first class"), (50.0, r"[1-9]\d* with another first class")]
 )
 def test_file_that_disagrees_is_not_written(
-    trained: dict[str, TrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float, others: str
+    trained: dict[str, TrainedModel],
+    exported: dict[str, ExportReport],
+    written: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shift: float,
+    others: str,
 ) -> None:
-    """The exporter gets a model with another bias than the checkpoint: a wrong file, seen from outside."""
-    write = export_module.write_onnx
+    """The exporter writes another bias than the checkpoint's."""
+    file = onnx.load(written / "scratch.onnx")
+    *_, last = (node for node in file.graph.node if node.op_type == "Gemm")
+    (bias,) = (each for each in file.graph.initializer if each.name == last.input[2])
+    changed = onnx.numpy_helper.to_array(bias) + np.float32([0.0, shift, 0.0])
+    bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
 
     def wrong(model: ServedModel, card: ModelCard, path: Path) -> None:
-        other = copy.deepcopy(model)
-        other.network[-1].bias.data += torch.tensor([0.0, shift, 0.0])  # type: ignore[index]
-        write(other, card, path)
+        onnx.save(file, path)
 
     monkeypatch.setattr(export_module, "write_onnx", wrong)
     out = write_toy_model(tmp_path / "scratch.onnx")
@@ -259,7 +282,13 @@ def test_file_that_disagrees_is_not_written(
     assert out.read_bytes() == before
 
 
-def test_moved_data_must_be_named(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
+def test_moved_data_must_be_named(
+    trained: dict[str, TrainedModel],
+    exported: dict[str, ExportReport],
+    written: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = trained["scratch"]
     checkpoint = torch.load(model.checkpoint, weights_only=True)
     shutil.copytree(Path(checkpoint["data"]).parent, tmp_path / "moved")
@@ -275,6 +304,8 @@ def test_moved_data_must_be_named(trained: dict[str, TrainedModel], tmp_path: Pa
     assert caught.value.advice == "training_data"
     assert not (tmp_path / "scratch.onnx").exists()
     moved = ExportOptions(data=tmp_path / "moved")
+    scratch = written / "scratch.onnx"
+    monkeypatch.setattr(export_module, "write_onnx", lambda model, card, path: shutil.copyfile(scratch, path))
     assert export(tmp_path, tmp_path / "scratch.onnx", moved).images == 6
 
 

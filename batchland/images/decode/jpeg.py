@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -92,7 +93,7 @@ def read_header(data: bytes) -> JpegHeader:
                 raise ImageError("corrupt", "its header gives more than one size")
             frame = marker, content
         elif marker == _DHT:
-            tables |= _first_symbols(content)
+            tables.update(_first_symbols(content))
         elif marker == _APP0:
             facts["jfif"] |= content.startswith(b"JFIF\0")
         elif marker == _APP1 and content.startswith(b"Exif\0\0"):
@@ -152,7 +153,8 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     raise ImageError("truncated", "the file ends before its end marker")
 
 
-def _frame_facts(marker: int, content: bytes) -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def _frame_facts(marker: int, content: bytes) -> Mapping[str, Any]:
     """Size and components of a frame. Raises ImageError for a kind that is not read."""
     if marker not in _FRAMES_READ:
         raise ImageError("unsupported_format", f"a JPEG of a kind that is not read (frame type {marker:#x})")
@@ -175,7 +177,8 @@ def _frame_facts(marker: int, content: bytes) -> dict[str, Any]:
     }
 
 
-def _first_symbols(tables: bytes) -> dict[int, int]:
+@lru_cache(maxsize=64)
+def _first_symbols(tables: bytes) -> Mapping[int, int]:
     """The first symbol of each Huffman table of a segment."""
     first = {}
     while len(tables) > 17:

@@ -77,7 +77,10 @@ def _find_shards(common: ShardFolder) -> tuple[int, set[int], set[int]]:
         sets = " and ".join(f"of {count}" for count in counts)
         raise UsageError(f"{common.name}: holds shards {sets}; delete those of the wrong number, then merge")
     visible = {int(match[2]) for match in matches if not match[1] and not match[4]}
-    finished = {index for index in visible if _is_finished(common, Shard(index=index, count=counts[0]))}
+    shards = [Shard(index=index, count=counts[0]) for index in visible]
+    with ThreadPoolExecutor(common.parallel * usable_cores()) as pool:
+        found = pool.map(lambda shard: _is_finished(common, shard), shards)
+        finished = {shard.index for shard, is_finished in zip(shards, found, strict=True) if is_finished}
     begun = {int(match[2]) for match in matches if match[1] and match[4]}
     return counts[0], finished, (visible | begun) - finished
 

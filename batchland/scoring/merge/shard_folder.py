@@ -34,7 +34,8 @@ class ShardFolder:
         if isinstance(self.location, Path):
             return [path.name for path in (self.location / folder).iterdir()]
         objects, path = self._objects, self._path(folder)
-        return [*objects.list(path), *objects.folders(path)]
+        further = objects.folders(path) if objects.filesystem.type_name == "gcs" else ()  # else they are listed, too
+        return [*objects.list(path), *further]
 
     def read(self, name: str) -> bytes:
         """The content of a file."""

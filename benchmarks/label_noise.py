@@ -1,0 +1,99 @@
+"""How many right labels the model of label noise suspects, for models whose probabilities it does not describe.
+
+    python -m benchmarks.label_noise
+
+Simulated: 1,500 images, a class's logits are normal and shifted for the true class. `sharper`: all or half of the
+images have logits that are multiplied. `hard`: share of images whose logits point to another class, though the label is
+right. Writes benchmarks/results/label_noise.md.
+"""
+
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from batchland.evaluation.label_errors import SUSPECTED_FROM, LabelledChoices, fit_label_noise
+from benchmarks.machine import RESULTS, describe_machine
+
+IMAGES: Final = 1500
+REPEATS: Final = 10
+TOP_K: Final = 5
+
+
+class Case(NamedTuple):
+    """A kind of model, and the share of wrong labels."""
+
+    classes: int
+    shift: float
+    sharper: float
+    half: bool
+    hard: float
+    planted: float
+
+
+CASES: Final = (
+    Case(10, 2.5, 1, False, 0, 0), Case(10, 2.5, 1, False, 0, 0.02), Case(10, 2.5, 2, False, 0, 0),
+    Case(10, 2.5, 2, False, 0, 0.02), Case(10, 2.5, 3, True, 0, 0), Case(10, 2.5, 3, True, 0, 0.02),
+    Case(50, 3, 1, False, 0, 0), Case(50, 3, 1, False, 0, 0.02), Case(50, 3, 2, True, 0, 0),
+    Case(50, 3, 2, True, 0, 0.02), Case(50, 3, 1, False, 0.01, 0), Case(50, 3, 1, False, 0.03, 0),
+    Case(50, 3, 1, False, 0.03, 0.02), Case(50, 2, 1, False, 0, 0), Case(50, 2, 1, False, 0, 0.05),
+    Case(50, 2, 3, True, 0, 0),
+)  # fmt: skip
+
+
+def simulate(case: Case, seed: int) -> tuple[float, int, int, int, int, float]:
+    """Accuracy, mistakes, suspects, those with a wrong label, wrong labels, and expected wrong ones among suspects."""
+    rng = np.random.default_rng(seed)
+    rows = np.arange(IMAGES)
+    true = rng.integers(0, case.classes, IMAGES)
+    logits = rng.normal(0, 1, (IMAGES, case.classes))
+    logits[rows, true] += case.shift
+    logits *= case.shift
+    logits[: IMAGES // 2 if case.half else IMAGES] *= case.sharper
+    hard = rng.random(IMAGES) < case.hard
+    other = (true + rng.integers(1, case.classes, IMAGES)) % case.classes
+    logits[hard, other[hard]] += case.shift**2 * 2
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    wrong = rng.random(IMAGES) < case.planted
+    label = np.where(wrong, (true + rng.integers(1, case.classes, IMAGES)) % case.classes, true)
+    order = np.argsort(-probabilities, axis=1)[:, :TOP_K]
+    choices = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
+    is_label = order == label[:, None]
+    rank = np.where(is_label.any(axis=1), is_label.argmax(axis=1) + 1, 0)
+    of_label = probabilities[rows, label].astype(np.float32)
+    noise = fit_label_noise(LabelledChoices(choices, rank, of_label), case.classes)
+    mistake = rank != 1
+    found = noise.error_probabilities(LabelledChoices(choices[mistake], rank[mistake], of_label[mistake]))
+    suspect = found >= SUSPECTED_FROM
+    right = int((wrong[mistake] & suspect).sum())
+    expected = float(found[suspect].sum())
+    return float((rank == 1).mean()), int(mistake.sum()), int(suspect.sum()), right, int(wrong.sum()), expected
+
+
+def main() -> None:
+    lines = [
+        f"# Suspected label errors of models with other mistakes than assumed, {datetime.now(UTC):%Y-%m-%d}",
+        "",
+        f"`python -m benchmarks.label_noise`: {describe_machine()}.",
+        "",
+        f"Means of {REPEATS} simulations of {IMAGES:,} images; benchmarks/label_noise.py explains the columns.",
+        "",
+        "| classes | accuracy | sharper | hard | wrong labels | mistakes | suspects | of them wrong | expected |",
+        "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case in CASES:
+        accuracy, mistakes, suspects, right, wrong, expected = np.mean(
+            [simulate(case, seed) for seed in range(REPEATS)], axis=0
+        )
+        sharper = "no" if case.sharper == 1 else f"{'half' if case.half else 'all'}, {case.sharper:g} times"
+        lines.append(
+            f"| {case.classes} | {accuracy:.0%} | {sharper} | {case.hard:.0%} | {wrong:.1f} | {mistakes:.0f} | "
+            f"{suspects:.1f} | {right:.1f} | {expected:.1f} |"
+        )
+        print(lines[-1], flush=True)
+    (RESULTS / "label_noise.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
