@@ -10,7 +10,7 @@ from batchland.errors import UsageError
 from batchland.monitoring.schema import Acceptance, Withdrawal
 from batchland.nightly.good_nights import reference_nights
 from batchland.nightly.judge_night import named_reference, next_reference
-from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_run, read_runs, update_run
+from batchland.nightly.record_files import LOCK_FILE, existing_record, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
 from batchland.system.lock import locked
 
@@ -48,7 +48,7 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
     added to the reference; else a new reference begins with the first of them. Raises UsageError if the night is not
     suspicious, failed for another reason, or is accepted already; LockedError while the job runs.
     """
-    path = _existing(folder, night)
+    path = existing_record(folder, night)
     with locked(folder / LOCK_FILE, f"job {folder.name}", wait=1.0):
         record = read_run(path.parent)
         if problem := _problem(record):
@@ -74,7 +74,7 @@ def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None)
     They are suspicious again, and the reference is the one before. Who did it and when is recorded. Raises UsageError
     if the night is not accepted; LockedError while the job runs.
     """
-    path = _existing(folder, night)
+    path = existing_record(folder, night)
     with locked(folder / LOCK_FILE, f"job {folder.name}", wait=1.0):
         acceptance = read_run(path.parent).accepted
         if acceptance is None:
@@ -96,13 +96,6 @@ def _comparable(records: Sequence[RunRecord]) -> set[date]:
     return {record.date for name in names for record in reference_nights(records, name)}
 
 
-def _existing(folder: Path, night: date) -> Path:
-    path = folder / str(night) / RUN_FILE
-    if not path.is_file():
-        raise UsageError(f"{path}: no such record; see the job's history for its nights")
-    return path
-
-
 def _since(record: RunRecord) -> date:
     """The first night of the change that makes a night suspicious."""
     return min((model.monitor.since or record.date for model in record.models if model.monitor), default=record.date)
@@ -112,7 +105,7 @@ def _problem(record: RunRecord) -> str | None:
     """Why a night cannot be accepted; None if it can be."""
     outcome = record.outcome.replace("_", " ")
     if not record.suspicious:
-        return f"the night is not suspicious ({outcome})"
+        return f"the night is not suspicious ({outcome}), so there is nothing to accept"
     if record.accepted:
         reason = f", reason: {record.accepted.reason}" if record.accepted.reason else ""
         return f"accepted already on {record.accepted.accepted_at[:10]} by {record.accepted.by}{reason}"

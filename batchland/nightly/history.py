@@ -12,15 +12,14 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
 from batchland.monitoring.schema import AccuracyEstimate, Verdict
 from batchland.nightly.dates import local_today
 from batchland.nightly.good_nights import reference_starts
-from batchland.nightly.record_files import read_runs
+from batchland.nightly.record_files import no_record, read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.system.documents import Count, Document
-from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, near_miss, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, one_line, percent
 
 _Day = date
 GateState = Literal["passed", "failed", "not_checked"]
@@ -81,12 +80,9 @@ class Night(Document):
 def job_records(runs: Path, job: str) -> list[RunRecord]:
     """The records of a job below the folder `runs`, oldest first. Raises UsageError if it has none."""
     records = read_runs(runs / job)
-    if records:
-        return records
-    others = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
-    near = near_miss(job, others)
-    advice = f"did you mean {near!r}?" if near else f"there is {', '.join(others)}" if others else "no job ran here yet"
-    raise UsageError(f"{runs / job}: no night of this job is recorded ({advice})")
+    if not records:
+        raise no_record(runs / job)
+    return records
 
 
 def nights(records: Sequence[RunRecord], last: int | None = None) -> list[Night]:

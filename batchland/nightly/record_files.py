@@ -18,6 +18,7 @@ from batchland.nightly.run_record import Attempt, RunRecord
 from batchland.system.files import read_error, remove_leftovers, replace_file
 from batchland.system.lock import holder, locked
 from batchland.system.regular_files import read_regular
+from batchland.system.text import near_miss
 
 RUN_FILE: Final = "run.json"
 LOG_FILE: Final = "log.jsonl"
@@ -115,17 +116,33 @@ def point_to_latest(root: Path, today: date) -> None:
     temporary.replace(root / LATEST)
 
 
+def existing_record(root: Path, night: date) -> Path:
+    """The file of a night's record of the job with the records in `root`. Raises UsageError if there is none."""
+    path = root / str(night) / RUN_FILE
+    if not path.is_file():
+        nights = _dates(root)
+        if not nights:
+            raise no_record(root)
+        raise UsageError(f"{path}: no such record; the job has records from {nights[0]} to {nights[-1]}")
+    return path
+
+
+def no_record(root: Path) -> UsageError:
+    """The error for a job without a record: it names similar or all other jobs beside `root`."""
+    runs = root.parent
+    others = sorted({path.name for path in runs.iterdir() if path.is_dir()} - {root.name}) if runs.is_dir() else []
+    near = near_miss(root.name, others)
+    advice = f"did you mean {near!r}?" if near else f"there is {', '.join(others)}" if others else "no job ran here yet"
+    return UsageError(f"{root}: no night of this job is recorded ({advice})")
+
+
 def remove_record(root: Path, night: date, today: date) -> Path:
     """Remove the record of one night of the job with the records in `root` (`runs/NAME`): rename its file.
 
     Log, report and predictions of the night stay. Returns the new path. Raises UsageError if there is no such record,
     LockedError while the job runs, OutputError if it cannot be renamed.
     """
-    path = root / str(night) / RUN_FILE
-    if not path.is_file():
-        nights = _dates(root)
-        known = f"the job has records from {nights[0]} to {nights[-1]}" if nights else "the job has no records"
-        raise UsageError(f"{path}: no such record; {known}")
+    path = existing_record(root, night)
     removed = path.with_name(f"{RUN_FILE}.removed")
     try:
         with locked(root / LOCK_FILE, f"job {root.name}", wait=1.0):

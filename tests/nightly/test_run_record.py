@@ -137,7 +137,7 @@ def test_a_record_is_removed_by_renaming_it(tmp_path):
     assert str(caught.value) == f"{path}: no such record; the job has records from 2024-11-22 to 2024-11-22"
     remove_record(root, date(2024, 11, 22), today)
     assert not (root / "latest").is_symlink()
-    with pytest.raises(UsageError, match=r"no such record; the job has no records$"):
+    with pytest.raises(UsageError, match=r"no night of this job is recorded \(no job ran here yet\)$"):
         remove_record(root, NIGHT, today)
 
 
