@@ -23,7 +23,7 @@ from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
 from batchland.models.card import Int8Summary
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
-from batchland.models.ort import CPU, create_session
+from batchland.models.ort import CPU, cpuinfo, create_session, has_vnni
 from batchland.models.quantiser import METHODS, Method, Ranges, WeightBits, layers, measure_ranges, prepare, quantise
 from batchland.models.rounding import Rounding
 from batchland.system.cores import usable_cores
@@ -241,22 +241,9 @@ def speed(full: Predict, small: Predict, pixels: Pixels) -> float:
 
 def processor() -> str:
     """The name of the CPU, and whether it has VNNI, which multiplies int8 fastest."""
-    text = _cpuinfo()
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    fields = dict(line.split(":", 1) for line in cpuinfo().splitlines() if ":" in line)
     names = (value.strip() for key, value in fields.items() if key.strip() == "model name")
     return f"{next(names, f'{usable_cores()} cores')} {'with' if has_vnni() else 'without'} VNNI"
-
-
-def has_vnni() -> bool:
-    """Whether this CPU multiplies 8-bit integers without saturation."""
-    return any(flag in _cpuinfo() for flag in ("avx512_vnni", "avx_vnni"))
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
 
 
 def predictor(model: onnx.ModelProto) -> Predict:

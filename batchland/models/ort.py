@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +22,10 @@ __all__ = [
     "Placement",
     "Provider",
     "Threads",
+    "cpuinfo",
     "create_session",
     "first_line",
+    "has_vnni",
     "ort",
     "placement",
     "tools_importable",
@@ -45,6 +48,20 @@ def tools_importable() -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+@cache
+def has_vnni() -> bool:
+    """Whether this CPU multiplies 8-bit integers without saturation."""
+    return any(flag in cpuinfo() for flag in ("avx512_vnni", "avx_vnni"))
+
+
+def cpuinfo() -> str:
+    """Linux's description of the CPUs; elsewhere empty."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 Provider = tuple[str, Mapping[str, str]]
@@ -91,8 +108,8 @@ def create_session(
         options.optimized_model_filepath = str(save_optimised)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    # int8 products of 8-bit weights must not saturate on x86 CPUs without VNNI.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not has_vnni():  # int8 products of 8-bit weights must not saturate; with VNNI it would only make them slower
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if all(name == CPU for name, _ in providers):
         # It takes a quarter more memory and gains no time: benchmarks/results/arena.md.
         options.enable_mem_pattern = False

@@ -13,8 +13,8 @@ from toys import COLOURS
 
 from batchland.errors import ModelError, UsageError
 from batchland.models.adopt import AdoptOptions, adopt
-from batchland.models.int8 import has_vnni, processor, required_agreement, speed
-from batchland.models.ort import CPU, create_session
+from batchland.models.int8 import processor, required_agreement, speed
+from batchland.models.ort import CPU, create_session, has_vnni
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)

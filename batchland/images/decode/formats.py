@@ -25,7 +25,7 @@ _BRANDS: Final = {
 """Brands of ISO media files that hold pictures."""
 _OTHER_KINDS: Final = {
     b"8BPS": "PSD", b"%!PS": "EPS", b"\xc5\xd0\xd3\xc6": "EPS", b"%PDF": "PDF", b"<svg": "SVG", b"<?xml": "SVG",
-    b"\0\0\1\0": "ICO", b"\0\0\2\0": "CUR", b"icns": "ICNS", b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\0\0\1\0": "ICO", b"\0\0\2\0": "CUR or TGA", b"icns": "ICNS", b"\0\0\0\x0cjP": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000", b"II\xbc": "JPEG XR", b"DDS ": "DDS", b"P1": "PNM", b"P2": "PNM",
     b"P3": "PNM", b"P4": "PNM", b"P5": "PNM", b"P6": "PNM", b"P7": "PAM", b"Pf": "PFM", b"PF": "PFM",
     b"v/1\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR", b"#?RGBE": "Radiance HDR", b"SIMPLE  =": "FITS",
