@@ -22,7 +22,7 @@ from batchland.evaluation.schema import MISTAKES, OUTCOMES
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
-from batchland.system.arrow import plain_columns
+from batchland.system.arrow import parquet_batches, plain_columns
 
 _log: Final = logging.getLogger("batchland")
 LabelKind = Literal["folder", "csv", "parquet"]
@@ -186,7 +186,7 @@ class _Parquet(_Table):
 
         try:
             with pq.ParquetFile(self._path) as file:
-                for batch in file.iter_batches(_BLOCK_ROWS, columns=columns):
+                for batch in parquet_batches(file, columns, _BLOCK_ROWS):
                     own = [_plain(batch[name], kind) for name, kind in zip(self.own.names, self.own.types, strict=True)]
                     yield pa.record_batch([batch["image"], batch["label"], *own], names=columns)
         except (OSError, pa.ArrowException) as error:

@@ -10,6 +10,7 @@ from typing import BinaryIO, Final, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchland.system.arrow import parquet_batches
 from batchland.system.files import read_error
 
 _GROUP_ROWS: Final = 2**19
@@ -32,7 +33,7 @@ class StoredTable:
         """Blocks of rows, in order."""
         try:
             with pq.ParquetFile(self._path) as file:
-                yield from file.iter_batches(columns=columns)
+                yield from parquet_batches(file, columns)
         except (OSError, pa.ArrowException) as error:
             raise read_error(error, str(self._path), "evaluate again") from error
 

@@ -14,7 +14,7 @@ from batchland.images.preprocess import Pixels
 from batchland.models.contract import Probabilities
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess
 from batchland.models.labelled_photos import LabelledPhotos
-from batchland.system.text import aligned, p_value, percent
+from batchland.system.text import aligned, first_few, p_value, percent
 
 _SIGNIFICANCE: Final = 0.01
 _CROP: Final = 224 / 256
@@ -113,15 +113,19 @@ def undecided(results: Sequence[Alternative]) -> str:
             f"{rival.name} is better, but within chance ({p_value(_mcnemar(chosen, rival))}): check on more photos"
         )
     elif rival is not None and rival.accuracy == chosen.accuracy:
-        sentences.append(f"{rival.name} is as good: these photos do not tell which one is right")
-    fit = max(
+        fit = chosen.preprocess.fit
+        equal = [each.name for each in comparable if each.preprocess.fit == fit and each.accuracy == chosen.accuracy]
+        verb = "is" if len(equal) == 1 else "are"
+        sentences.append(f"{first_few(equal)} {verb} as good: these photos do not tell which one is right")
+    other_fit = max(
         (each for each in comparable if each.preprocess.fit != chosen.preprocess.fit),
         key=lambda each: each.accuracy,
         default=None,
     )
-    if fit is not None and _loses(chosen, fit):
+    if other_fit is not None and _loses(chosen, other_fit):
         sentences.append(
-            f"{fit.name} is better ({p_value(_mcnemar(chosen, fit))}); the check does not decide about the fit"
+            f"{other_fit.name} is better ({p_value(_mcnemar(chosen, other_fit))}); the check does not decide about "
+            f"the fit"
         )
     return "".join(f"note: {sentence}\n" for sentence in sentences)
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from batchland.errors import UsageError
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
+from batchland.system.arrow import parquet_batches
 from batchland.system.files import read_error
 from batchland.system.urls import display_url
 
@@ -124,7 +125,7 @@ class StoredPredictions:
     def batches(self, part: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The given columns of a part, or all, in blocks of rows."""
         with self._open(part) as parquet:
-            yield from parquet.iter_batches(columns=columns)
+            yield from parquet_batches(parquet, columns)
 
     @contextmanager
     def _open(self, part: str) -> Iterator[pq.ParquetFile]:

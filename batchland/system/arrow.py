@@ -1,15 +1,19 @@
-"""Keep pyarrow from importing pandas, and choose columns of simple types.
+"""Keep pyarrow from importing pandas, choose columns of simple types, and read Parquet in constant memory.
 
 The first `pyarrow.array` of a process imports pandas where it is installed, which takes one to three seconds, to find
 out whether its argument is a pandas object.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 
 class _NoPandas(MetaPathFinder):
@@ -49,3 +53,14 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
     return pa.types.is_decimal(kind) or kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def parquet_batches(
+    file: "pq.ParquetFile", columns: Sequence[str] | None = None, rows: int = 65_536
+) -> Iterator[pa.RecordBatch]:
+    """Blocks of at most `rows` rows of a file, in order, from one row group after the other.
+
+    If it reads several row groups, pyarrow keeps the bytes of all of them until the file is closed.
+    """
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(rows, row_groups=[group], columns=columns)

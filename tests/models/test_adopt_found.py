@@ -379,6 +379,10 @@ def test_a_check_says_what_it_does_not_decide():
     assert undecided([chosen, alternative("half", [0, 0, 1, 1] * 5), worse]) == (
         "note: half is as good: these photos do not tell which one is right\n"
     )
+    equal = [alternative(name, [1, 1, 0, 0] * 5) for name in ("half", "channels bgr")]
+    assert undecided([chosen, *equal, worse]) == (
+        "note: half, channels bgr are as good: these photos do not tell which one is right\n"
+    )
     assert undecided([chosen, alternative("half", [1, 1, 1, 0] + [1, 1, 0, 0] * 4), worse]) == (
         "note: half is better, but within chance (p = 1.000): check on more photos\n"
     )

@@ -1,7 +1,12 @@
-"""`keep_pandas_out` stops pyarrow from importing pandas."""
+"""pyarrow does not import pandas, and reads Parquet in constant memory."""
 
 import subprocess
 import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.system.arrow import parquet_batches
 
 CODE = """
 import sys
@@ -28,3 +33,12 @@ def test_an_imported_pandas_stays():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "1\n"
+
+
+def test_blocks_are_rows_in_order_of_one_row_group_each(tmp_path):
+    table = pa.table({"a": range(10), "b": range(10)})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=4)
+    with pq.ParquetFile(tmp_path / "t.parquet") as file:
+        found = [batch.to_pydict() for batch in parquet_batches(file, ["a"], rows=3)]
+        assert pa.Table.from_batches(parquet_batches(file)) == table
+    assert found == [{"a": [0, 1, 2]}, {"a": [3]}, {"a": [4, 5, 6]}, {"a": [7]}, {"a": [8, 9]}]

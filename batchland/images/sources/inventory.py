@@ -131,9 +131,11 @@ def _orc(file: IO[bytes]) -> Iterator[str]:
 def _parquet(file: IO[bytes]) -> Iterator[str]:
     import pyarrow.parquet as pq
 
+    from batchland.system.arrow import parquet_batches
+
     with pq.ParquetFile(file) as opened:
         names = {_plain(name): name for name in opened.schema_arrow.names}
-        for batch in opened.iter_batches(columns=_wanted(names)):
+        for batch in parquet_batches(opened, _wanted(names)):
             yield from _current(batch, names)
 
 

@@ -156,8 +156,10 @@ def open_table(file: IO[bytes], list_name: str) -> Iterator[CsvTable | ColumnTab
 def _parquet(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
     import pyarrow.parquet as pq
 
+    from batchland.system.arrow import parquet_batches
+
     parquet = pq.ParquetFile(file)
-    return parquet.schema_arrow, lambda columns: parquet.iter_batches(columns=columns)
+    return parquet.schema_arrow, lambda columns: parquet_batches(parquet, columns)
 
 
 def _orc(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
