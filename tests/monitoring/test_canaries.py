@@ -63,8 +63,8 @@ def upside_down(pixels):
 def test_a_fault_of_decoding_is_found(model, monkeypatch, fault):
     decode = preprocessing._decode
 
-    def broken(data, spec):
-        decoded = decode(data, spec)
+    def broken(data, spec, **options):
+        decoded = decode(data, spec, **options)
         return decoded._replace(pixels=np.ascontiguousarray(fault(decoded.pixels)))
 
     monkeypatch.setattr(preprocessing, "_decode", broken)
@@ -77,7 +77,7 @@ def test_a_fault_of_decoding_is_found(model, monkeypatch, fault):
 
 
 def test_a_canary_that_cannot_be_decoded_is_named(model, monkeypatch):
-    monkeypatch.setattr(preprocessing, "_decode", lambda data, spec: 1 / 0)
+    monkeypatch.setattr(preprocessing, "_decode", lambda data, spec, reuse: 1 / 0)
     with pytest.raises(ModelError, match=r"canary 00\.jpeg cannot be scored any more: "):
         check_canaries(model, settings())
 

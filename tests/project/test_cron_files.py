@@ -13,7 +13,14 @@ import yaml
 from nights import model_run, night
 
 from batchland.cli.main import main
-from batchland.errors import GateFailedError, MissingInputError, ModelError, TooManyFailedError, UsageError
+from batchland.errors import (
+    GateFailedError,
+    MissingInputError,
+    ModelError,
+    SuspiciousNightError,
+    TooManyFailedError,
+    UsageError,
+)
 from batchland.nightly.crontab import Entry, kept_environment, render
 from batchland.nightly.notifications.metrics import write_metrics
 from batchland.nightly.run_record import GateVerdict
@@ -100,13 +107,12 @@ def test_the_pod_never_overlaps_and_does_not_retry_permanent_errors():
     (container,) = pod["containers"]
     assert_our_command(container["command"])
     failing = spec["podFailurePolicy"]["rules"][0]
-    errors = (UsageError, TooManyFailedError, GateFailedError, ModelError)
+    errors = (UsageError, TooManyFailedError, GateFailedError, ModelError, SuspiciousNightError)
+    codes = [1, *(error.exit_code for error in errors)]  # 1: a bug
     assert failing == {
         "action": "FailJob",
-        "onExitCodes": {
-            "containerName": container["name"], "operator": "In", "values": [error.exit_code for error in errors]
-        },
-    }  # fmt: skip
+        "onExitCodes": {"containerName": container["name"], "operator": "In", "values": codes},
+    }
     assert pod["restartPolicy"] == "Never"  # as podFailurePolicy demands
     zone = {variable["name"]: variable["value"] for variable in container["env"]}["TZ"]
     assert zone == job["spec"]["timeZone"]

@@ -142,6 +142,7 @@ class _Timed:
         finally:
             timer.cancel()
         if cut.is_set():  # the end of the connection looks like the end of the headers
+            response.close()
             raise TimeoutError(f"no headers within {_HEADER_SECONDS:.0f} s")
         return response
 
