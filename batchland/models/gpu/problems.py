@@ -85,7 +85,7 @@ _KNOWN: Final = (
     ),
     _Known(
         r"illegal memory access|cudaErrorIllegalAddress|unspecified launch failure|cudaErrorLaunchFailure"
-        r"|uncorrectable ECC|cudaErrorECCUncorrectable",
+        r"|uncorrectable ECC|cudaErrorECCUncorrectable|CUBLAS failure 13\b|CUBLAS_STATUS_EXECUTION_FAILED",
         "the GPU failed while computing; run the same command again, it resumes where it stopped",
     ),
     _Known(r"((?:CUDA|CUDNN(?:_FE)?|CUBLAS) failure -?\d+: [^;]+?) *;", "{0}; see nvidia-smi for the GPU's state"),

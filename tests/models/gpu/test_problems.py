@@ -103,6 +103,9 @@ TEXTS = {
     CUDA_CALL + "CUDA failure 700: an illegal memory access was encountered ; GPU=0": (
         "the GPU failed while computing; run the same command again, it resumes where it stopped"
     ),
+    CUDA_CALL + "CUBLAS failure 13: the function failed to launch on the GPU ; GPU=0": (
+        "the GPU failed while computing; run the same command again, it resumes where it stopped"
+    ),
 }  # fmt: skip
 
 
