@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import NIGHT, runs_option
+from batchland.cli.options import JOB_NAME, NIGHT, runs_option
 from batchland.system.text import counted, first_few
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ FIXED = "the reference stays as it is, because the job names it"
 
 
 @command(epilog="Example: batchland accept nightly --date 2026-11-23 --reason 'new camera'")
-@click.argument("name", metavar="JOB")
+@click.argument("name", type=JOB_NAME, metavar="JOB")
 @click.option("--date", "night", type=NIGHT, required=True, help="The suspicious night.")
 @click.option("--reason", help="Why it is good, or why it is not after all; stored in the record.")
 @click.option("--once", is_flag=True, help="For a single unusual night: keep the reference, and add the night to it.")

@@ -6,11 +6,21 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, build, json_option, options_of, overwrite_option, print_json, runs_option
+from batchland.cli.options import (
+    JOB_NAME,
+    PATH,
+    Flag,
+    build,
+    json_option,
+    options_of,
+    overwrite_option,
+    print_json,
+    runs_option,
+)
 
 
 @command(epilog="Example: batchland history nightly --last 7")
-@click.argument("name")
+@click.argument("name", type=JOB_NAME)
 @runs_option
 @click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")
 @json_option
@@ -30,7 +40,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
 
 
 @command(epilog="Example: batchland trend nightly --out trend.html --reference 2026-11-01 2026-11-07")
-@click.argument("name")
+@click.argument("name", type=JOB_NAME)
 @runs_option
 @click.option(
     "-o",

@@ -10,6 +10,7 @@ first needed, so that `batchland --help` does not import pydantic.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Ty
 import click
 from click.shell_completion import CompletionItem
 from click.types import OptionHelpExtra
+
+from batchland.system.text import SAFE_NAME
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -49,7 +52,20 @@ class _Night(click.DateTime):
             self.fail(f"{value!r} is not a date like 2026-11-23.", param, ctx)
 
 
+class _JobName(click.ParamType):
+    """The name of a job, not a path."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name."""
+        if not re.fullmatch(SAFE_NAME, value):
+            self.fail(f"{value!r} is not the name of a job; --runs says where its records are.", param, ctx)
+        return value
+
+
 NIGHT: Final = _Night()
+JOB_NAME: Final = _JobName()
 
 
 class Flag(NamedTuple):

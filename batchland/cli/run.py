@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchland.cli.command import command, group
-from batchland.cli.options import NIGHT, PATH, json_option, print_json, runs_option
+from batchland.cli.options import JOB_NAME, NIGHT, PATH, json_option, print_json, runs_option
 from batchland.system.text import counted
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
 
 
 @job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
-@click.argument("name")
+@click.argument("name", type=JOB_NAME)
 @click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
 @runs_option
 def remove_record(name: str, night: datetime, runs: Path) -> None:

@@ -99,8 +99,10 @@ class _NoiseModel:
 
     def label_probabilities(self, sharpness: float) -> tuple[Floats, Floats]:
         """Probability of each label as the true class, and as a random wrong one. sharpness: 1 / temperature."""
-        total = np.exp(sharpness * self._top).sum(axis=1) + self._others * np.exp(sharpness * self._rest)
-        label = np.exp(sharpness * self._label) / total
+        terms = sharpness * np.column_stack([self._top, self._rest])
+        highest = terms.max(axis=1)
+        total = np.exp(terms - highest[:, None]) @ np.append(np.ones(self._top.shape[1]), self._others)
+        label = np.exp(sharpness * self._label - highest) / total
         return label, (1 - label) / (self._classes - 1)
 
     def fit(self) -> tuple[float, float]:

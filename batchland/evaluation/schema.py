@@ -73,9 +73,11 @@ class Figures(Document):
     ece_classwise: Figure | None = None
     """Calibration error over predicted classes: their precision against the mean confidence. Bootstrap."""
     macro_average_precision: Figure | None = None
-    """Mean area under the classes' precision-recall curves. Each class's interval is on the logit scale."""
+    """Mean area under the classes' precision-recall curves. Each class's interval is on the logit scale. A class that
+    is not among the choices kept counts as probability 0; so compare only files with the same `top_k`."""
     macro_auroc: Figure | None = None
-    """Mean area under the classes' ROC curves, each class against all others. DeLong."""
+    """Mean area under the classes' ROC curves, each class against all others. DeLong. Choices as for
+    `macro_average_precision`."""
 
 
 class LabelAccount(Document):

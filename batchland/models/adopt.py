@@ -61,7 +61,6 @@ _MAX_DECIDING: Final = 1000
 """Labelled photos for two preprocessings between which so many do not decide."""
 _MAX_CALIBRATED: Final = 5000
 _LOGARITHMS: Final = {
-    "are negative logarithms of probabilities": float(np.exp(-1)),
     "are logarithms of probabilities to base 10": 10.0,
     "are logarithms of probabilities to base 2": 2.0,
 }
@@ -376,6 +375,11 @@ def _output_kind(
     if requested == "probabilities":
         raise ModelError(
             f"{path}: its outputs ({low:.3g} to {high:.3g}) are not probabilities that sum to 1", advice="output_logits"
+        )
+    if are_probabilities(np.exp(-np.maximum(rows, 0))).all():
+        raise ModelError(
+            f"{path}: its outputs are negative logarithms of probabilities, so the likely classes have the smallest "
+            f"ones; export it with logits or with probabilities"
         )
     if requested == "auto":
         with np.errstate(all="ignore"):

@@ -27,11 +27,10 @@ from batchland.system.documents import Document
 from batchland.system.files import write_file
 from batchland.system.folders import new_folder
 from batchland.system.lock import locked
-from batchland.system.text import first_few, near_miss
+from batchland.system.text import SAFE_NAME, first_few, near_miss
 
 DOCUMENT: Final = "registry.json"
-NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_REFERENCE: Final = re.compile(rf"({NAME})@({NAME})")
+_REFERENCE: Final = re.compile(rf"({SAFE_NAME})@({SAFE_NAME})")
 _LOCK_WAIT: Final = 10.0
 
 
@@ -165,7 +164,7 @@ class FolderRegistry:
 
         Raises ModelError if the file cannot be used, UsageError if it is the newest version already, OutputError.
         """
-        if not re.fullmatch(NAME, name):
+        if not re.fullmatch(SAFE_NAME, name):
             raise UsageError(f"model name {name!r}: should have only letters, digits, '.', '_' and '-'")
         session = open_session(source, "cpu")
         with self._locked(name, new=True) as model:
@@ -200,7 +199,7 @@ class FolderRegistry:
         refused: bool = False,
     ) -> Change:
         """Give an alias to a version. checks: results of the gates. refused: record only that a gate refused it."""
-        if not re.fullmatch(NAME, alias) or alias.isdecimal():
+        if not re.fullmatch(SAFE_NAME, alias) or alias.isdecimal():
             raise UsageError(f"alias {alias!r}: should have only letters, digits, '.', '_' and '-', and be no number")
         number = self.version(reference).version
         action: Literal["refuse", "promote"] = "refuse" if refused else "promote"

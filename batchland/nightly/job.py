@@ -56,6 +56,7 @@ from batchland.scoring.options import FailureLimit, ScoreSettings
 from batchland.system.files import read_error
 from batchland.system.options import explain
 from batchland.system.regular_files import read_regular
+from batchland.system.text import SAFE_NAME
 
 
 class Job(ScoreSettings):
@@ -63,7 +64,7 @@ class Job(ScoreSettings):
 
     model_config = ConfigDict(validate_default=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    name: Annotated[str, Field(pattern=rf"^{SAFE_NAME}$", max_length=100)]
     """Name of the job and of its folder of records; by default the file's name without .toml."""
     root: Path = Path()
     """Folder that relative paths start from, itself relative to the job file's folder."""
@@ -78,7 +79,7 @@ class Job(ScoreSettings):
     """Leave out images that match one of these patterns (as in .gitignore)."""
     model: JobModel | None = None
     """ONNX file, or `NAME@ALIAS` of the registry. For several models use [models]."""
-    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], JobModel] = Field(default_factory=dict)
+    models: dict[Annotated[str, Field(pattern=rf"^{SAFE_NAME}$")], JobModel] = Field(default_factory=dict)
     """Several models by name; each scores all images, into output/model=NAME/date=DATE."""
     registry: JobLocation = Path("models")
     """Folder of the registry (`batchland models`), or the URL of an MLflow server (extra mlflow)."""

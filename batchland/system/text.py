@@ -4,9 +4,11 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 NONE = "–"
+SAFE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What jobs, models and aliases may be called: these are names of folders, too."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -175,3 +175,11 @@ def test_a_mistyped_date_is_rejected_and_its_record_can_be_removed(project, monk
         2, "",
         "batchland: runs/toy/2999-01-01/run.json: no such record; the job has records from 2024-11-23 to 2024-11-23\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [("history",), ("trend", "--out", "t.html"), ("accept", "--date", "2024-11-23"),
+                                     ("job", "remove-record", "--date", "2024-11-23")])  # fmt: skip
+def test_a_path_is_not_the_name_of_a_job(command):
+    code, _, errors = batchland(*command, "../other/toy")
+    assert code == 2
+    assert errors.endswith(": '../other/toy' is not the name of a job; --runs says where its records are.\n")

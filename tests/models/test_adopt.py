@@ -364,6 +364,19 @@ def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
     assert caught.value.advice == "output_probabilities"
 
 
+@pytest.mark.parametrize("output", ["auto", "logits"])
+def test_negative_logarithms_are_refused_since_a_softmax_would_reverse_the_classes(tmp_path, labels, output):
+    tail = [node("LogSoftmax", "logits", "logs", axis=1), node("Neg", "logs", "scores")]
+    path = with_tail(tmp_path / "f.onnx", tail, [])
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx", preprocess="half", output=output)
+    assert (str(caught.value), caught.value.advice) == (
+        f"{path}: its outputs are negative logarithms of probabilities, so the likely classes have the smallest ones; "
+        f"export it with logits or with probabilities",
+        None,
+    )
+
+
 @pytest.mark.parametrize(
     ("nodes", "constants", "message"),
     [
@@ -392,19 +405,13 @@ def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
             "exclusive classes",
         ),
         (
-            [node("LogSoftmax", "logits", "logs", axis=1), node("Neg", "logs", "scores")],
-            [],
-            "its outputs are negative logarithms of probabilities; export it with logits or with probabilities of "
-            "exclusive classes",
-        ),
-        (
             [node("LogSoftmax", "logits", "logs", axis=1), node("Div", "logs ten", "scores")],
             [("ten", np.float32(np.log(10)))],
             "its outputs are logarithms of probabilities to base 10; export it with logits or with probabilities of "
             "exclusive classes",
         ),
     ],
-    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent", "negative logarithms", "base 10"],
+    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent", "base 10"],
 )
 def test_auto_refuses_outputs_that_are_neither_logits_nor_probabilities(tmp_path, labels, nodes, constants, message):
     path = with_tail(tmp_path / "f.onnx", nodes, constants)

@@ -283,6 +283,8 @@ def _reason(error: BaseException) -> str:
 
 def _modified_us(stamp: str | None) -> int | None:
     """Microseconds since 1970 of a Last-Modified header; None without a valid one."""
+    if stamp and re.search(r"\b00\d\d\b", stamp):  # the first years of our era, which parsers take for this century
+        return None
     try:
         return known_time(int(parsedate_to_datetime(stamp).timestamp()) * 1_000_000) if stamp else None
     except (ValueError, OverflowError, TypeError):

@@ -286,3 +286,8 @@ def test_without_permission_every_row_says_why(tmp_path, toy_model, site):
     score(None, tmp_path / "p.parquet", options(toy_model, image_list=str(tmp_path / "list.txt")))
     (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert row["error_code"] == "permission_denied"
+
+
+def test_a_time_in_the_first_years_of_our_era_is_unknown(site):
+    site.put("/a.jpg", b"picture", Last_Modified="Wed, 21 Oct 0001 07:28:00 GMT")
+    assert read(f"{site.url}/a.jpg").modified_us is None
