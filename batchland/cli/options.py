@@ -52,7 +52,7 @@ class _Night(click.DateTime):
             self.fail(f"{value!r} is not a date like 2026-11-23.", param, ctx)
 
 
-class _JobName(click.ParamType):
+class _JobName(click.ParamType[str]):
     """The name of a job, not a path."""
 
     name = "name"
