@@ -60,7 +60,7 @@ def made_up_features(count: int) -> np.ndarray:
 
 
 def distances(features: np.ndarray) -> int:
-    """Number of images whose distance from the first 2,000 is computed."""
+    """Compute the distances of all images from the first 2,000. Returns the number of images."""
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["images"], [FEATURES_NAME])],

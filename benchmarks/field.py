@@ -6,8 +6,7 @@
 One photo of a hundred is broken (cut off, empty, text, or damaged). Each peer (benchmarks/field_peers.py) runs in a
 process of its own, is killed and started again `--kills` times, when it has used equal shares of the CPU time of an
 undisturbed run, and is then left to end. If it stops at a broken file, that is its result on this delivery; it runs
-again without the broken files, as its user would do, and the table has both. A peer whose package is missing is
-skipped.
+again without the broken files, as its user would do, and the table has both. A peer that is not installed is skipped.
 """
 
 import argparse

@@ -187,7 +187,7 @@ def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoPro
 
 
 def _runs(model: onnx.ModelProto, source: ForeignInput, side: int) -> bool:
-    """Whether the model computes a picture whose open sides have that length."""
+    """Whether the model computes a picture. side: its height and width in pixels, where the model leaves them open."""
     height, width = source.height or side, source.width or side
     shape = (3, height, width) if source.channels_first else (height, width, 3)
     with contextlib.suppress(Exception):  # onnxruntime's errors share no base class but Exception

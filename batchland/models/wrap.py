@@ -66,9 +66,9 @@ def wrap(
 
 
 def _reshape_any_batch(graph: onnx.GraphProto, batch: int) -> None:
-    """Replace the batch size in the shapes that tensors are brought to; torch writes it there unless told otherwise.
+    """Let every Reshape to a fixed batch size take any batch size. torch's exporter writes fixed ones by default.
 
-    A shape that starts with that number for another reason gives other answers in a batch, which `adopt` finds.
+    If a shape begins with that number for another reason, answers in a batch become different; `adopt` checks that.
     """
     shapes = {tensor.name: tensor for tensor in graph.initializer}
     shapes |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}

@@ -117,7 +117,7 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
         if first and night.error:
             printed.append(f"{'':12}{one_line(night.error, MAX_ERROR_LENGTH)}")
         if night.reference_withdrawn:
-            printed.append(f"{'':12}{night.model}: compared with a change whose acceptance was withdrawn")
+            printed.append(f"{'':12}{night.model}: was compared with nights that are no longer accepted")
         if night.ignored:
             printed.append(f"{'':12}{night.model}{ignored_files(night.ignored)}")
     return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"

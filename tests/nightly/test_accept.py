@@ -93,7 +93,7 @@ def test_a_withdrawal_brings_the_reference_back(runs: Path) -> None:
     assert comparable(runs) == [1, 2, 3, 4, 5, 6]
     shown = nights(read_runs(runs / "job"))
     assert [row.date.day for row in shown if row.reference_withdrawn] == [10, 11]
-    assert table(shown).count(": compared with a change whose acceptance was withdrawn") == 2
+    assert table(shown).count(": was compared with nights that are no longer accepted") == 2
     record = read_run(runs / "job" / str(day(9)))
     (withdrawal,) = record.withdrawn
     assert (record.accepted, withdrawal.acceptance, withdrawal.reason) == (None, accepted.accepted, "a mistake")

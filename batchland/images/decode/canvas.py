@@ -76,7 +76,7 @@ def _new_canvas(height: int, width: int) -> Canvas:
 
 
 def picture_canvas(pixels: Pixels) -> Canvas | None:
-    """This thread's canvas with use "picture" whose `colours` are `pixels`; None if there is none."""
+    """The canvas of this thread that has `pixels` as its `colours`; None if there is none."""
     kept = _kept()
     canvas = kept.get(("picture", pixels.shape[0], pixels.shape[1]))
     return canvas if canvas is not None and canvas.colours is pixels else None

@@ -73,7 +73,7 @@ def check_zeros(compressed: bytes, longest: int) -> None:
 
 
 def check_transfer(number: int) -> None:
-    """Raise ImageError (`unsupported_format`) for HDR: PQ and HLG (ITU-T H.273), whose values mean other brightness."""
+    """Raise ImageError (`unsupported_format`) for HDR: PQ and HLG of ITU-T H.273 encode brightness differently."""
     if number in _HDR:
         raise ImageError("unsupported_format", f"an HDR picture ({_HDR[number]}), not a kind that is read here")
 
