@@ -113,7 +113,7 @@ class _Search:
 
     @cached_property
     def reencoded_agreement(self) -> float:
-        """Share of the labelled photos with the same first class in fp32 after re-encoding the scaled picture as JPEG."""
+        """Share of the labelled photos with the same first class in fp32 after the scaled picture is saved as JPEG."""
         classes = self.photos.scores(lambda pixels: self._predict(_reencoded(pixels))).argmax(1)
         return float((classes == self._classes).mean())
 
