@@ -432,8 +432,8 @@ def test_negative_logarithms_are_refused_since_a_softmax_would_reverse_the_class
         (
             [node("Softmax", "logits", "scores", axis=0)],
             [],
-            "gives every picture the same numbers when it is computed alone; check how it was exported (an operator may "
-            "work across the batch)",
+            "gives every picture the same numbers when it is computed alone; check how it was exported (an operator "
+            "may work across the batch)",
         ),
         (
             [SOFTMAX, node("Mul", "soft hundred", "scores")],
@@ -519,8 +519,8 @@ def test_the_output_with_as_many_numbers_as_labels_is_chosen(tmp_path, labels):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "p.onnx", preprocess="half")
     assert str(caught.value) == (
-        f"{path}: its output is scores float [None, 4], means float [None, 3]; a classifier gives one of several tensors exactly "
-        f"one with 5 numbers per picture, as there are labels"
+        f"{path}: its output is scores float [None, 4], means float [None, 3]; a classifier gives one of several tensors "
+        f"exactly one with 5 numbers per picture, as there are labels"
     )
 
 
@@ -557,8 +557,8 @@ def test_an_axis_of_channels_that_cannot_be_found_is_an_error(tmp_path, labels):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx")
     assert str(caught.value) == (
-        f"{path}: its input images float [None, None, None, None] leaves open which axis holds the channels; export it with "
-        f"a fixed length of 3, or give layout in a JSON file of the preprocessing"
+        f"{path}: its input images float [None, None, None, None] leaves open which axis holds the channels; export it "
+        f"with a fixed length of 3, or give layout in a JSON file of the preprocessing"
     )
 
 
