@@ -519,8 +519,8 @@ def test_the_output_with_as_many_numbers_as_labels_is_chosen(tmp_path, labels):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "p.onnx", preprocess="half")
     assert str(caught.value) == (
-        f"{path}: its output is scores float [None, 4], means float [None, 3]; a classifier gives one of several tensors "
-        f"exactly one with 5 numbers per picture, as there are labels"
+        f"{path}: its output is scores float [None, 4], means float [None, 3]; a classifier gives one of several "
+        f"tensors exactly one with 5 numbers per picture, as there are labels"
     )
 
 
