@@ -63,7 +63,8 @@ def test_without_a_date_the_night_is_yesterday(project):
         (
             "date=2026-02-30",
             2,
-            "\"date\" = '2026-02-30': should be 'today' or 'yesterday'; for one night, use `batchland run` with --date\n",
+            "\"date\" = '2026-02-30': should be 'today' or 'yesterday'; for one night, use "
+            "`batchland run` with --date\n",
         ),
         ("output=in/2024-11-23/out", 2, 'lies inside the images to score; give job toy another "output"'),
     ],
