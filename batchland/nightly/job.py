@@ -256,8 +256,9 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         job._placeholders = placeholders
     except ValidationError as error:
         message = placeholders.hide(explain(error, Job, "key", placeholders.hide))
-        advice = "one_night" if any(each["loc"] == ("date",) for each in error.errors()) else None
-        raise UsageError(f"{path}: {message}", advice=advice) from None  # the cause would show secrets
+        dated = any(each["loc"] == ("date",) for each in error.errors())
+        # the cause would show secrets
+        raise UsageError(f"{path}: {message}", advice="one_night" if dated else None) from None
     return job
 
 
