@@ -76,7 +76,10 @@ def _beside(components: Floats, chosen: Rows, positions: Floats) -> Floats:
 
 
 def _scaled(positions: Floats) -> Floats:
-    low = positions.min(axis=0, initial=np.inf)
-    width = max(float((positions.max(axis=0, initial=-np.inf) - low).max()), 1e-9) if len(positions) else 1.0
-    scaled: Floats = ((positions - low) / width).astype(np.float32)
+    """Positions between 0 and 1, with the middle at 0.5. One axis may be stretched, at most by a factor of two."""
+    if not len(positions):
+        return positions
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    width = np.maximum(high - low, max(float((high - low).max()) / 2, 1e-9))
+    scaled: Floats = ((positions - (low + high) / 2) / width + 0.5).clip(0, 1).astype(np.float32)
     return scaled

@@ -42,6 +42,13 @@ def test_pictures_beside_landmarks_have_similar_neighbours(monkeypatch: pytest.M
     assert trustworthiness(features.astype(np.float32), layout(features).positions, n_neighbors=5) > 0.95
 
 
+def test_a_narrow_map_is_in_the_middle() -> None:
+    few = layout(np.array([[0, 0], [10, 1], [20, 0]], np.float32)).positions
+    np.testing.assert_allclose(np.sort(few[:, 0]), [0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(np.ptp(few[:, 1]), 0.1, atol=1e-6)
+    assert few[:, 1].min() + few[:, 1].max() == pytest.approx(1)
+
+
 def test_without_scikit_learn_the_map_has_principal_components(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     positions, method = layout(FEATURES)
