@@ -108,7 +108,7 @@ def make_delivery(photos: Path, count: int, work: Path) -> tuple[Path, Path]:
     for number, photo in enumerate(found[each * len(found) // count] for each in range(count)):
         data = photo.read_bytes()
         damage = (data[: len(data) // 3], b"", b"<html>not found</html>", data[:99] + bytes(500) + data[600:])
-        broken = number % 100 == 50
+        broken = number % 100 == 20
         for folder in (whole,) if broken else (whole, good):
             path = folder / "photos" / f"{'broken-' if broken else ''}{number:05}{photo.suffix.lower()}"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def _attempt(command: list[str], most_cpu: float | None = None) -> _Attempt:
 
         def watch() -> None:
             nonlocal peak
-            while not ended.wait(0.1):
+            while not ended.wait(0.2):
                 numbers = _marked(mark)
                 cpu.update((number, used) for number in numbers if (used := _cpu_seconds(number)))
                 peak = max(peak, sum(map(_memory_mb, numbers)))
@@ -266,7 +266,7 @@ def _report(options: argparse.Namespace, lines: list[str]) -> str:
     return f"""# The field: {photos}, with {options.model}, {when}
 
 `python -m benchmarks.field {given}`: {describe_machine()}.
-{options.total} good photos, and one broken file for each hundred. Each tool was killed and started again
+{options.total} good photos, and a broken file for each hundred begun. Each tool was killed and started again
 {options.kills} times. CPU seconds include start-up and all attempts; the ratio is to batchland's. Memory is the peak
 of all processes together. A tool that stops at a broken file was not killed. If other programs were running, wall
 seconds say little; the load beside them is the machine's at the end.
