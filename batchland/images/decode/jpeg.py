@@ -356,6 +356,10 @@ def _check_zeros(data: bytes, header: JpegHeader) -> None:
     """Refuse long runs of zeros, unless they are the code of flat blocks: no encoder writes them. Raises ImageError."""
     if header.frame not in _HUFFMAN_SEQUENTIAL or header.zeros_are_flat:
         return
+    start = header.first_scan & ~7  # aligned
+    words = np.frombuffer(data, np.uint64, (len(data) - start) // 8, start)
+    if np.count_nonzero(words) == len(words):  # a long run of zeros has such words; `find` would hold the GIL
+        return
     zeros = data.find(bytes(_MAX_PADDING + 1), header.first_scan)
     if 0 <= zeros < _end(data):
         raise ImageError("corrupt", "a part of the picture is replaced by zeros")
