@@ -7,7 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
+from evaluation_data import (
+    Row,
+    add_log_probabilities,
+    random_case,
+    write_arrays,
+    write_label_folders,
+    write_predictions,
+)
 from sklearn import metrics as sk
 
 from batchland.evaluation import mistakes
@@ -16,7 +23,6 @@ from batchland.evaluation.intervals import wilson
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import Decisions, Figure
 from batchland.models.card import class_names
-from batchland.predictions.schema import LOG_PROBABILITIES_TYPE
 from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
 from batchland.report.gallery import galleries
 from batchland.report.options import ReportOptions
@@ -273,9 +279,7 @@ def test_log_loss_and_brier_of_all_probabilities_and_their_bounds_without(tmp_pa
     for name, value in (("log_loss", log_loss), ("brier", brier)):
         assert bounded.bounds[name].low <= value <= bounded.bounds[name].high
     assert bounded.bounds["brier"].high - bounded.bounds["brier"].low < 0.05
-    table = pq.read_table(path)
-    logs = pa.array(np.log(known).astype(np.float16).tolist(), LOG_PROBABILITIES_TYPE)
-    pq.write_table(table.append_column("log_probabilities", logs), path)
+    add_log_probabilities(path, known)
     exact = evaluate(path, labels).summary
     assert exact.bounds == {}
     assert exact.figures.log_loss is not None
