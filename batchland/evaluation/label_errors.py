@@ -144,12 +144,9 @@ class _Parts:
 
     def sharpness(self) -> float:
         """The sharpness of the largest likelihood, with _ASSUMED_NOISE."""
-        return max(
-            _SHARPNESS.tolist(),
-            key=lambda each: float(
-                np.log((1 - _ASSUMED_NOISE) * self._tempered(each) + _ASSUMED_NOISE / self._classes).sum()
-            ),
-        )
+        noise = _ASSUMED_NOISE / self._classes
+        fits = [np.log((1 - _ASSUMED_NOISE) * self._tempered(each) + noise).sum() for each in _SHARPNESS]
+        return float(_SHARPNESS[int(np.argmax(fits))])
 
     def _tempered(self, sharpness: float) -> Floats:
         terms = sharpness * np.column_stack([self._top, self._rest])
