@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from batchland.models.card import ClassName, class_names
 from batchland.predictions.schema import (
     FIRST_COLUMNS,
+    LOG_PROBABILITIES_TYPE,
     METADATA_KEY,
     PREDICTIONS,
     TOP_K_TYPE,
@@ -29,6 +30,8 @@ from batchland.predictions.schema import (
 BLOCK = 1 << 17
 DRAWN = 8
 """Blocks of answers that are drawn."""
+MAX_DRAWN = 1 << 28
+"""Probabilities of all classes that are drawn; with many classes, fewer blocks are drawn."""
 
 
 def write(
@@ -40,12 +43,13 @@ def write(
     top_k: int = 5,
     failed_every: int = 1000,
     own: bool = False,
+    every_class: bool = False,
     seed: int = 0,
 ) -> None:
     """Write `predictions` (a Parquet file) and `labels` (Parquet, in another order of blocks).
 
-    own: the labels have the columns `camera`, with 40 values, and `site`, with 25. seed: of the answers; labels and
-    names are the same for all.
+    every_class: with the column `log_probabilities`. own: the labels have the columns `camera`, with 40 values, and
+    `site`, with 25. seed: of the answers; labels and names are the same for all.
     """
     names = class_names([f"{index:05d}.class_{index:05d}" for index in range(classes)])
     failed = sum(len(range(0, min(BLOCK, rows - start), failed_every)) for start in range(0, rows, BLOCK))
@@ -61,12 +65,16 @@ def write(
         counts=Counts(listed=rows, ok=rows - failed, failed=failed, failed_by_code={"truncated": failed}),
         versions={},
     )
-    schema = pa.schema([PREDICTIONS.field(name) for name in FIRST_COLUMNS]).with_metadata(
+    kept = [*FIRST_COLUMNS, *(["log_probabilities"] if every_class else [])]
+    schema = pa.schema([PREDICTIONS.field(name) for name in kept]).with_metadata(
         {METADATA_KEY: info.model_dump_json().encode()}
     )
     columns = [(name, pa.string()) for name in ("image", "label", *(("camera", "site") if own else ()))]
     label_schema = pa.schema(columns)
-    drawn = [_draw(number, names, top_k, failed_every, seed, own=own) for number in range(DRAWN)]
+    blocks = min(DRAWN, max(MAX_DRAWN // (classes * BLOCK), 1)) if every_class else DRAWN
+    drawn = [
+        _draw(number, names, top_k, failed_every, seed, own=own, every_class=every_class) for number in range(blocks)
+    ]
     texts = ["status", "error_code", "error_message", "label", "top_k.list.element.label"]
     starts = [*enumerate(range(0, rows, BLOCK))]
     with (
@@ -74,10 +82,10 @@ def write(
         pq.ParquetWriter(labels, label_schema, compression="zstd", use_dictionary=label_schema.names[1:]) as truths,
     ):
         for number, start in starts:
-            block = pa.table({"image": _names(start), **drawn[number % DRAWN].answers}, schema=schema)
+            block = pa.table({"image": _names(start), **drawn[number % blocks].answers}, schema=schema)
             out.write_table(block[: rows - start], BLOCK)
         for number, start in reversed(starts):
-            block, size = drawn[number % DRAWN], min(BLOCK, rows - start)
+            block, size = drawn[number % blocks], min(BLOCK, rows - start)
             order = block.order.filter(pc.less(block.order, size))
             table = pa.table([_names(start), *block.labels], schema=label_schema)
             truths.write_table(table.take(order), BLOCK)
@@ -100,7 +108,16 @@ class _Drawn(NamedTuple):
     """Of the rows in the table of labels."""
 
 
-def _draw(number: int, names: Sequence[ClassName], top_k: int, failed_every: int, seed: int, *, own: bool) -> _Drawn:
+def _draw(
+    number: int,
+    names: Sequence[ClassName],
+    top_k: int,
+    failed_every: int,
+    seed: int,
+    *,
+    own: bool,
+    every_class: bool,
+) -> _Drawn:
     rng, classes = np.random.default_rng(number), len(names)
     truth = rng.integers(0, classes, BLOCK)
     labels = [pa.array([name.folder for name in names]).take(pa.array(truth))]
@@ -141,7 +158,22 @@ def _draw(number: int, names: Sequence[ClassName], top_k: int, failed_every: int
         "file_size": pa.array(rng.integers(20_000, 4_000_000, BLOCK)),
         "modified_at": pa.repeat(pa.scalar(datetime(2026, 11, 23, tzinfo=UTC), pa.timestamp("us", tz="UTC")), BLOCK),
     }
+    if every_class:
+        answers["log_probabilities"] = _log_probabilities(rng, chosen, probability, ok, classes)
     return _Drawn(answers, labels, order)
+
+
+def _log_probabilities(
+    rng: np.random.Generator, chosen: np.ndarray, probability: np.ndarray, ok: np.ndarray, classes: int
+) -> pa.Array:
+    """Of all classes; those that are not chosen share the rest."""
+    values = rng.standard_exponential((len(ok), classes), np.float32)
+    np.put_along_axis(values, chosen, 0, axis=1)
+    values *= ((1 - probability.sum(axis=1)) / values.sum(axis=1)).clip(min=1e-9)[:, None]
+    np.put_along_axis(values, chosen, probability, axis=1)
+    logs = np.log(values.clip(min=1e-30)).astype(np.float16)
+    ends = pa.array(np.r_[0, np.cumsum(ok * classes)].astype(np.int32))
+    return pa.ListArray.from_arrays(ends, pa.array(logs[ok].ravel()), type=LOG_PROBABILITIES_TYPE, mask=pa.array(~ok))
 
 
 def main() -> None:
@@ -149,12 +181,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=50)
+    parser.add_argument("--every-class", action="store_true", help="predictions with the column `log_probabilities`")
     parser.add_argument("--own", action="store_true", help="labels with the columns `camera` and `site`")
     parser.add_argument("--seed", type=int, default=0, help="of the answers")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     predictions, labels = given.folder / "preds.parquet", given.folder / "labels.parquet"
-    write(predictions, labels, given.rows, given.classes, own=given.own, seed=given.seed)
+    write(predictions, labels, given.rows, given.classes, own=given.own, every_class=given.every_class, seed=given.seed)
 
 
 if __name__ == "__main__":

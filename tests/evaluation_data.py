@@ -16,6 +16,7 @@ from batchland.evaluation.schema import CoveragePoint, ReliabilityBin
 from batchland.models.card import ClassName, class_names
 from batchland.predictions.schema import (
     FIRST_COLUMNS,
+    LOG_PROBABILITIES_TYPE,
     METADATA_KEY,
     PREDICTIONS,
     TOP_K_TYPE,
@@ -159,6 +160,16 @@ def write_arrays(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata({METADATA_KEY: info.model_dump_json().encode()}), path)
     return path
+
+
+def add_log_probabilities(path: Path, probabilities: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Add the column, null outside `rows`, a mask. Returns the stored probabilities, [rows, classes]."""
+    logs = np.log(np.clip(probabilities, 2.0**-126, 1)).astype(np.float16)
+    kept = np.ones(len(logs), bool) if rows is None else rows
+    values = [row if has_all else None for row, has_all in zip(logs, kept, strict=True)]
+    column = pa.array(values, LOG_PROBABILITIES_TYPE)
+    pq.write_table(pq.read_table(path).append_column("log_probabilities", column), path)
+    return np.exp(logs.astype(np.float64))
 
 
 def random_case(classes: int, images: int, *, accuracy: float = 0.75, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

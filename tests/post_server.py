@@ -40,7 +40,7 @@ def post_server() -> Iterator[PostServer]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         server = PostServer(f"http://127.0.0.1:{running.server_port}")
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         running.shutdown()
 

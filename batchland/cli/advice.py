@@ -30,6 +30,7 @@ ADVICE: Final[dict[str, str]] = {
     "most_taken": "with labelled photos, --most-taken allows more",
     "name_folder": "name the folder with --out",
     "not_strict": "without --strict they are skipped",
+    "one_night": "for one night, use `batchland run` with --date",
     "other_out": "give another --out",
     "out_elsewhere": "choose another --out",
     "output_logits": "use --output logits",

@@ -1,10 +1,12 @@
 """Precision-recall and ROC curves of each class against all others, and the areas under them.
 
-A class's score for an image is its probability if it is among the choices kept, else 0, the lowest score. Up to EXACT
-choices are used exactly; more are counted in BINS bins of equal width on the logit scale.
+A class's score for an image is its probability. If the predictions hold only the choices kept, other classes have the
+score 0, the lowest. The logarithms of all probabilities are counted by their 16 bits, so the order of the images is
+that of the stored values; with many classes, neighbouring values share a bin (see `MAX_BINS`). Choices kept are used
+exactly, up to EXACT of them; more are counted in the same bins.
 """
 
-from functools import lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,47 +19,89 @@ from batchland.evaluation.schema import CURVES, Figure
 
 EXACT: Final = 2**20
 """Up to this number of choices, scores are not binned."""
-BINS: Final = 1024
-MAX_LOGIT: Final = 16.0
+MAX_BINS: Final = 2**22
+"""Largest number of bins of all classes together. Up to 191 classes have a bin for each half float; bins of 1,000
+classes have 8 neighbouring ones, which differ by at most 0.7%."""
 POINTS: Final = 60
 """Most points of a curve in `curves.parquet`."""
-_TABLE_SHIFT: Final = 10
-"""Bits of a float32 that do not decide its bin."""
+_LAST: Final = 0x5576
+"""Bits of the half float 87.4. Logarithms are at least -87.4, that of the smallest normal float32."""
+_AT_ONCE: Final = 2**23
+"""Probabilities that are counted at once."""
 
 
 class CurveCounts:
-    """Counts choices by class, score and whether they are the true class, block by block."""
+    """Counts scores by class, score and whether the class is the true one, block by block."""
 
-    def __init__(self, classes: int, exact: int = EXACT) -> None:
+    def __init__(self, classes: int, exact: int = EXACT, max_bins: int = MAX_BINS) -> None:
         self._classes, self._exact, self._entries = classes, exact, 0
         self._few = ScoreCounts(limit=2 * exact)
-        self._bins: npt.NDArray[np.int64] | None = None
-        """Choices by class, hit and bin, after more than `exact` of them."""
+        """Choices, until there are more than `exact`."""
+        self._shift = 0
+        while classes * ((_LAST >> self._shift) + 1) > max_bins:
+            self._shift += 1
+        self._counts: npt.NDArray[np.int64] | None = None
+        """[all images or hits, class, bin], by falling score; None until bins are needed."""
 
     def add(self, classes: Ints, scores: npt.NDArray[np.float32], hits: npt.NDArray[np.bool_]) -> None:
         """Add choices; all arrays of the same length."""
         self._entries += len(classes)
-        if self._bins is None and self._entries <= self._exact:
+        if self._entries <= self._exact:
             self._few.add(classes, scores, hits)
             return
-        if self._bins is None:
-            self._bins = np.zeros(self._classes * 2 * BINS, np.int64)
-            cells = self._few.cells
-            for hit, counts in ((0, cells.images - cells.hits), (1, cells.hits)):
-                keys = (cells.classes * 2 + hit) * BINS + _bins_of(cells.low)
-                self._bins += np.bincount(keys, counts, len(self._bins)).astype(np.int64)
-        self._bins += np.bincount((classes * 2 + hits) * BINS + _bins_of(scores), minlength=len(self._bins))
+        images, of_hits = (counts.ravel() for counts in self._binned)
+        keys = classes * (len(images) // self._classes) + self._bins_of(_logs(scores))
+        np.add.at(images, keys, 1)
+        np.add.at(of_hits, keys[hits], 1)
+
+    def add_all(self, logs: npt.NDArray[np.float16], truth: Ints) -> None:
+        """Add images with the logarithms of all probabilities, [images, classes], and their true classes."""
+        images, hits = self._binned
+        size = max(_AT_ONCE // self._classes, 1)
+        for start in range(0, len(logs), size):
+            bins = np.ascontiguousarray(self._bins_of(logs[start : start + size]).T)
+            for number, of_class in enumerate(bins):
+                counts = np.bincount(of_class)
+                images[number, : len(counts)] += counts
+            true = truth[start : start + size]
+            np.add.at(hits, (true, bins[true, np.arange(len(true))]), 1)
+
+    @cached_property
+    def cells(self) -> ScoreCells:
+        """All scores; none can be added after this."""
+        few = self._few.cells
+        if self._counts is None:
+            return few
+        images, hits = self._counts
+        bins = self._bins_of(_logs(few.low))
+        np.add.at(images, (few.classes, bins), few.images)
+        np.add.at(hits, (few.classes, bins), few.hits)
+        images, hits = images[:, ::-1], hits[:, ::-1]  # by rising score
+        classes, number = np.nonzero(images)
+        low, high = (edge[::-1][number] for edge in self._edges())
+        score = (low.astype(np.float64) + high) / 2
+        return ScoreCells(classes, low, score, images[classes, number], hits[classes, number])
 
     @property
-    def cells(self) -> ScoreCells:
-        """All choices so far."""
-        if self._bins is None:
-            return self._few.cells
-        counts = self._bins.reshape(self._classes, 2, BINS)
-        classes, number = np.nonzero(counts.sum(axis=1))
-        low = _edges()[number]
-        images, hits = counts.sum(axis=1)[classes, number], counts[classes, 1, number]
-        return ScoreCells(classes, low, low.astype(np.float64), images, hits)
+    def _binned(self) -> npt.NDArray[np.int64]:
+        if self._counts is None:
+            self._counts = np.zeros((2, self._classes, (_LAST >> self._shift) + 1), np.int64)
+        return self._counts
+
+    def _bins_of(self, logs: npt.NDArray[np.float16]) -> npt.NDArray[np.uint16]:
+        """Bins of logarithms, by falling score."""
+        found = logs.view(np.uint16) & np.uint16(0x7FFF)  # without the sign
+        np.minimum(found, _LAST, out=found)
+        found >>= self._shift
+        return found
+
+    def _edges(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Smallest and largest score of each bin, by falling score."""
+        first = np.arange(0, _LAST + 1, 1 << self._shift)
+        last = np.minimum(first + (1 << self._shift) - 1, _LAST)
+        high, low = (np.exp(-each.astype(np.uint16).view(np.float16).astype(np.float32)) for each in (first, last))
+        low[-1] = 0
+        return low, high
 
 
 class ClassCurve(NamedTuple):
@@ -192,23 +236,6 @@ def _mean(figures: list[Figure], confidence: float) -> Figure | None:
     return Figure(value=value, low=max(value - half, 0.0), high=min(value + half, 1.0))
 
 
-def _edges() -> npt.NDArray[np.float32]:
-    """Lower ends of the bins."""
-    logits = np.linspace(-MAX_LOGIT, MAX_LOGIT, BINS)
-    edges = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    edges[0] = 0
-    return edges
-
-
-def _bins_of(scores: npt.NDArray[np.float32]) -> Ints:
-    bits = np.clip(scores, np.float32(0), np.float32(1)).view(np.int32) >> _TABLE_SHIFT
-    found: Ints = _table()[bits]
-    return found
-
-
-@lru_cache
-def _table() -> Ints:
-    """The bin of each score, by the upper bits of its float32."""
-    scores = (np.arange(0x3F800000 >> _TABLE_SHIFT, dtype=np.int64) << _TABLE_SHIFT).astype(np.int32)
-    values = np.r_[scores.view(np.float32), np.float32(1)]
-    return np.asarray(np.searchsorted(_edges(), values, side="right") - 1, np.int64)
+def _logs(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Logarithms, rounded as in the predictions' column `log_probabilities`."""
+    return np.log(np.clip(scores, np.float32(2.0**-126), np.float32(1))).astype(np.float16)

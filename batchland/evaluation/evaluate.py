@@ -128,6 +128,7 @@ def evaluate(
         coverage=coverage(tally.scores.cells.of_all_classes(), tally.round, options.confidence),
         slices=slices.slices(options.confidence),
         failures=tally.failures,
+        areas_of="all" if tally.all_scores else "kept",
         bounds=bounds(tally),
         pair_slices=pairs.weak(options.confidence) if len(options.by) > 1 else None,
         guarantees=tuple(

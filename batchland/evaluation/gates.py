@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from batchland.errors import GateFailedError, UsageError
 from batchland.evaluation.schema import EvaluationSummary, Figure, Figures, LabelAccount
-from batchland.system.text import near_miss
+from batchland.system.text import counted, near_miss
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -37,6 +37,7 @@ CLASS_FIGURES: Final = {
 }
 """Figures of a class that a gate can name, and their columns in per_class.parquet."""
 COUNTS: Final = tuple(name for name, field in LabelAccount.model_fields.items() if field.annotation is int)
+_AREAS: Final = ("macro_average_precision", "macro_auroc")
 _CLASS_COUNTS: Final = ("support", "failed")
 _MAX_VALUES: Final = {"log_loss": math.inf, "brier": 2.0}
 """Largest possible value of the figures that can exceed 1."""
@@ -140,10 +141,26 @@ def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation 
         message = f"{gate.name} went from {shown(before)} to {shown(value)}"
         if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
             message += ", on other images or labels"
+        if gate.name in _AREAS and _choices(baseline.summary) != _choices(evaluation.summary):
+            now, earlier = (_choices_text(_choices(each.summary)) for each in (evaluation, baseline))
+            message += f", but is computed {now} now and {earlier} before, so the drop is unknown"
+            before = None
         # Rounded, because 0.80 - 0.78 > 0.02 in floating point.
         value = None if value is None or before is None else round(before - value, 12)
+    elif gate.name in _AREAS and (kept := _choices(evaluation.summary)):
+        message += f", {_choices_text(kept)}"
     failed = value is None or OPERATORS[gate.operator](value, gate.limit)
     return GateResult(gate, failed, value, f"{message} (fails if {gate.text})")
+
+
+def _choices(summary: EvaluationSummary) -> int | None:
+    """Number of choices that the areas under the curves are computed from; None if they are of all classes."""
+    is_all = summary.areas_of == "all" or summary.top_k >= len(summary.classes)
+    return None if is_all else summary.top_k
+
+
+def _choices_text(kept: int | None) -> str:
+    return "from all classes" if kept is None else f"from the first {counted(kept, 'choice')} only"
 
 
 def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float | None:

@@ -91,6 +91,10 @@ class Outcomes:
     """Probabilities of the choices kept, best first, [images, kept]; 0 where failed."""
     chosen: Ints
     """Class indices of the choices kept, [images, kept]; 0 where failed."""
+    has_all: npt.NDArray[np.bool_]
+    """Whether `log_probabilities` has a row for the image."""
+    log_probabilities: npt.NDArray[np.float16]
+    """Logarithms of the probabilities of all classes, [images with has_all, classes]."""
     known: npt.NDArray[np.float32] | None = None
     """Similarity to known photos, 0 to 1; NaN for failed images. None if the predictions have no such column."""
 
@@ -194,9 +198,10 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
     true_probability = np.full(len(ok), np.nan, np.float32)
     true_probability[found] = choices[found, rank[found] - 1]
     squares = np.einsum("ij,ij->i", choices, choices, dtype=np.float64)
+    has_all, logs = _log_probabilities(batch, classes)
     complete = lengths == classes
-    if "log_probabilities" in batch.schema.names:
-        _add_all_classes(batch["log_probabilities"], truth, true_probability, squares, complete)
+    if not complete[has_all].all():
+        _add_all_classes(np.flatnonzero(has_all), logs, truth, true_probability, squares)
     return Outcomes(
         images=batch["image"],
         error_codes=batch["error_code"],
@@ -210,37 +215,39 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
         true_rank=rank,
         true_probability=true_probability,
         squares=np.where(ok, squares, np.nan),
-        complete=complete,
+        complete=complete | has_all,
         choices=np.ascontiguousarray(choices[:, :kept]),
         chosen=np.ascontiguousarray(chosen[:, :kept]),
+        has_all=has_all,
+        log_probabilities=logs,
         known=_floats(batch["known"]) if "known" in batch.schema.names else None,
     )
 
 
+def _log_probabilities(batch: pa.RecordBatch, classes: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]:
+    """Which rows have the logarithms of all probabilities, and these, [rows with them, classes]."""
+    if "log_probabilities" not in batch.schema.names:
+        return np.zeros(len(batch), bool), np.zeros((0, classes), np.float16)
+    column = batch["log_probabilities"]
+    lengths = np.diff(column.offsets.to_numpy())
+    found = column.is_valid().to_numpy(zero_copy_only=False) & (lengths == classes)
+    if lengths[~found].any():
+        column = column.filter(pa.array(found))
+    ends = column.offsets.to_numpy()
+    return found, column.values.to_numpy()[ends[0] : ends[-1]].reshape(-1, classes)
+
+
 def _add_all_classes(
-    column: pa.ListArray,
-    truth: Ints,
-    true_probability: npt.NDArray[np.float32],
-    squares: Floats,
-    complete: npt.NDArray[np.bool_],
+    rows: Ints, logs: npt.NDArray[np.float16], truth: Ints, true_probability: npt.NDArray[np.float32], squares: Floats
 ) -> None:
-    """Complete rows from the logarithms of all probabilities (half floats)."""
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    rows = np.flatnonzero((lengths > 0) & ~complete)
-    if not len(rows):
-        return
-    classes = int(lengths[rows[0]])
-    starts = column.offsets.to_numpy()[rows]
-    values = column.values.to_numpy(zero_copy_only=False)
-    size = max(_AT_ONCE // classes, 1)
-    for first in range(0, len(rows), size):
-        some = rows[first : first + size]
-        at = starts[first : first + size]
-        logs = values[at[:, None] + np.arange(classes)].astype(np.float32)
-        squares[some] = np.exp(2 * logs).sum(axis=1, dtype=np.float64)
-        beyond = np.isnan(true_probability[some])
-        true_probability[some[beyond]] = np.exp(logs[beyond, truth[some[beyond]]])
-    complete[rows] = True
+    """Complete some rows from the logarithms of all probabilities, [rows, classes]."""
+    true = np.exp(logs[np.arange(len(rows)), truth[rows]].astype(np.float32))
+    known = true_probability[rows]
+    true_probability[rows] = np.where(np.isnan(known), true, known)
+    size = max(_AT_ONCE // logs.shape[1], 1)
+    for start in range(0, len(rows), size):
+        probabilities = np.exp(logs[start : start + size].astype(np.float32))
+        squares[rows[start : start + size]] = np.einsum("ij,ij->i", probabilities, probabilities)
 
 
 def _facts(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -73,10 +73,10 @@ class Figures(Document):
     ece_classwise: Figure | None = None
     """Calibration error over predicted classes: their precision against the mean confidence. Bootstrap."""
     macro_average_precision: Figure | None = None
-    """Mean area under the classes' precision-recall curves. Each class's interval is on the logit scale. A class that
-    is not among the choices kept counts as probability 0; so compare only files with the same `top_k`."""
+    """Mean area under the classes' precision-recall curves. Each class's interval is on the logit scale. Compare only
+    figures with the same `areas_of`."""
     macro_auroc: Figure | None = None
-    """Mean area under the classes' ROC curves, each class against all others. DeLong. Choices as for
+    """Mean area under the classes' ROC curves, each class against all others. DeLong. Probabilities as for
     `macro_average_precision`."""
 
 
@@ -288,6 +288,10 @@ class EvaluationSummary(Document):
     coverage: tuple[CoveragePoint, ...]
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
+    areas_of: Literal["all", "kept"] | None = None
+    """Probabilities that average precision, AUROC and the curves are computed from: of all classes, or only of the
+    `top_k` choices kept, where all other classes count as 0. Only figures with the same probabilities can be compared.
+    None in reports of earlier versions, which used the choices kept."""
     bounds: dict[str, Bounds] = Field(default_factory=dict)
     """Bounds of log_loss and brier, if the predictions contain only the first k choices."""
     pair_slices: PairSlices | None = None
@@ -497,7 +501,7 @@ MISTAKES: Final = pa.schema(
         column(
             "suspected_label_error",
             pa.bool_(),
-            "label_error_probability is at least 0.6.",
+            "label_error_probability is at least 0.6, and not more images than wrong labels are estimated.",
             nullable=False,
         ),
         column(

@@ -48,7 +48,9 @@ class Tally:
         self.scores = ScoreCounts()
         """First choices by predicted class, probability and whether they are right."""
         self.curves = CurveCounts(classes)
-        """Choices kept by class, probability and whether they are the true class."""
+        """Probabilities by class and whether it is the true one: of all classes, or of the choices kept."""
+        self.all_scores = True
+        """Whether `curves` has the probabilities of all classes of all scored images."""
         self.accepted = self.accepted_wrong = self.asked = 0
         """Scored images by decision, and wrong ones among those accepted."""
         self._confusion = KeyCounts()
@@ -69,10 +71,7 @@ class Tally:
         probability, right = chosen.astype(np.float64), truth == predicted
         self._confusion.add(truth * self.classes + predicted)
         self.scores.add(predicted, chosen, right)
-        chosen_classes = outcomes.chosen[ok]
-        self.curves.add(
-            chosen_classes.ravel(), outcomes.choices[ok].ravel(), (chosen_classes == truth[:, None]).ravel()
-        )
+        self._add_scores(outcomes)
         self.bins.add(bins_of(probability, len(self.bins.images)), probability, right)
         self.by_truth.add(truth, probability, right)
         self.by_prediction.add(predicted, probability, right)
@@ -127,6 +126,17 @@ class Tally:
             if len(examples) < EXAMPLES:
                 examples = [*examples, *images.filter(pc.equal(codes, code))[:EXAMPLES].to_pylist()][:EXAMPLES]
             self._failures[code] = before + count, examples
+
+    def _add_scores(self, outcomes: Outcomes) -> None:
+        has_all = outcomes.has_all
+        if has_all.any():
+            self.curves.add_all(outcomes.log_probabilities, outcomes.truth[has_all])
+        others = outcomes.ok & ~has_all
+        if others.any():
+            self.all_scores &= outcomes.kept == self.classes
+            chosen = outcomes.chosen[others]
+            hits = chosen == outcomes.truth[others, None]
+            self.curves.add(chosen.ravel(), outcomes.choices[others].ravel(), hits.ravel())
 
     def _add_decisions(self, outcomes: Outcomes) -> None:
         decision = outcomes.facts["decision"]

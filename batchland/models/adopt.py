@@ -368,6 +368,11 @@ def _output_kind(
     low, high, sums = float(rows.min()), float(rows.max()), rows.sum(axis=1)
     if not np.isfinite(rows).all():
         raise ModelError(f"{path}: gives numbers that are not finite; check its preprocessing")
+    if (rows == rows[0]).all():
+        raise ModelError(
+            f"{path}: gives every picture the same numbers when it is computed alone; check how it was exported (an "
+            f"operator may work across the batch)"
+        )
     if are_probabilities(rows).all():
         if requested == "logits":
             raise UsageError(f"{path}: gives probabilities, not logits", advice="output_probabilities")
@@ -429,4 +434,7 @@ def _check_batches(model: Path, session: Session) -> None:
     except ModelError as error:
         raise ModelError(f"{model}: takes one picture at a time; export it with a dynamic batch dimension") from error
     if not np.abs(batch - single).max() <= _TOLERANCE:
-        raise ModelError(f"{model}: answers differently in a batch; export it with a dynamic batch, in eval mode")
+        raise ModelError(
+            f"{model}: gives a picture other numbers in a batch than alone, so its answers depend on the other "
+            f"pictures; export it with a dynamic batch, in eval mode, without operators across the batch"
+        )

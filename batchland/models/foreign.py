@@ -14,6 +14,7 @@ from batchland.models.ort import CPU, create_session
 from batchland.system.regular_files import read_regular
 
 FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
+_OUTPUT_TYPES: Final = (*FLOATS, TensorProto.DOUBLE)
 _INPUT_TYPES: Final[dict[int, type[np.generic]]] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
@@ -131,12 +132,12 @@ def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str |
     """
     outputs = [_output(value) for value in model.graph.output if len(_sizes(value)) > 1]
     if name is not None:
-        named = [output for output in outputs if output.name == name and output.dtype in FLOATS]
+        named = [output for output in outputs if output.name == name and output.dtype in _OUTPUT_TYPES]
         if not named:
-            names = ", ".join(output.name for output in outputs if output.dtype in FLOATS)
+            names = ", ".join(output.name for output in outputs if output.dtype in _OUTPUT_TYPES)
             raise UsageError(f"{path}: has no float output {name}; its outputs are {names or 'none'}")
         return named[0]
-    floats = [output for output in outputs if output.dtype in FLOATS]
+    floats = [output for output in outputs if output.dtype in _OUTPUT_TYPES]
     matching = [output for output in floats if output.classes == classes] if len(outputs) > 1 else floats
     if len(matching) == 1:
         return matching[0]
@@ -204,4 +205,6 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
 
 
 def _shapes(values: Any) -> str:
-    return ", ".join(f"{value.name} {_sizes(value)}" for value in values)
+    """Name, number type and lengths of each tensor."""
+    types = (TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower() for value in values)
+    return ", ".join(f"{value.name} {kind} {_sizes(value)}" for value, kind in zip(values, types, strict=True))

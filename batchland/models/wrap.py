@@ -12,7 +12,7 @@ from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
 from batchland.models.foreign_preprocess import ForeignPreprocess
-from batchland.models.nodes import constant
+from batchland.models.nodes import constant, input_names
 
 _PREFIX: Final = "adopted/"
 """Prefix of all names of the foreign graph."""
@@ -47,6 +47,7 @@ def wrap(
         dim.Clear()
         dim.dim_param = "batch"
     del foreign.graph.value_info[:]  # they may name a fixed batch size
+    _drop_unused_weights(foreign.graph)
     if source.batch is not None:
         _reshape_any_batch(foreign.graph, source.batch)
     before = _normalisation(source, card, preprocess)
@@ -63,6 +64,17 @@ def wrap(
     del whole.metadata_props[:]
     whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     return whole
+
+
+def _drop_unused_weights(graph: onnx.GraphProto) -> None:
+    """Remove initializers that no node reads, which only make the file larger."""
+    read = {name for node in graph.node for name in input_names(node)} | {value.name for value in graph.output}
+    used = [tensor for tensor in graph.initializer if tensor.name in read]
+    inputs = [value for value in graph.input if value.name in read]
+    if len(used) < len(graph.initializer):
+        del graph.initializer[:], graph.input[:]
+        graph.initializer.extend(used)
+        graph.input.extend(inputs)
 
 
 def _reshape_any_batch(graph: onnx.GraphProto, batch: int) -> None:

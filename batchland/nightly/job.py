@@ -136,7 +136,16 @@ class Job(ScoreSettings):
                 'mode = "new" finds scored images in the partitions, so with [retention] images would be scored again; '
                 "leave one of them out"
             )
+        if self._mixes_folders():
+            raise ValueError('"output" and "runs" would mix predictions with records; give one of them another folder')
         return self
+
+    def _mixes_folders(self) -> bool:
+        """Whether partitions would lie among the records of this job, or the records among the partitions."""
+        if not isinstance(self.output, Path):
+            return False
+        output, runs = self.output.resolve(), self.runs.resolve()
+        return runs.is_relative_to(output) or output.is_relative_to(runs / self.name)
 
     @field_serializer("heartbeat")
     def _without_address(self, heartbeat: HeartbeatTable | None) -> dict[str, Any] | None:
@@ -247,7 +256,9 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         job._placeholders = placeholders
     except ValidationError as error:
         message = placeholders.hide(explain(error, Job, "key", placeholders.hide))
-        raise UsageError(f"{path}: {message}") from None  # the cause would show secrets
+        dated = any(each["loc"] == ("date",) for each in error.errors())
+        # the cause would show secrets
+        raise UsageError(f"{path}: {message}", advice="one_night" if dated else None) from None
     return job
 
 

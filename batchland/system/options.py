@@ -5,6 +5,7 @@ documentation of job files. It may end in `Default: ...`, which explains a defau
 """
 
 import datetime as dt
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
@@ -47,6 +48,7 @@ _PLAIN: Final = {
     "string_pattern_mismatch": "should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
 }
 """Messages for pydantic's error types that mention Python types or regular expressions."""
+_BOUNDS: Final = ("less_than", "less_than_equal", "greater_than", "greater_than_equal")
 
 
 class Options(BaseModel):
@@ -119,6 +121,8 @@ def explain(error: ValidationError, options: type[BaseModel], noun: str, hide: C
 
 def plain_message(error: ErrorDetails) -> str:
     """The problem with a value in words for users, such as `should be greater than 0`."""
+    if error["type"] in _BOUNDS and isinstance(error["input"], float) and not math.isfinite(error["input"]):
+        return "should be a finite number"  # pydantic finds nan too large
     return _PLAIN.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
 
 

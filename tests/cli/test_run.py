@@ -60,6 +60,12 @@ def test_without_a_date_the_night_is_yesterday(project):
         ("images=in/never", 66, "does not exist; is the delivery late, or "),
         ("model=none.onnx", 5, "none.onnx: cannot be read "),
         ("output=in/{date}", 2, "only images and labels may contain {date}"),
+        (
+            "date=2026-02-30",
+            2,
+            "\"date\" = '2026-02-30': should be 'today' or 'yesterday'; for one night, use "
+            "`batchland run` with --date\n",
+        ),
         ("output=in/2024-11-23/out", 2, 'lies inside the images to score; give job toy another "output"'),
     ],
 )

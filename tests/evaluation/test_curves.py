@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from evaluation_data import random_case, write_arrays
+from evaluation_data import add_log_probabilities, random_case, write_arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from batchland.evaluation.curves import CurveCounts, class_curve, class_curves
+from batchland.evaluation.curves import MAX_BINS, CurveCounts, class_curve, class_curves
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.models.card import class_names
 
 CLASSES = 6
 
 
-def counted(truth: np.ndarray, probabilities: np.ndarray, exact: int) -> CurveCounts:
-    counts = CurveCounts(CLASSES, exact)
+def counted(truth: np.ndarray, probabilities: np.ndarray, exact: int, bins: int = MAX_BINS) -> CurveCounts:
+    counts = CurveCounts(CLASSES, exact, bins)
     labels = np.broadcast_to(np.arange(CLASSES), probabilities.shape)
     for rows in np.array_split(np.arange(len(truth)), 5):
         hits = labels[rows] == truth[rows, None]
@@ -58,13 +58,47 @@ def test_choices_that_were_not_kept_have_the_lowest_score(tmp_path: Path) -> Non
     assert evaluation.per_class["average_precision"].to_pylist() == pytest.approx(expected.tolist())
 
 
-def test_bins_give_nearly_the_same_areas() -> None:
+@pytest.mark.parametrize("top_k", [1, 2, 6])
+def test_areas_of_all_probabilities_do_not_depend_on_the_choices_kept(top_k: int, tmp_path: Path) -> None:
+    _, truth, probabilities = evaluated(tmp_path, top_k)
+    stored = add_log_probabilities(tmp_path / "p.parquet", probabilities)
+    evaluation = evaluate(tmp_path / "p.parquet", tmp_path / "l.csv")
+    assert evaluation.summary.areas_of == "all"
+    one_hot = np.eye(CLASSES)[truth]
+    for name, area in (("average_precision", average_precision_score), ("auroc", roc_auc_score)):
+        found = evaluation.per_class[name].to_pylist()
+        assert found == pytest.approx(area(one_hot, stored, average=None).tolist())
+        assert found == pytest.approx(area(one_hot, probabilities, average=None).tolist(), abs=3e-4)
+
+
+def test_images_without_all_probabilities_make_areas_of_the_choices_kept(tmp_path: Path) -> None:
+    before, truth, probabilities = evaluated(tmp_path, top_k=2)
+    assert before.summary.areas_of == "kept"
+    has_all = np.arange(400) % 3 > 0
+    stored = add_log_probabilities(tmp_path / "p.parquet", probabilities, has_all)
+    evaluation = evaluate(tmp_path / "p.parquet", tmp_path / "l.csv")
+    assert evaluation.summary.areas_of == "kept"
+    second = np.sort(probabilities, axis=1)[:, -2:-1]
+    expected = np.where(has_all[:, None], stored, np.where(probabilities >= second, probabilities, 0))
+    area = average_precision_score(np.eye(CLASSES)[truth], expected, average=None)
+    assert evaluation.per_class["average_precision"].to_pylist() == pytest.approx(area.tolist(), abs=3e-4)
+
+
+@pytest.mark.parametrize(("bins", "tolerance"), [(2**22, 1e-5), (CLASSES * 2735, 1e-4), (CLASSES * 200, 2e-3)])
+def test_bins_give_nearly_the_same_areas(bins: int, tolerance: float) -> None:
+    """A bin for each half float; 8 half floats in a bin, as with 1,000 classes; 128 in a bin."""
     truth, probabilities = random_case(CLASSES, 3000)
     support = np.bincount(truth, minlength=CLASSES)
-    exact, binned = (class_curves(counted(truth, probabilities, most).cells, support, 0.95) for most in (10**6, 100))
-    for number in range(CLASSES):
-        assert binned[number].auroc.value == pytest.approx(exact[number].auroc.value, abs=2e-4)
-        assert binned[number].average_precision.value == pytest.approx(exact[number].average_precision.value, abs=2e-3)
+    exact = class_curves(counted(truth, probabilities, 10**6).cells, support, 0.95)
+    of_all = CurveCounts(CLASSES, max_bins=bins)
+    for rows in np.array_split(np.arange(3000), 3):
+        of_all.add_all(np.log(probabilities[rows]).astype(np.float16), truth[rows])
+    for counts in (counted(truth, probabilities, 4000, bins), of_all):
+        binned = class_curves(counts.cells, support, 0.95)
+        for number in range(CLASSES):
+            assert binned[number].auroc.value == pytest.approx(exact[number].auroc.value, abs=tolerance)
+            area = exact[number].average_precision.value
+            assert binned[number].average_precision.value == pytest.approx(area, abs=5 * tolerance)
 
 
 def test_the_interval_of_auroc_covers_the_truth() -> None:

@@ -171,3 +171,26 @@ def test_failing_gates_are_one_line(tonight: Evaluation, tmp_path: Path) -> None
     )
     assert caught.value.exit_code == 4
     raise_if_failed(results[1:2], Path("report"))
+
+
+def test_areas_of_other_choices_are_not_compared(tmp_path: Path, tonight: Evaluation, last_night: Report) -> None:
+    """Both reports have two choices of three classes; then the baseline has all probabilities, or one choice."""
+    assert verdict("macro_auroc < 0.5", tonight) == (
+        False,
+        "macro_auroc is 0.75, from the first 2 choices only (fails if macro_auroc < 0.5)",
+    )
+    gate = "drop(macro_auroc) > 0.5"
+    assert verdict(gate, tonight, last_night)[0] is False
+    of_all = last_night._replace(summary=last_night.summary.model_copy(update={"areas_of": "all"}))
+    now = "but is computed from the first 2 choices only now"
+    assert verdict(gate, tonight, of_all) == (
+        True,
+        f"macro_auroc went from 1 to 0.75, {now} and from all classes before, so the drop is unknown (fails if {gate})",
+    )
+    earlier = last_night.summary.model_copy(update={"areas_of": None, "top_k": 1})
+    assert verdict(gate, tonight, last_night._replace(summary=earlier)) == (
+        True,
+        f"macro_auroc went from 1 to 0.75, {now} and from the first 1 choice only before, "
+        f"so the drop is unknown (fails if {gate})",
+    )
+    assert verdict("drop(top1) > 0.5", tonight, of_all)[0] is False

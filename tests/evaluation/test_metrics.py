@@ -7,16 +7,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
+from evaluation_data import (
+    Row,
+    add_log_probabilities,
+    random_case,
+    write_arrays,
+    write_label_folders,
+    write_predictions,
+)
 from sklearn import metrics as sk
 
-from batchland.evaluation import mistakes
+from batchland.evaluation import matching, mistakes, sorting
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.intervals import wilson
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import Decisions, Figure
 from batchland.models.card import class_names
-from batchland.predictions.schema import LOG_PROBABILITIES_TYPE
 from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
 from batchland.report.gallery import galleries
 from batchland.report.options import ReportOptions
@@ -273,9 +279,7 @@ def test_log_loss_and_brier_of_all_probabilities_and_their_bounds_without(tmp_pa
     for name, value in (("log_loss", log_loss), ("brier", brier)):
         assert bounded.bounds[name].low <= value <= bounded.bounds[name].high
     assert bounded.bounds["brier"].high - bounded.bounds["brier"].low < 0.05
-    table = pq.read_table(path)
-    logs = pa.array(np.log(known).astype(np.float16).tolist(), LOG_PROBABILITIES_TYPE)
-    pq.write_table(table.append_column("log_probabilities", logs), path)
+    add_log_probabilities(path, known)
     exact = evaluate(path, labels).summary
     assert exact.bounds == {}
     assert exact.figures.log_loss is not None
@@ -284,14 +288,23 @@ def test_log_loss_and_brier_of_all_probabilities_and_their_bounds_without(tmp_pa
     assert exact.figures.brier.value == pytest.approx(brier, rel=2e-3)
 
 
-def test_predictions_in_any_order_give_the_same_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_labels", [2**20, 20])
+def test_predictions_in_any_order_give_the_same_report(
+    most_labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions in the order of names are matched in ranges of 20 names; those with more labels are sorted."""
+    monkeypatch.setattr(matching, "_RANGE_ROWS", 20)
+    monkeypatch.setattr(matching, "_MOST_LABELS", most_labels)
+    monkeypatch.setattr(sorting, "_RUN_ROWS", 40)
     rng = np.random.default_rng(0)
     names = [f"{FOLDERS[number % 3]}/{number % 97:02d}.jpg" for number in range(120)]
     rows = [Row(name, rng.dirichlet(np.ones(4))) for name in dict.fromkeys(names)]
     labels = write_csv(tmp_path / "l.csv", names[10:], [name.partition("/")[0] for name in names[10:]])
     found = []
     for order in (sorted(rows, key=lambda row: row.image), [rows[at] for at in rng.permutation(len(rows))]):
-        evaluation = evaluate(write_predictions(tmp_path / "p.parquet", FOLDERS, order), labels)
+        predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, order)
+        pq.write_table(pq.read_table(predictions), predictions, row_group_size=10)
+        evaluation = evaluate(predictions, labels)
         outcomes = evaluation.outcomes.sort_by("image").to_pylist()
         account = evaluation.summary.account.model_dump(exclude={"unlabelled_examples", "unpredicted_examples"})
         found.append((account, evaluation.summary.labels.fingerprint, evaluation.summary.figures.top1, outcomes))

@@ -88,6 +88,41 @@ def test_a_half_float_output_becomes_float32(tmp_path, labels):
     np.testing.assert_allclose(probabilities, expected("imagenet"), atol=1e-2)
 
 
+def test_a_double_output_becomes_float32(tmp_path, labels):
+    path = with_tail(tmp_path / "f.onnx", [node("Cast", "logits", "scores", to=TensorProto.DOUBLE)])
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    onnx.save(model, path)
+    probabilities = adopt(path, labels, tmp_path / "o.onnx").predict(PIXELS)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, expected("imagenet"), atol=1e-5)
+
+
+def test_an_answer_that_depends_on_the_other_pictures_is_an_error(tmp_path, labels):
+    tail = [
+        node("ReduceMax", "logits", "largest", axes=[0], keepdims=1),
+        node("Mul", "logits largest", "scores"),
+    ]
+    path = with_tail(tmp_path / "f.onnx", tail)
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{path}: gives a picture other numbers in a batch than alone, so its answers depend on the other pictures; "
+        f"export it with a dynamic batch, in eval mode, without operators across the batch"
+    )
+
+
+def test_weights_that_nothing_reads_are_left_out(tmp_path, labels):
+    model = onnx.load(foreign(tmp_path / "f.onnx"))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1000, np.float32), "unused"))
+    onnx.save(model, tmp_path / "f.onnx")
+    session = adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+    names = [tensor.name for tensor in onnx.load(tmp_path / "o.onnx").graph.initializer]
+    assert "adopted/weight" in names
+    assert "adopted/unused" not in names
+    np.testing.assert_allclose(session.predict(PIXELS), expected("imagenet"), atol=1e-5)
+
+
 def test_a_uint8_input_gets_the_pixels_unchanged(tmp_path, labels):
     path = foreign(tmp_path / "f.onnx", layout="NHWC", kind=TensorProto.UINT8)
     with pytest.raises(UsageError, match="takes uint8, so it normalises pixels itself; preprocess must be byte"):
@@ -203,7 +238,9 @@ def test_an_output_without_an_axis_of_pictures_is_an_error(tmp_path, labels):
     model.graph.node.append(helper.make_node("Squeeze", ["scores"], ["flat"]))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("flat", TensorProto.FLOAT, [4]))
     onnx.save(model, tmp_path / "f.onnx")
-    with pytest.raises(ModelError, match=r"f\.onnx: its output is flat \[4\]; a classifier gives one float tensor"):
+    with pytest.raises(
+        ModelError, match=r"f\.onnx: its output is flat float \[4\]; a classifier gives one float tensor"
+    ):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
@@ -216,7 +253,7 @@ def test_a_model_without_pictures_as_input_is_an_error(tmp_path, labels):
         [value("out", TensorProto.FLOAT, ["batch", 77])],
     )
     onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "f.onnx")
-    with pytest.raises(ModelError, match=r"its input is tokens \[None, 77\]; a classifier of pictures takes"):
+    with pytest.raises(ModelError, match=r"its input is tokens float \[None, 77\]; a classifier of pictures takes"):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
@@ -395,8 +432,8 @@ def test_negative_logarithms_are_refused_since_a_softmax_would_reverse_the_class
         (
             [node("Softmax", "logits", "scores", axis=0)],
             [],
-            "its outputs lie between 0 and 1 but do not sum to 1, as those of sigmoids; export it with logits or with "
-            "probabilities of exclusive classes",
+            "gives every picture the same numbers when it is computed alone; check how it was exported (an operator "
+            "may work across the batch)",
         ),
         (
             [SOFTMAX, node("Mul", "soft hundred", "scores")],
@@ -482,8 +519,8 @@ def test_the_output_with_as_many_numbers_as_labels_is_chosen(tmp_path, labels):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "p.onnx", preprocess="half")
     assert str(caught.value) == (
-        f"{path}: its output is scores [None, 4], means [None, 3]; a classifier gives one of several tensors exactly "
-        f"one with 5 numbers per picture, as there are labels"
+        f"{path}: its output is scores float [None, 4], means float [None, 3]; a classifier gives one of several "
+        f"tensors exactly one with 5 numbers per picture, as there are labels"
     )
 
 
@@ -520,8 +557,8 @@ def test_an_axis_of_channels_that_cannot_be_found_is_an_error(tmp_path, labels):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx")
     assert str(caught.value) == (
-        f"{path}: its input images [None, None, None, None] leaves open which axis holds the channels; export it with "
-        f"a fixed length of 3, or give layout in a JSON file of the preprocessing"
+        f"{path}: its input images float [None, None, None, None] leaves open which axis holds the channels; export it "
+        f"with a fixed length of 3, or give layout in a JSON file of the preprocessing"
     )
 
 

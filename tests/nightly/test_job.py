@@ -150,6 +150,18 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         (["timeout=true"], '"timeout" = true: should be a number'),
         (["timeout=nan"], '"timeout" = nan: should be a finite number'),
         (["timeout=-inf"], '"timeout" = -inf: should be a finite number'),
+        (["monitor.false_alarms=nan"], '"monitor.false_alarms" = nan: should be a finite number'),
+        (["monitor.false_alarms=9"], '"monitor.false_alarms" = 9: should be less than or equal to 5'),
+        *(
+            (settings, '"output" and "runs" would mix predictions with records; give one of them another folder')
+            for settings in (
+                ["output=runs"],
+                ["output=."],
+                ["output=runs/toy/x"],
+                ["output=a/../runs/"],
+                ["runs=predictions/x"],
+            )
+        ),
         (["timeout=-0.0"], '"timeout" = -0.0: should be greater than 0'),
         (["timeout=1e400"], '"timeout" = inf: should be a finite number'),
         (

@@ -115,12 +115,14 @@ def test_init_files_hold_a_docstring_and_re_exports(path):
 
 def test_every_advice_of_an_error_is_in_the_cli():
     given = {
-        keyword.value.value
+        part.value
         for path in MODULES
         for node in nodes_of(path)
         if isinstance(node, ast.Call)
         for keyword in node.keywords
-        if keyword.arg == "advice" and isinstance(keyword.value, ast.Constant) and keyword.value.value is not None
+        if keyword.arg == "advice"
+        for part in ast.walk(keyword.value)
+        if isinstance(part, ast.Constant) and part.value is not None
     }
     assert sorted(given) == sorted(ADVICE)
 

@@ -11,6 +11,7 @@ import re
 import socket
 import threading
 import time
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -44,12 +45,16 @@ PER_HOST: Final = 8
 """Connections to one host at once."""
 _HOSTS: Final = 64
 """Hosts with open connections."""
-_RETRIES: Final = 3
+RETRIES: Final = 3
 _REDIRECTS: Final = 5
-_BACKOFF_SECONDS: Final = 0.5
+BACKOFF_SECONDS: Final = 0.5
 _MAX_WAIT: Final = 30
 """Seconds of a pause, also if the server asks for a longer one."""
 _BLOCK: Final = 256 * 1024
+_GZIP: Final = b"\x1f\x8b"
+"""The beginning of a gzip member. Content may have several."""
+_WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15, "deflate without header": -15}
+"""zlib's numbers for the compressions of HTTP."""
 _HEADER_SECONDS: Final = 20.0
 _SECONDS: Final = 45.0
 """For the content of an image. A server that sends it byte by byte is given up."""
@@ -61,9 +66,15 @@ _SECRET: Final = re.compile(r"(?i)sig|token|key|auth|pass|secret|cred|expir|poli
 
 @dataclass(frozen=True)
 class WebImages:
-    """The Store of images by URL. private: whether hosts with private addresses are allowed."""
+    """The Store of images by URL.
+
+    private: whether hosts with private addresses are allowed. retries: how often an image is asked for again.
+    backoff_seconds: wait before the first of them; each further wait is twice as long.
+    """
 
     private: bool = False
+    retries: int = RETRIES
+    backoff_seconds: float = BACKOFF_SECONDS
 
     def ref(self, url: str) -> ImageRef:
         """The image at a URL. Its name is the URL without user, password and parameters that may be secret."""
@@ -76,7 +87,11 @@ class WebImages:
             response, data = self._answer(url)
         except _PrivateAddressError as error:
             raise ImageError("permission_denied", str(error)) from error
-        except (HTTPError, OSError, ValueError) as error:
+        except ValueError as error:  # urllib3's LocationValueError, too
+            raise ImageError(
+                "io_error", "the URL, or the one that it redirects to, is not a valid web address"
+            ) from error
+        except (HTTPError, OSError) as error:
             raise ImageError("io_error", f"the web server does not answer ({_reason(error)})") from error
         if response.status in (404, 410):
             raise ImageError("vanished", f"the web server answers {response.status}")
@@ -89,23 +104,49 @@ class WebImages:
         return ImageFile(data, len(data), _modified_us(response.headers.get("Last-Modified")))
 
     def _answer(self, url: str) -> tuple[urllib3.BaseHTTPResponse, bytes]:
-        """The answer and its content, at most MAX_BYTES + 1 of it. Asks again if the connection ends too early."""
-        manager = _manager(self.private, _proxy(url))
-        for attempt in range(_RETRIES + 1):
-            response = manager.request("GET", _escaped(url), preload_content=False, redirect=True)
+        """The answer and its content, at most MAX_BYTES + 1 of it. Asks again if the content is cut or damaged."""
+        for attempt in range(self.retries):
             try:
-                return response, _content(response)
-            except ProtocolError:
-                if attempt == _RETRIES:
-                    raise
-                time.sleep(_BACKOFF_SECONDS * 2**attempt)
+                return self._once(url)
+            except (ProtocolError, DecodeError):
+                time.sleep(self.backoff_seconds * 2**attempt)
+        return self._once(url)
+
+    def _once(self, url: str) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        """The answer after redirects. urllib3's own redirects lose a connection for each invalid address."""
+        for _ in range(_REDIRECTS + 1):
+            manager = _manager(self.private, _proxy(url), self.retries, self.backoff_seconds)
+            response = manager.request("GET", _escaped(url), preload_content=False, redirect=False)
+            try:
+                content = _content(response)
             finally:
-                response.release_conn() if not response.closed and not response.length_remaining else response.close()
-        raise AssertionError("unreachable")
+                _release(response)
+            location = response.get_redirect_location()
+            if not location:
+                return response, content
+            url = _redirected(url, location)
+        raise ImageError("io_error", f"the web server redirects more than {_REDIRECTS} times")
 
     def facts(self, path: bytes) -> None:  # noqa: ARG002
         """See `Store.facts`. Unknown: a resumed run does not ask the servers again."""
         return
+
+
+def _redirected(url: str, location: str) -> str:
+    """The URL that an answer redirects to. Raises ImageError if it is not one of the web."""
+    with suppress(ValueError):
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return target
+    raise ImageError("io_error", "the web server redirects to an address that is not a valid http or https URL")
+
+
+def _release(response: urllib3.BaseHTTPResponse) -> None:
+    """Free the connection for the next request. It is closed first if not all of the content was read."""
+    if response.length_remaining or not response.closed:
+        response.close()
+    response.release_conn()
 
 
 def public_url(url: str) -> str:
@@ -215,7 +256,7 @@ _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 @lru_cache(8)
-def _manager(private: bool, proxy: str | None) -> urllib3.PoolManager:
+def _manager(private: bool, proxy: str | None, retries: int, backoff_seconds: float) -> urllib3.PoolManager:
     """Connections that all threads share."""
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings hold whole URLs
     settings: dict[str, Any] = {
@@ -225,15 +266,14 @@ def _manager(private: bool, proxy: str | None) -> urllib3.PoolManager:
         "headers": {"User-Agent": f"batchland/{__version__}", "Accept-Encoding": "identity"},
         "timeout": Timeout(connect=10.0, read=20.0),
         "retries": _Retry(
-            total=_RETRIES + _REDIRECTS,
-            connect=_RETRIES,
-            read=_RETRIES,
-            status=_RETRIES,
-            redirect=_REDIRECTS,
+            total=retries,
+            connect=retries,
+            read=retries,
+            status=retries,
             other=0,
             status_forcelist=_TEMPORARY,
-            backoff_factor=_BACKOFF_SECONDS,
-            backoff_jitter=_BACKOFF_SECONDS,
+            backoff_factor=backoff_seconds,
+            backoff_jitter=backoff_seconds,
             backoff_max=_MAX_WAIT,
             retry_after_max=_MAX_WAIT,
             raise_on_status=False,
@@ -263,12 +303,42 @@ def _escaped(url: str) -> str:
 def _content(response: urllib3.BaseHTTPResponse) -> bytes:
     """The content, at most MAX_BYTES + 1 of it. Raises HTTPError, TimeoutError if it comes too slowly."""
     end, blocks, size = time.monotonic() + _SECONDS, [], 0
-    while size <= MAX_BYTES and (block := response.read1(min(_BLOCK, MAX_BYTES + 1 - size), decode_content=True)):
+    while size <= MAX_BYTES and (block := response.read1(min(_BLOCK, MAX_BYTES + 1 - size), decode_content=False)):
         blocks.append(block)
         size += len(block)
         if time.monotonic() > end:
             raise TimeoutError(f"sends too slowly, {size} bytes in {_SECONDS:.0f} s")
-    return b"".join(blocks)
+    received = b"".join(blocks)
+    return _decompressed(received, response.headers.get("Content-Encoding", "")) if response.status == 200 else received
+
+
+def _decompressed(received: bytes, encoding: str) -> bytes:
+    """The content of a server that compresses although it was asked not to, at most MAX_BYTES + 1 of it.
+
+    Raises DecodeError. urllib3 does not notice that compressed content is cut.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return received
+    if encoding == "deflate" and int.from_bytes(received[:2]) % 31:
+        encoding = "deflate without header"
+    if encoding not in _WINDOW_BITS:
+        raise DecodeError("the content is compressed in a way that was not asked for")
+    content = b""
+    try:
+        while received:
+            decompressor = zlib.decompressobj(_WINDOW_BITS[encoding])
+            content += decompressor.decompress(received, MAX_BYTES + 1 - len(content))
+            if len(content) > MAX_BYTES:
+                return content
+            if not decompressor.eof:
+                break
+            received = decompressor.unused_data
+            if not received.startswith(_GZIP):
+                return content
+    except zlib.error as error:
+        raise DecodeError("the compressed content is damaged") from error
+    raise DecodeError("the compressed content ends too early")
 
 
 def _reason(error: BaseException) -> str:
@@ -276,8 +346,8 @@ def _reason(error: BaseException) -> str:
     cause: BaseException = error.reason if isinstance(error, MaxRetryError) and error.reason else error
     if isinstance(cause, ProtocolError):
         return "the connection ended too early, or the answer is not HTTP"
-    if isinstance(cause, DecodeError):
-        return "the compressed content is damaged"
+    if isinstance(cause, ValueError):  # its text quotes the URL whole
+        return "the URL is not valid"
     return re.sub(r"^<.*?>: |^\w+\(.*?\): ", "", str(cause)) or type(cause).__name__
 
 

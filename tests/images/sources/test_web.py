@@ -5,6 +5,7 @@ import re
 import socketserver
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -59,7 +60,7 @@ class Site:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def put(self, path: str, body: bytes, *before: int, **headers: str) -> None:
         """A page, after answers of the statuses `before`."""
@@ -68,23 +69,20 @@ class Site:
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A server that may be asked again at once."""
-    monkeypatch.setattr(web, "_BACKOFF_SECONDS", 0.001)
-    web._manager.cache_clear()
+def site() -> Iterator[Site]:
     site = Site()
     yield site
     site.server.shutdown()
     site.server.server_close()
 
 
-def read(url: str, *, private: bool = True) -> Any:
-    return read_image(WebImages(private).ref(url))
+def read(url: str, *, private: bool = True, retries: int = 3) -> Any:
+    return read_image(WebImages(private, retries, backoff_seconds=0.001).ref(url))
 
 
-def failure(url: str, *, private: bool = True) -> tuple[str, str]:
+def failure(url: str, *, private: bool = True, retries: int = 3) -> tuple[str, str]:
     with pytest.raises(ImageError) as caught:
-        read(url, private=private)
+        read(url, private=private, retries=retries)
     return caught.value.code, str(caught.value)
 
 
@@ -177,12 +175,10 @@ class Trickle(socketserver.BaseRequestHandler):
 def test_a_server_that_sends_byte_by_byte_is_given_up(monkeypatch, slow_headers, message):
     monkeypatch.setattr(web, "_HEADER_SECONDS", 0.2)
     monkeypatch.setattr(web, "_SECONDS", 0.2)
-    monkeypatch.setattr(web, "_RETRIES", 0)
-    web._manager.cache_clear()
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
         server.daemon_threads, server.slow_headers = True, slow_headers
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        code, found = failure(f"http://127.0.0.1:{server.server_address[1]}/a.jpg")
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        code, found = failure(f"http://127.0.0.1:{server.server_address[1]}/a.jpg", retries=0)
         server.shutdown()
     assert code == "io_error"
     assert re.search(message, found)
@@ -204,6 +200,40 @@ def test_compressed_content_is_limited_and_checked(site, monkeypatch):
     assert len(read(f"{site.url}/fits.jpg").data) == 100_000
     message = "the web server does not answer (the compressed content is damaged)"
     assert failure(f"{site.url}/damaged.jpg") == ("io_error", message)
+    assert site.asked["/damaged.jpg"] == 4
+
+
+DEFLATED = zlib.compress(b"picture" * 99)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "message"),
+    [
+        ("gzip", gzip.compress(b"picture" * 99), None),
+        ("x-gzip", gzip.compress(b"picture" * 9) + gzip.compress(b"picture" * 90), None),
+        ("GZIP", gzip.compress(b"picture" * 99) + b"garbage", None),
+        ("deflate", DEFLATED, None),
+        ("deflate", DEFLATED[2:-4], None),  # as some servers do
+        ("identity", b"picture" * 99, None),
+        ("gzip", gzip.compress(b"picture" * 99)[:-1], "the compressed content ends too early"),
+        ("gzip", gzip.compress(b"picture" * 99)[:20], "the compressed content ends too early"),
+        ("gzip", b"", "the compressed content ends too early"),
+        ("gzip", gzip.compress(b"picture") + gzip.compress(b"more")[:15], "the compressed content ends too early"),
+        ("deflate", DEFLATED[:-5], "the compressed content ends too early"),
+        ("deflate", DEFLATED[2:-5], "the compressed content ends too early"),
+        ("gzip", gzip.compress(b"picture" * 99)[:-8] + bytes(8), "the compressed content is damaged"),
+        ("br", b"picture", "the content is compressed in a way that was not asked for"),
+        ("gzip, gzip", b"picture", "the content is compressed in a way that was not asked for"),
+    ],
+)
+def test_compressed_content_is_whole_or_is_asked_for_again(site, encoding, body, message):
+    site.put("/a.jpg", body, Content_Encoding=encoding)
+    if message is None:
+        assert read(f"{site.url}/a.jpg").data == b"picture" * 99
+        assert site.asked["/a.jpg"] == 1
+    else:
+        assert failure(f"{site.url}/a.jpg") == ("io_error", f"the web server does not answer ({message})")
+        assert site.asked["/a.jpg"] == 4
 
 
 @pytest.mark.parametrize("wait", ["soon", "-5", "Mon, 30 Nov 2026 00:00:00 GMT", ""])
@@ -233,10 +263,40 @@ def test_redirects_are_followed_and_checked(site):
     site.put("/real.jpg", b"picture")
     site.pages["/moved.jpg"] = [(302, {"Location": "/real.jpg"}, b"")]
     site.pages["/loop.jpg"] = [(302, {"Location": "/loop.jpg"}, b"")]
-    site.pages["/file.jpg"] = [(302, {"Location": "file:///etc/passwd"}, b"")]
     assert read(f"{site.url}/moved.jpg").data == b"picture"
-    assert failure(f"{site.url}/loop.jpg")[0] == "io_error"
-    assert failure(f"{site.url}/file.jpg")[0] == "io_error"
+    assert failure(f"{site.url}/loop.jpg") == ("io_error", "the web server redirects more than 5 times")
+    assert site.asked["/loop.jpg"] == 6
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "file:///etc/passwd",
+        "file://localhost/etc/passwd",
+        "ftp://h/a",
+        "data:image/png,x",
+        "http://[::1",
+        "http://h:99999/",
+    ],
+)
+def test_a_redirect_to_something_else_than_a_web_address_is_not_followed(site, location):
+    site.pages["/a.jpg"] = [(302, {"Location": location}, b"")]
+    message = "the web server redirects to an address that is not a valid http or https URL"
+    assert failure(f"{site.url}/a.jpg") == ("io_error", message)
+    assert site.asked.total() == 1
+
+
+def test_answers_that_cannot_be_used_leave_all_connections_to_the_next_images(site, monkeypatch):
+    monkeypatch.setattr(web, "MAX_BYTES", 1000)
+    site.put("/large.jpg", bytes(500_000))
+    site.put("/cut.jpg", bytes(10), Content_Length="20", Connection="close")
+    site.put("/damaged.jpg", b"not gzip", Content_Encoding="gzip")
+    site.pages["/moved.jpg"] = [(302, {"Location": "http://[::1"}, b"moved")]
+    site.put("/good.jpg", b"picture")
+    for name, code in [("large", "too_large"), ("cut", "io_error"), ("damaged", "io_error"), ("moved", "io_error")]:
+        for _ in range(PER_HOST + 1):
+            assert failure(f"{site.url}/{name}.jpg", retries=0)[0] == code
+    assert read(f"{site.url}/good.jpg", retries=0).data == b"picture"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "0x7f000001", "[::ffff:127.0.0.1]"])
