@@ -1,4 +1,7 @@
-"""Confidence intervals of rates and differences, exact McNemar test, Holm adjustment, stratified variance."""
+"""Intervals of rates and differences, exact tests of McNemar and Fisher, Holm's adjustment, stratified variance.
+
+Of scipy, only scipy.special is used: importing scipy.stats takes a second.
+"""
 
 from typing import Final, NamedTuple
 
@@ -10,6 +13,10 @@ Ints = npt.NDArray[np.int64]
 
 BLEND: Final = 2.0
 """Images; see stratified_variance."""
+
+
+TAILS: Final = 20
+"""Standard deviations; the probability beyond them is below 1e-80."""
 
 
 class Bounds(NamedTuple):
@@ -41,10 +48,46 @@ def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Two-sided exact p-value that A and B are right equally often, from the images that only one of them got right."""
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
     discordant = only_a + only_b
-    return float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+    return min(float(2 * bdtr(min(only_a, only_b), discordant, 0.5)), 1.0) if discordant else 1.0
+
+
+def fisher_exact(right: int, images: int, all_right: int, all_images: int) -> float:
+    """Two-sided p-value of Fisher's exact test that some of all images are right as often as the others.
+
+    right, images: of these; all_right, all_images: of all, these included.
+    """
+    first, chances = _hypergeometric(images, all_right, all_images)
+    if not 0 <= right - first < len(chances):
+        return 0.0
+    return min(float(chances[chances <= chances[right - first] * (1 + 1e-7)].sum()), 1.0)
+
+
+def fisher_weaker(right: int, images: int, all_right: int, all_images: int) -> float:
+    """One-sided p-value, likewise, against the alternative that these are right less often."""
+    first, chances = _hypergeometric(images, all_right, all_images)
+    return min(float(chances[: max(right - first + 1, 0)].sum()), 1.0)
+
+
+def _hypergeometric(drawn: int, right: int, images: int) -> tuple[int, Floats]:
+    """The first of consecutive numbers of right ones among the drawn images, and the probability of each number.
+
+    Numbers that are more than TAILS standard deviations, and TAILS images, from the mean are left out.
+    """
+    from scipy.special import gammaln
+
+    mean = drawn * right / images
+    spread = TAILS * (1 + (mean * (1 - right / images) * (images - drawn) / max(images - 1, 1)) ** 0.5)
+    first = max(0, drawn + right - images, int(mean - spread))
+    last = min(drawn, right, int(mean + spread) + 1)
+    number = np.arange(first, last + 1)
+    logs = -sum(
+        gammaln(1.0 + each) for each in (number, right - number, drawn - number, images - right - drawn + number)
+    )
+    chances = np.exp(logs - logs.max())
+    return first, chances / chances.sum()
 
 
 def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Bounds:

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from batchland.evaluation.label_errors import CHOICES, SUSPECTED_FROM, LabelledChoices, LabelNoise
+from batchland.evaluation.label_errors import CHOICES, LabelledChoices, LabelNoise
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import MISTAKES, LabelErrors
 from batchland.evaluation.sorting import sorted_batches
@@ -71,7 +71,7 @@ class Mistakes:
             suspicion = batch["probability"].to_numpy() - np.nan_to_num(true)
             added = (
                 pa.array(suspicion.astype(np.float32)),
-                pa.array(probability >= SUSPECTED_FROM),
+                pa.array(probability >= noise.suspected_from),
                 pa.array(probability.astype(np.float32)),
             )
             columns = dict(zip(_ADDED, added, strict=True)) | {name: batch[name] for name in self._names}

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from batchland.errors import ImageError, UsageError
 from batchland.evaluation.counts import Sample
-from batchland.evaluation.intervals import Floats, Ints, holm, wilson
+from batchland.evaluation.intervals import Floats, Ints, fisher_exact, holm, wilson
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import OUTCOMES, Figure, Slice
 from batchland.images.preprocess import PreprocessSpec, preprocess
@@ -124,7 +124,7 @@ class SliceTally:
             parts = [part for part in dimension.parts() if part.images]
             images, right = sum(part.images for part in parts), sum(part.right for part in parts)
             found += [(dimension.name, part, images, right) for part in parts if len(parts) > 1]
-        adjusted = holm([_p_value(part, images, right) for _, part, images, right in found])
+        adjusted = holm([fisher_exact(part.right, part.images, right, images) for _, part, images, right in found])
         return tuple(
             _slice(name, part, images, right, confidence, float(p_value))
             for (name, part, images, right), p_value in zip(found, adjusted, strict=True)
@@ -143,14 +143,6 @@ def _slice(dimension: str, part: Part, images: int, right: int, confidence: floa
         difference=accuracy - (right - part.right) / (images - part.images),
         p_value=p_value,
     )
-
-
-def _p_value(part: Part, images: int, right: int) -> float:
-    from scipy.stats import fisher_exact
-
-    wrong = part.images - part.right
-    table = [[part.right, wrong], [right - part.right, images - part.images - (right - part.right)]]
-    return float(fisher_exact(table).pvalue)
 
 
 class _Numbered(ABC):

@@ -32,6 +32,8 @@ from batchland.system.regular_files import open_regular
 _MIN_BYTES: Final = 4 << 20
 """Smaller models open fast enough."""
 _MAX_COPIES: Final = 8
+_CHUNK_BYTES: Final = 1 << 20
+"""The checksum of the weights depends on it."""
 _PICTURES: Final = 4
 _GRAPH: Final = "graph.onnx"
 _WEIGHTS: Final = "weights.bin"
@@ -163,7 +165,7 @@ def _index(card: str, graph: bytes, weights: Path) -> dict[str, object]:
     total = hashlib.sha256()
     with _open(weights) as file:
         size = 0
-        for chunk in chunks(file):
+        for chunk in chunks(file, _CHUNK_BYTES):
             size += len(chunk)
             whole = len(chunk) // 8 * 8
             total.update(np.frombuffer(chunk[:whole], np.uint64).sum(dtype=np.uint64).tobytes() + chunk[whole:])

@@ -25,7 +25,9 @@ from batchland.predictions.schema import PREDICTIONS, own_schema
 from batchland.predictions.storage import Output
 
 CHECKPOINT_SECONDS: Final = 30.0
-"""An unfinished part is written at this interval, so that a killed run loses at most this much work."""
+"""An unfinished part is written at least at this interval, so that a killed run loses at most this much work."""
+_FIRST_CHECKPOINT_SECONDS: Final = 1.0
+"""After this time it is written first. The interval doubles until it is CHECKPOINT_SECONDS."""
 _NOTHING: Final = pa.schema([])
 _FINGERPRINT_KEY: Final = b"batchland.fingerprint"
 
@@ -222,10 +224,17 @@ class UnfinishedPart:
 class PartWriter:
     """Context that takes batches of rows, in the order of `pending`, and stores them part by part.
 
-    on_part: called with the summary of each stored part, in order, in another thread.
+    on_part: called with the summary of each stored part, in order, in another thread. clock: seconds.
     """
 
-    def __init__(self, output: Output, spec: PartSpec, on_part: Callable[[PartSummary], None] | None = None) -> None:
+    def __init__(
+        self,
+        output: Output,
+        spec: PartSpec,
+        on_part: Callable[[PartSummary], None] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.spec = spec
         self.write_seconds = 0.0
         self.resumed_images = self.kept_images = 0
@@ -234,7 +243,9 @@ class PartWriter:
         self._pending: deque[UnfinishedPart] = deque()
         self._read: tuple[int, pa.Table] | None = None
         """The part from which rows were last copied."""
-        self._last_checkpoint = time.monotonic()
+        self._clock = clock
+        self._last_checkpoint = clock()
+        self._interval = min(_FIRST_CHECKPOINT_SECONDS, CHECKPOINT_SECONDS)
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
 
@@ -283,7 +294,8 @@ class PartWriter:
         part.append(rows)
         if part.waits_for_rows:
             self._finish_first()
-        elif time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS:
+        elif self._clock() - self._last_checkpoint >= self._interval:
+            self._interval = min(2 * self._interval, CHECKPOINT_SECONDS)
             self._flush(part)
 
     def checkpoint(self) -> None:
@@ -333,7 +345,7 @@ class PartWriter:
         return copied.row_like(self._read[1].slice(copied.row, 1).to_batches()[0])
 
     def _flush(self, part: UnfinishedPart, *, finished: bool = False) -> None:
-        self._last_checkpoint = time.monotonic()
+        self._last_checkpoint = self._clock()
         rows = pa.Table.from_batches(part.rows, self.spec.schema)
         own = own_columns(part.entries[: part.count], self.spec.own)
         table = pa.Table.from_arrays([*rows.columns, *own], schema=self.spec.stored)

@@ -10,7 +10,8 @@ from typing import BinaryIO, Final
 
 from batchland.system.regular_files import open_regular
 
-_CHUNK_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 16 << 20
+"""Large, because after each chunk this thread waits for the GIL, which another thread holds while it imports."""
 
 _Identity = tuple[int, ...]
 _begun: Final[dict[tuple[Path, _Identity], "Future[str]"]] = {}
@@ -45,9 +46,9 @@ def hash_file(path: Path) -> str:
     return found if _identity(os.stat(path)) == identity else _hash(path)
 
 
-def chunks(file: BinaryIO) -> Iterator[memoryview]:
-    """The content of an open file; each chunk is overwritten by the next one."""
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
+def chunks(file: BinaryIO, size: int) -> Iterator[memoryview]:
+    """The content of an open file in chunks of `size` bytes; each chunk is overwritten by the next one."""
+    buffer = memoryview(bytearray(size))
     while count := file.readinto(buffer):  # type: ignore[attr-defined]
         yield buffer[:count]
 
@@ -55,7 +56,7 @@ def chunks(file: BinaryIO) -> Iterator[memoryview]:
 def _hash(path: Path) -> str:
     total = hashlib.sha256()
     with open_regular(path) as file:
-        for chunk in chunks(file):
+        for chunk in chunks(file, _CHUNK_BYTES):
             total.update(chunk)
     return total.hexdigest()
 
