@@ -109,8 +109,8 @@ def _last_night(job: Job) -> Iterator[Check]:
     if last.good or last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
     elif last.outcome == "suspicious":
-        advice = f"if its pictures are good, accept it: batchland accept {job.name} --date {last.date}"
+        advice = "if its pictures are good, accept it with `batchland accept`"
         yield Check("last night", "warn", f"{found} ({last.error})", advice)
     else:
-        advice = f"run that night again: batchland run {job.file} --date {last.date}"
+        advice = "run that night again: `batchland run` with its date"
         yield Check("last night", "warn", f"{found} ({last.error})", advice)
