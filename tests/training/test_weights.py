@@ -148,18 +148,20 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 
 def install(site: Path, name: str, files: list[str]) -> None:
-    """Write the metadata of an installed package."""
+    """Write the metadata of an installed package, and its files, because Python 3.12 lists only those that exist."""
     info = site / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    for file in files:
+        (site / file).parent.mkdir(exist_ok=True)
+        (site / file).touch()
 
 
 def test_weights_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     install(tmp_path, "toy-weights", ["toy_weights/__init__.py", "toy_weights/toy.pth"])
-    (tmp_path / "toy_weights").mkdir()
     (tmp_path / "toy_weights" / "__init__.py").write_text("raise AssertionError('the package is not imported')")
     state = resnet18().state_dict()
     torch.save(state, tmp_path / "toy_weights" / "toy.pth")
