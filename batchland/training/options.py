@@ -46,7 +46,8 @@ class TrainOptions(Options):
     views: Annotated[int, Field(ge=0)] = 2
     """Augmented views of each photo, besides the unchanged one, that the frozen backbone computes features for."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None
-    """Parts of the backbone, separated by commas, to train after the head, e.g. layer3,layer4."""
+    """Parts of the backbone to train after the head: the number of the last ones, or names separated by commas, e.g.
+    layer3,layer4."""
     unfreeze_epochs: PositiveInt = 5
     """Epochs of training these parts."""
     unfreeze_learning_rate: PositiveFloat = 1e-4
