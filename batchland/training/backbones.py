@@ -161,11 +161,13 @@ def blocks(backbone: nn.Module) -> dict[str, nn.Module]:
 
 
 def find_blocks(backbone: nn.Module, names: str) -> list[nn.Module]:
-    """Blocks by their names, separated by commas, or the last ones by their number.
+    """Blocks by their names, separated by commas, or the last ones by their number, or `all`.
 
     Raises UsageError with all names if one is unknown or there are not so many.
     """
     known = blocks(backbone)
+    if names == "all":
+        return list(known.values())
     if names.strip().isdecimal():
         number = int(names)
         if not 1 <= number <= len(known):

@@ -109,7 +109,7 @@ def test_parts_by_name() -> None:
 def test_the_last_parts_by_number() -> None:
     network, _ = find_backbone("mobilenet_v3_small").build()
     assert find_blocks(network, "2") == [network.features[12], network.classifier]  # type: ignore[index, operator]
-    assert find_blocks(network, "14") == list(blocks(network).values())
+    assert find_blocks(network, "14") == find_blocks(network, "all") == list(blocks(network).values())
     for wrong in ("0", "15"):
         with pytest.raises(
             UsageError, match=rf"unfreeze {wrong}: the backbone has 1 to 14 parts to train: features\.0, "
