@@ -1,6 +1,7 @@
 """Decode JPEG files by libjpeg-turbo. A file with missing or damaged pixels is refused."""
 
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,8 @@ _MAX_SCANS: Final = 100
 _MAX_PADDING: Final = 64
 """Bytes. Up to this number of zeros before the end marker may be padding; more have replaced a part of the picture."""
 _SOI, _EOI, _SOS, _DHT, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xFE
+_NOT_READ: Final = frozenset((_COM, 0xDB))
+"""Comments and quantisation tables."""
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 _FRAMES: Final = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
 _FRAMES_READ: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA))
@@ -34,6 +37,9 @@ _MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
 _SCAN: Final = re.compile(rb"\xff\xda")
 _MARKER_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _WITHOUT_CONTENT: Final = frozenset((0x01, *range(0xD0, 0xD9)))
+_WITH_CONTENT: Final = frozenset(range(0xFFC0, 0xFFFF)) - {0xFF00 | marker for marker in (*_WITHOUT_CONTENT, _EOI)}
+"""0xFF and a marker that is followed by a length."""
+_unpack_segment: Final = struct.Struct(">HH").unpack_from
 _HEADER_WARNINGS: Final = ("unknown JFIF revision number", "Unknown Adobe color transform code", "bad ICC marker")
 """Warnings of libjpeg about metadata. All others mean that pixels are missing or wrong."""
 _LEFT_OVER: Final = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
@@ -85,9 +91,11 @@ def read_header(data: bytes) -> JpegHeader:
     tables: dict[int, int] = {}
     several = gain_map = False
     for marker, begin, end in _segments(data, len(b"\xff\xd8")):
+        if marker in _NOT_READ:
+            continue
         if marker in (_SOS, _EOI):
             break
-        content = data[begin:end] if marker not in (_COM, 0xDB) else b""
+        content = data[begin:end]
         if marker in _FRAMES:
             if frame is not None:
                 raise ImageError("corrupt", "its header gives more than one size")
@@ -123,17 +131,24 @@ def read_header(data: bytes) -> JpegHeader:
 def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     """Marker, begin and end of the content of each segment, up to the end marker. Raises ImageError."""
     pattern = _MARKER
-    last = len(data) - 2
+    last = len(data) - 4
     for _ in range(_MAX_SEGMENTS):
-        marker = data[position + 1] if position < last and data[position] == 0xFF else 0xFF
-        begin = position + 2
-        if marker == 0xFF or marker == 0 or pattern is _MARKER_AFTER_SCAN:  # seldom; a pattern takes longer
-            found = pattern.search(data, position)
-            if not found:
-                break
-            begin = found.end()
-            marker = data[begin - 1]
-            pattern = _MARKER
+        if position <= last and pattern is _MARKER:  # a pattern takes longer
+            marker, length = _unpack_segment(data, position)
+            if marker in _WITH_CONTENT:
+                begin, position = position + 4, position + 2 + length
+                if position > len(data):
+                    break
+                yield marker & 0xFF, begin, position
+                if marker == 0xFFDA:
+                    pattern = _MARKER_AFTER_SCAN
+                continue
+        found = pattern.search(data, position)
+        if not found:
+            break
+        begin = found.end()
+        marker = data[begin - 1]
+        pattern = _MARKER
         if marker < _SOS and marker in _WITHOUT_CONTENT:
             position = begin
             continue
