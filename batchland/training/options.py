@@ -50,7 +50,7 @@ class TrainOptions(Options):
     e.g. layer3,layer4."""
     unfreeze_epochs: PositiveInt = 5
     """Epochs of training these parts."""
-    unfreeze_learning_rate: PositiveFloat = 1e-4
+    unfreeze_learning_rate: PositiveFloat = 3e-4
     """Peak learning rate of training these parts, and the head with them."""
     size: Annotated[int, Field(ge=8)] | None = None
     """Rows and columns of the models' input, pixels. Default: 224, or the backbone's."""
