@@ -1,8 +1,9 @@
 """Intervals of rates and differences, exact tests of McNemar and Fisher, Holm's adjustment, stratified variance.
 
-Of scipy, only scipy.special is used: importing scipy.stats takes a second.
+Does not import scipy, which takes up to a second.
 """
 
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,9 +29,7 @@ class Bounds(NamedTuple):
 
 def z_score(confidence: float) -> float:
     """The normal quantile of a two-sided interval: 1.96 for 0.95."""
-    from scipy.special import ndtri
-
-    return float(ndtri(0.5 + confidence / 2))
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 0.95) -> Bounds:
@@ -48,10 +47,10 @@ def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Two-sided exact p-value that A and B are right equally often, from the images that only one of them got right."""
-    from scipy.special import bdtr
-
-    discordant = only_a + only_b
-    return min(float(2 * bdtr(min(only_a, only_b), discordant, 0.5)), 1.0) if discordant else 1.0
+    discordant, fewer = only_a + only_b, min(only_a, only_b)
+    first, number = _around(discordant / 2, discordant**0.5 / 2, 0, discordant)
+    chances = _chances((discordant - number[:-1]) / (number[:-1] + 1))
+    return min(2 * float(chances[: max(fewer - first + 1, 0)].sum()), 1.0)
 
 
 def fisher_exact(right: int, images: int, all_right: int, all_images: int) -> float:
@@ -72,22 +71,27 @@ def fisher_weaker(right: int, images: int, all_right: int, all_images: int) -> f
 
 
 def _hypergeometric(drawn: int, right: int, images: int) -> tuple[int, Floats]:
-    """The first of consecutive numbers of right ones among the drawn images, and the probability of each number.
-
-    Numbers that are more than TAILS standard deviations, and TAILS images, from the mean are left out.
-    """
-    from scipy.special import gammaln
-
+    """The first of consecutive numbers of right ones among the drawn images, and the probability of each number."""
     mean = drawn * right / images
-    spread = TAILS * (1 + (mean * (1 - right / images) * (images - drawn) / max(images - 1, 1)) ** 0.5)
-    first = max(0, drawn + right - images, int(mean - spread))
-    last = min(drawn, right, int(mean + spread) + 1)
-    number = np.arange(first, last + 1)
-    logs = -sum(
-        gammaln(1.0 + each) for each in (number, right - number, drawn - number, images - right - drawn + number)
-    )
+    deviation = (mean * (1 - right / images) * (images - drawn) / max(images - 1, 1)) ** 0.5
+    first, number = _around(mean, deviation, max(0, drawn + right - images), min(drawn, right))
+    before = number[:-1]
+    return first, _chances((right - before) * (drawn - before) / ((before + 1) * (images - right - drawn + before + 1)))
+
+
+def _around(mean: float, deviation: float, least: int, most: int) -> tuple[int, Floats]:
+    """The first of consecutive numbers, and all of them, without those that are practically impossible."""
+    spread = TAILS * (1 + deviation)
+    first = max(least, int(mean - spread))
+    return first, np.arange(first, min(most, int(mean + spread) + 1) + 1, dtype=np.float64)
+
+
+def _chances(ratios: Floats) -> Floats:
+    """Probabilities of consecutive numbers. ratios: of each, but the first, to the one before."""
+    logs = np.r_[0.0, np.log(ratios).cumsum()]
     chances = np.exp(logs - logs.max())
-    return first, chances / chances.sum()
+    found: Floats = chances / chances.sum()
+    return found
 
 
 def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Bounds:
