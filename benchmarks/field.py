@@ -268,9 +268,9 @@ def _report(options: argparse.Namespace, lines: list[str]) -> str:
 
 `python -m benchmarks.field {given}`: {describe_machine()}.
 {options.total} good photos, and a broken file for each hundred begun. Each tool was killed and started again
-{options.kills} times. CPU seconds include start-up and all attempts; the ratio is to {options.peers[0]}'s. Memory is
-the peak of all processes together. A tool that stops at a broken file was not killed. If other programs were running, wall
-seconds say little; the load beside them is the machine's at the end.
+{options.kills} times. CPU seconds include start-up and all attempts; the ratio is to {options.peers[0]}'s.
+Memory is the peak of all processes together. A tool that stops at a broken file was not killed. If other programs were
+running, wall seconds say little; the load beside them is the machine's at the end.
 
 | tool | result | good photos with an answer | lost | broken files with an answer | CPU s, not killed \
 | CPU s, killed | ratio | peak MB | wall s | load |
