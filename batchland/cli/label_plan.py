@@ -44,7 +44,8 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
         assert found.high is not None
         click.echo(f"accuracy {percent(found.value)} (95% interval {percent(found.low)} to {percent(found.high)})")
         if result.unlabelled:
-            click.echo(f"note: {count(result.unlabelled)} of {count(result.rows)} rows of the plan have no label")
+            verb = "has" if result.unlabelled == 1 else "have"
+            click.echo(f"note: {count(result.unlabelled)} of {count(result.rows)} rows of the plan {verb} no label")
         if result.unplanned:
             click.echo(f"note: rows of the plan are missing: those for {images(result.unplanned)}")
         return

@@ -105,8 +105,12 @@ def _last_night(job: Job) -> Iterator[Check]:
         yield Check("last night", "ok", "none yet")
         return
     last = without_future(records, date.today())[-1]
-    found = f"{last.date}: {last.outcome}"
-    if last.exit_code == 0 or last.outcome == "running":
+    found = f"{last.date}: {last.outcome}{', accepted' if last.accepted else ''}"
+    if last.good or last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
+    elif last.outcome == "suspicious":
+        advice = "if its pictures are good, accept it with `batchland accept`"
+        yield Check("last night", "warn", f"{found} ({last.error})", advice)
     else:
-        yield Check("last night", "warn", f"{found} ({last.error})", f"run that night again: batchland run {job.file}")
+        advice = "run that night again: `batchland run` with its date"
+        yield Check("last night", "warn", f"{found} ({last.error})", advice)

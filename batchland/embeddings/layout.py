@@ -5,17 +5,18 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from batchland.embeddings.neighbours import Floats, Vectors, blocks, nearest
+from batchland.embeddings.neighbours import Floats, Rows, Vectors, main_directions, projected
 
 Method = Literal["t-SNE", "principal components"]
 
 LANDMARKS: Final = 2000
-"""Number of pictures that t-SNE places. Every other picture is placed between the most similar of these."""
+"""Number of pictures that t-SNE places. Every other picture is placed beside the most similar one of these."""
 _DIMENSIONS: Final = 50
 """Principal components that t-SNE gets."""
 _PERPLEXITY: Final = 30
 _STEPS: Final = 500
-_NEIGHBOURS: Final = 5
+_OFFSET: Final = 0.5
+"""Standard deviation of the offset from that one, in median distances of neighbours on the map."""
 _MIN_PICTURES: Final = 10
 """Pictures; t-SNE needs some neighbours."""
 
@@ -47,44 +48,38 @@ def layout(features: Vectors) -> Layout:
         few = TSNE(2, perplexity=perplexity, init="pca", max_iter=_STEPS, random_state=0).fit_transform(
             components[chosen]
         )
-    if len(chosen) == len(components):
-        return Layout(_scaled(few), "t-SNE")
-    return Layout(_scaled(_between(components, components[chosen], few)), "t-SNE")
+        whole = few if len(chosen) == len(components) else _beside(components, chosen, few)
+    return Layout(_scaled(whole), "t-SNE")
 
 
 def principal_components(features: Vectors, count: int) -> Floats:
     """Coordinates along the directions of largest variance, [pictures, at most count]; never fewer than two columns."""
-    mean = np.zeros(features.shape[1])
-    products = np.zeros((features.shape[1], features.shape[1]))
-    for _, part in blocks(features):
-        mean += part.sum(axis=0, dtype=np.float64)
-        products += part.T @ part
-    mean /= max(len(features), 1)
-    _, directions = np.linalg.eigh(products - len(features) * np.outer(mean, mean))
-    turn = directions[:, ::-1][:, :count].astype(np.float32)
-    found = np.zeros((len(features), max(turn.shape[1], 2)), np.float32)
-    for start, part in blocks(features):
-        found[start : start + len(part), : turn.shape[1]] = (part - mean.astype(np.float32)) @ turn
-    return found
+    turn = main_directions(features, count)
+    found = projected(features, np.pad(turn, ((0, 0), (0, max(2 - turn.shape[1], 0)))))
+    centred: Floats = found - found.mean(axis=0) if len(found) else found
+    return centred
 
 
-def _between(components: Floats, chosen: Floats, positions: Floats) -> Floats:
-    """Positions of all pictures: means of the positions of their nearest chosen ones, weighted by similarity."""
-    lengths = np.concatenate([chosen, -(chosen * chosen).sum(axis=1, keepdims=True) / 2], axis=1)
-    found = np.zeros((len(components), 2), np.float32)
-    for start, part in blocks(components):
-        queries = np.concatenate([part, np.ones((len(part), 1), np.float32)], axis=1)
-        rows, products = nearest(queries, lengths, _NEIGHBOURS)  # the largest ab - |b|²/2: the smallest distance
-        squares = np.maximum((part * part).sum(axis=1, keepdims=True) - 2 * products, 1e-9)
-        weights = 1 / squares
-        found[start : start + len(part)] = (
-            (weights / weights.sum(axis=1, keepdims=True))[..., None] * positions[rows]
-        ).sum(1)
+def _beside(components: Floats, chosen: Rows, positions: Floats) -> Floats:
+    """Positions of all pictures: those of the most similar chosen ones, with an offset by chance.
+
+    A mean of several similar ones may be in an empty part of the map, far from all of them.
+    """
+    from sklearn.metrics import pairwise_distances_argmin
+    from sklearn.neighbors import NearestNeighbors
+
+    spacing = float(np.median(NearestNeighbors(n_neighbors=1).fit(positions).kneighbors()[0]))
+    found: Floats = positions[pairwise_distances_argmin(components, components[chosen])]
+    found += np.random.default_rng(0).normal(0, _OFFSET * spacing, found.shape).astype(np.float32)
+    found[chosen] = positions
     return found
 
 
 def _scaled(positions: Floats) -> Floats:
-    low = positions.min(axis=0, initial=np.inf)
-    width = max(float((positions.max(axis=0, initial=-np.inf) - low).max()), 1e-9) if len(positions) else 1.0
-    scaled: Floats = ((positions - low) / width).astype(np.float32)
+    """Positions between 0 and 1, with the middle at 0.5. One axis may be stretched, at most by a factor of two."""
+    if not len(positions):
+        return positions
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    width = np.maximum(high - low, max(float((high - low).max()) / 2, 1e-9))
+    scaled: Floats = ((positions - (low + high) / 2) / width + 0.5).clip(0, 1).astype(np.float32)
     return scaled

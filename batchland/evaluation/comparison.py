@@ -18,7 +18,7 @@ from batchland.evaluation.differences import FLIP_KINDS, class_differences, flip
 from batchland.evaluation.intervals import mcnemar_exact
 from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.pairs import Pairs, pair
-from batchland.evaluation.report_names import different_names, report_folder
+from batchland.evaluation.report_names import different_names, different_sources, report_folder
 from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary, PairAccount
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def compare(
     pairs, account = matched or pair(a, b)
     if not account.paired:
         raise UsageError(
-            f"{a.summary.predictions} and {b.summary.predictions}: no image was scored with the same label in both "
+            f"{' and '.join(different_sources([a, b]))}: no image was scored with the same label in both "
             f"({account.images_a} and {account.images_b} images, {account.images_a - account.only_a} of them in both); "
             f"compare runs over the same images"
         )

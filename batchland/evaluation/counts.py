@@ -47,7 +47,7 @@ class KeyCounts:
     def _flush(self) -> None:
         if not self._buffered:
             return
-        keys, counts = _counted(self._rounded(np.concatenate(self._buffer)))
+        keys, counts = counted(self._rounded(np.concatenate(self._buffer)))
         self._buffer, self._buffered = [], 0
         self._keys, self._counts = _summed(np.r_[self._keys, keys], np.r_[self._counts, counts])
         while self._limit and len(self._keys) > self._limit and self.shift < self._low_bits:
@@ -164,7 +164,7 @@ class Sample:
         return self._columns
 
 
-def _counted(keys: Ints) -> tuple[Ints, Ints]:
+def counted(keys: Ints) -> tuple[Ints, Ints]:
     """The distinct keys in order, and their counts."""
     if len(keys) and keys.max() < _BUFFERED:
         counts = np.bincount(keys)

@@ -49,9 +49,10 @@ class CurveCounts:
         if self._entries <= self._exact:
             self._few.add(classes, scores, hits)
             return
-        bins, (images, of_hits) = self._bins_of(_logs(scores)), self._binned
-        np.add.at(images, (classes, bins), 1)
-        np.add.at(of_hits, (classes[hits], bins[hits]), 1)
+        images, of_hits = (counts.ravel() for counts in self._binned)
+        keys = classes * (len(images) // self._classes) + self._bins_of(_logs(scores))
+        np.add.at(images, keys, 1)
+        np.add.at(of_hits, keys[hits], 1)
 
     def add_all(self, logs: npt.NDArray[np.float16], truth: Ints) -> None:
         """Add images with the logarithms of all probabilities, [images, classes], and their true classes."""

@@ -1,5 +1,9 @@
-"""Confidence intervals of rates and differences, exact McNemar test, Holm adjustment, stratified variance."""
+"""Intervals of rates and differences, exact tests of McNemar and Fisher, Holm's adjustment, stratified variance.
 
+Does not import scipy, which takes up to a second.
+"""
+
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -12,6 +16,10 @@ BLEND: Final = 2.0
 """Images; see stratified_variance."""
 
 
+TAILS: Final = 20
+"""Standard deviations; the probability beyond them is below 1e-80."""
+
+
 class Bounds(NamedTuple):
     """Lower and upper end, elementwise."""
 
@@ -21,9 +29,7 @@ class Bounds(NamedTuple):
 
 def z_score(confidence: float) -> float:
     """The normal quantile of a two-sided interval: 1.96 for 0.95."""
-    from scipy.special import ndtri
-
-    return float(ndtri(0.5 + confidence / 2))
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 0.95) -> Bounds:
@@ -41,10 +47,51 @@ def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Two-sided exact p-value that A and B are right equally often, from the images that only one of them got right."""
-    from scipy.stats import binomtest
+    discordant, fewer = only_a + only_b, min(only_a, only_b)
+    first, number = _around(discordant / 2, discordant**0.5 / 2, 0, discordant)
+    chances = _chances((discordant - number[:-1]) / (number[:-1] + 1))
+    return min(2 * float(chances[: max(fewer - first + 1, 0)].sum()), 1.0)
 
-    discordant = only_a + only_b
-    return float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+
+def fisher_exact(right: int, images: int, all_right: int, all_images: int) -> float:
+    """Two-sided p-value of Fisher's exact test that some of all images are right as often as the others.
+
+    right, images: of these; all_right, all_images: of all, these included.
+    """
+    first, chances = _hypergeometric(images, all_right, all_images)
+    if not 0 <= right - first < len(chances):
+        return 0.0
+    return min(float(chances[chances <= chances[right - first] * (1 + 1e-7)].sum()), 1.0)
+
+
+def fisher_weaker(right: int, images: int, all_right: int, all_images: int) -> float:
+    """One-sided p-value, likewise, against the alternative that these are right less often."""
+    first, chances = _hypergeometric(images, all_right, all_images)
+    return min(float(chances[: max(right - first + 1, 0)].sum()), 1.0)
+
+
+def _hypergeometric(drawn: int, right: int, images: int) -> tuple[int, Floats]:
+    """The first of consecutive numbers of right ones among the drawn images, and the probability of each number."""
+    mean = drawn * right / images
+    deviation = (mean * (1 - right / images) * (images - drawn) / max(images - 1, 1)) ** 0.5
+    first, number = _around(mean, deviation, max(0, drawn + right - images), min(drawn, right))
+    before = number[:-1]
+    return first, _chances((right - before) * (drawn - before) / ((before + 1) * (images - right - drawn + before + 1)))
+
+
+def _around(mean: float, deviation: float, least: int, most: int) -> tuple[int, Floats]:
+    """The first of consecutive numbers, and all of them, without those that are practically impossible."""
+    spread = TAILS * (1 + deviation)
+    first = max(least, int(mean - spread))
+    return first, np.arange(first, min(most, int(mean + spread) + 1) + 1, dtype=np.float64)
+
+
+def _chances(ratios: Floats) -> Floats:
+    """Probabilities of consecutive numbers. ratios: of each, but the first, to the one before."""
+    logs = np.r_[0.0, np.log(ratios).cumsum()]
+    chances = np.exp(logs - logs.max())
+    found: Floats = chances / chances.sum()
+    return found
 
 
 def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Bounds:

@@ -1,10 +1,16 @@
 """Find mistakes that are probably wrong labels, by a model of label noise.
 
-Each label is the true class with probability 1 - noise, else a random other class. The true class has the model's
-probability, after temperature scaling. Temperature and noise are fitted together to all labels, so that the mistakes of
-an overconfident model are not attributed to the labels. No label is suspected unless the evidence of noise is strong.
+Each label is the true class with probability 1 - noise, else a random other class. The model of the true class is a
+mixture, because a model may be much more overconfident on some images than on others, and confident in a wrong class:
+
+- the probabilities, at several temperatures around the one that fits best;
+- the order of the classes alone: not the first choice, but one that is not far behind it.
+
+Wrong labels differ from both: they are also far behind, whatever the probabilities are. The weights are fitted to all
+labels together. No label is suspected unless the fit shows that some are wrong, and at most as many as it shows.
 """
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,16 +20,26 @@ from batchland.evaluation.intervals import Floats, Ints
 
 SUSPECTED_FROM: Final = 0.6
 """Smallest probability of a label error that is suspected."""
-CONFIDENT_MISTAKES: Final = 0.01
-"""Assumed share of wrong answers with high probabilities. Lowers the probability of label errors."""
-EVIDENCE: Final = 15.0
+EVIDENCE: Final = 6.0
 """Labels are suspected only if twice the log likelihood ratio of noise against no noise is at least this. By chance it
-exceeds 10.8 in one of a thousand cases; the limit is higher because real models do not fit perfectly."""
+exceeds 5.4 in one of a hundred cases. Without wrong labels it was at most 0.5 in the simulations of
+benchmarks/label_noise.py."""
 COUNTED: Final = 0.25
 """If at least this share of images has no information, the probabilities are counts of votes: no label is suspected."""
 FITTED_IMAGES: Final = 20_000
 CHOICES: Final = 20
 """Choices per image that the model of noise uses; the other classes share the rest equally."""
+_TEMPERATURES: Final = (1 / 3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
+"""Sharpness of the mixture's parts, relative to the one that fits best."""
+_SHARPNESS: Final = 2.0 ** np.arange(-5, 2.6, 0.5)
+"""Sharpness (1 / temperature) of all probabilities that is tried."""
+_DECAYS: Final = (0.2, 0.5, 1.0)
+"""Speeds at which the order of the classes loses weight, relative to the slowest: a mean rank an eighth of the way
+down."""
+_ASSUMED_NOISE: Final = 0.05
+"""Share of labels that are ignored in the choice of the sharpness."""
+_STEPS: Final = 200
+_TINY: Final = 1e-300
 
 
 class LabelledChoices(NamedTuple):
@@ -52,38 +68,60 @@ class LabelNoise(NamedTuple):
     """A fitted model of label noise."""
 
     sharpness: float
-    """1 / temperature."""
-    noise: float
-    """Share of wrong labels; 0 if the labels do not show that some are wrong."""
+    """1 / temperature that fits best."""
+    weights: Floats
+    """Weights of the parts of the mixture, that of noise last; their sum is 1."""
     classes: int
+    suspected_from: float = SUSPECTED_FROM
+    """Smallest probability of a label error that is suspected. It is higher than SUSPECTED_FROM if otherwise more
+    labels were suspected than are wrong."""
+
+    @property
+    def noise(self) -> float:
+        """Share of wrong labels; 0 if the labels do not show that some are wrong."""
+        return float(self.weights[-1])
 
     def error_probabilities(self, mistakes: LabelledChoices) -> Floats:
         """Probability that each label is wrong, for images with a first choice that differs from the label."""
         if not self.noise:
             return np.zeros(len(mistakes.true_rank))
-        label, random_label = _NoiseModel(mistakes, self.classes).label_probabilities(self.sharpness)
-        random_label = np.where(mistakes.informative, random_label, 0.0)
-        honest = (1 - CONFIDENT_MISTAKES) * label + CONFIDENT_MISTAKES / self.classes
-        wrong: Floats = self.noise * random_label / (self.noise * random_label + (1 - self.noise) * honest)
+        parts = _Parts(mistakes, self.classes).all(self.sharpness) * self.weights
+        wrong: Floats = np.where(mistakes.informative, parts[:, -1] / np.maximum(parts.sum(axis=1), _TINY), 0.0)
         return wrong
 
 
 def fit_label_noise(sample: LabelledChoices, classes: int) -> LabelNoise:
-    """Fit the model to a random sample of the scored images, FITTED_IMAGES of them or all."""
+    """Fit the model to a random sample of the scored images, FITTED_IMAGES of them or all.
+
+    With two classes, or one choice, a wrong label and a confident mistake look alike: then the noise is 0.
+    """
+    none = LabelNoise(1.0, np.zeros(1), classes)
     if sample.choices.size:
         informative = sample.informative
         if informative.mean() < 1 - COUNTED:
-            return LabelNoise(1.0, 0.0, classes)
+            return none
         sample = LabelledChoices(
             sample.choices[informative], sample.true_rank[informative], sample.true_probability[informative]
         )
-    if not len(sample.true_rank) or classes < 2 or (sample.true_rank == 1).all():
-        return LabelNoise(1.0, 0.0, classes)
-    return LabelNoise(*_NoiseModel(sample, classes).fit(), classes)
+    mistake = sample.true_rank != 1
+    if not mistake.any() or classes < 3 or sample.choices.shape[1] < 2:
+        return none
+    images = _Parts(sample, classes)
+    sharpness = images.sharpness()
+    parts = images.all(sharpness)
+    _, clean = _fit_weights(parts[:, :-1])
+    weights, noisy = _fit_weights(parts)
+    if 2 * (noisy - clean) < EVIDENCE:
+        return none
+    found = LabelNoise(sharpness, weights, classes)
+    explained = math.ceil(found.noise * len(mistake))
+    shares = np.sort((parts * weights)[mistake, -1] / np.maximum((parts[mistake] * weights).sum(axis=1), _TINY))[::-1]
+    limit = float(shares[explained - 1]) if explained < len(shares) else 0.0
+    return found._replace(suspected_from=max(SUSPECTED_FROM, limit))
 
 
-class _NoiseModel:
-    """The likelihood of the labels of some images."""
+class _Parts:
+    """Probabilities of the labels of some images by each part of the mixture."""
 
     def __init__(self, images: LabelledChoices, classes: int) -> None:
         top = images.choices[:, :CHOICES].astype(np.float64)
@@ -96,30 +134,47 @@ class _NoiseModel:
         self._top, self._rest, self._label = (
             np.log(np.maximum(values, smallest)) for values in (top, rest, np.where(beyond, rest, label))
         )
+        self._rank = np.where(beyond, 0, images.true_rank)
 
-    def label_probabilities(self, sharpness: float) -> tuple[Floats, Floats]:
-        """Probability of each label as the true class, and as a random wrong one. sharpness: 1 / temperature."""
+    def all(self, sharpness: float) -> Floats:
+        """[images, parts], noise last."""
+        wrong = (1 - self._tempered(sharpness)) / (self._classes - 1)
+        tempered = [self._tempered(sharpness * factor) for factor in _TEMPERATURES]
+        return np.column_stack([*tempered, *map(self._by_order, _DECAYS), wrong])
+
+    def sharpness(self) -> float:
+        """The sharpness of the largest likelihood, with _ASSUMED_NOISE."""
+        noise = _ASSUMED_NOISE / self._classes
+        fits = [np.log((1 - _ASSUMED_NOISE) * self._tempered(each) + noise).sum() for each in _SHARPNESS]
+        return float(_SHARPNESS[int(np.argmax(fits))])
+
+    def _tempered(self, sharpness: float) -> Floats:
         terms = sharpness * np.column_stack([self._top, self._rest])
         highest = terms.max(axis=1)
         total = np.exp(terms - highest[:, None]) @ np.append(np.ones(self._top.shape[1]), self._others)
-        label = np.exp(sharpness * self._label - highest) / total
-        return label, (1 - label) / (self._classes - 1)
+        found: Floats = np.exp(sharpness * self._label - highest) / total
+        return found
 
-    def fit(self) -> tuple[float, float]:
-        """(sharpness, noise) of the largest likelihood; noise is 0 without EVIDENCE."""
-        from scipy.optimize import minimize
+    def _by_order(self, speed: float) -> Floats:
+        """Geometric in the rank, from the second one."""
+        behind = (self._classes - 2) / 8
+        weights = (speed * behind / (1 + behind)) ** np.arange(self._classes - 1)
+        weights /= weights.sum()
+        kept = self._top.shape[1]
+        by_rank = np.zeros(kept + 1)
+        by_rank[2:] = weights[: kept - 1]
+        by_rank[0] = weights[kept - 1 :].sum() / max(self._others, 1)
+        return by_rank[self._rank]
 
-        def loss(parameters: Floats) -> float:
-            """Parameters: logarithm of the sharpness; logit of the noise, or nothing for no noise."""
-            noise = 1 / (1 + np.exp(-parameters[1])) if len(parameters) > 1 else 0.0
-            label, random_label = self.label_probabilities(float(np.exp(parameters[0])))
-            return float(-np.log((1 - noise) * label + noise * random_label).sum())
 
-        clean = minimize(loss, [0.0], method="Nelder-Mead")
-        noisy = min(
-            (minimize(loss, [clean.x[0], logit], method="Nelder-Mead") for logit in (-5.0, -2.5)),
-            key=lambda found: float(found.fun),
-        )
-        if 2 * (clean.fun - noisy.fun) < EVIDENCE:
-            return float(np.exp(clean.x[0])), 0.0
-        return float(np.exp(noisy.x[0])), float(1 / (1 + np.exp(-noisy.x[1])))
+def _fit_weights(parts: Floats) -> tuple[Floats, float]:
+    """Weights of the largest likelihood, by expectation maximisation, and its logarithm. parts: [images, parts]."""
+    weights, before = np.full(parts.shape[1], 1 / parts.shape[1]), -np.inf
+    for _ in range(_STEPS):
+        total = np.maximum(parts @ weights, _TINY)
+        likelihood = float(np.log(total).sum())
+        weights = weights * (parts.T @ (1 / total)) / len(parts)
+        if likelihood - before < 1e-3:
+            break
+        before = likelihood
+    return weights, likelihood

@@ -21,6 +21,7 @@ from batchland.evaluation.schema import Figure
 from batchland.predictions.storage import output_location
 from batchland.system.documents import Count, Document, column
 from batchland.system.options import Options
+from batchland.system.text import counted
 from batchland.system.urls import is_url
 
 STRATA: Final = 8
@@ -83,8 +84,8 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
     )
     if len(probability) < 2 * options.budget:
         raise UsageError(
-            f"{run.source}: has {len(probability)} scored images, less than twice the {options.budget} to label; label "
-            f"all of them"
+            f"{run.source}: has {counted(len(probability), 'scored image')}, less than twice the {options.budget} to "
+            f"label; label all of them"
         )
     stratum, labels, plan = allot(probability, options.budget)
     rng = np.random.default_rng(options.seed)

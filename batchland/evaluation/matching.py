@@ -1,8 +1,8 @@
 """Match predictions with labels by image name, for any number of images.
 
-Both sides are sorted together by name, on disk where they are large; equal names are then neighbours. The result is
-sorted back into the order of the predictions. If the predictions are in the order of their names already, as those of a
-folder are, only the labels are sorted.
+If the predictions are in the order of their names, as those of a folder are, the labels are distributed by ranges of
+names, and each range is matched by hashing. Else both sides are sorted together by name, on disk where they are large,
+and the result is sorted back into the order of the predictions.
 """
 
 import hashlib
@@ -22,7 +22,15 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.evaluation.label_files import Labels
-from batchland.evaluation.sorting import Order, is_sorted, merged_groups, sorted_batches, whole_groups, written_down
+from batchland.evaluation.sorting import (
+    Order,
+    RowRanges,
+    range_starts,
+    ranges_of_sorted,
+    sorted_batches,
+    whole_groups,
+    written_down,
+)
 from batchland.models.card import ClassName
 from batchland.models.class_match import (
     enumerate_names,
@@ -37,6 +45,10 @@ EXAMINED: Final = 10_000
 _SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
 _PREDICTION, _LABEL, _DOUBTFUL = 0, 1, 2
 """Kinds of rows that are sorted together."""
+_RANGE_ROWS: Final = 2**15
+"""Predictions of a range of names that is matched at once. Hashing few names is faster, by the CPU's cache."""
+_MOST_LABELS: Final = 2**20
+"""Most labels of such a range."""
 _NAMES: Final = pa.schema(
     [
         ("name", pa.string()),
@@ -144,10 +156,9 @@ class _Run:
         schema = pa.schema([*MATCHES, *((f"own{i}", each.type) for i, each in enumerate(own))])
         fingerprint = _Fingerprint([name.label for name in self._matcher.classes])
         by_name: Order = [("name", "ascending")]
-        if is_sorted(names for _, names in self._predicted()):
-            labelled = sorted_batches(self._schema, self._label_rows(), by_name)
-            rows = merged_groups([self._predictions(), labelled], "name")
-            ordered = written_down(schema, self._matched(rows, fingerprint, schema))
+        starts = range_starts((names for _, names in self._predicted()), _RANGE_ROWS)
+        if starts is not None:
+            ordered = written_down(schema, self._matched(self._by_range(starts), fingerprint, schema))
         else:
             rows = sorted_batches(self._schema, chain(self._predictions(), self._label_rows()), by_name)
             matched = self._matched(whole_groups(rows, "name"), fingerprint, schema)
@@ -186,6 +197,17 @@ class _Run:
             for batch in chain([first], ordered)
         )
         return Matches(batches, own, account, fingerprint.hexdigest(), labels)
+
+    def _by_range(self, starts: pa.Array) -> Iterator[pa.RecordBatch]:
+        """Predictions in their order, and labels, by ranges of names; a range with many labels is sorted and cut."""
+        with TemporaryFile() as file:
+            labelled = RowRanges(file, self._schema, self._label_rows(), "name", starts)
+            for number, predicted in enumerate(ranges_of_sorted(self._predictions(), "name", starts)):
+                rows = chain(predicted, labelled.rows(number))
+                if labelled.sizes[number] > _MOST_LABELS:
+                    yield from whole_groups(sorted_batches(self._schema, rows, [("name", "ascending")]), "name")
+                else:
+                    yield from pa.Table.from_batches(rows, self._schema).combine_chunks().to_batches()
 
     def _predictions(self) -> Iterator[pa.RecordBatch]:
         row = 0

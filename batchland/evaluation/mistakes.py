@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from batchland.evaluation.label_errors import CHOICES, SUSPECTED_FROM, LabelledChoices, LabelNoise
+from batchland.evaluation.label_errors import CHOICES, LabelledChoices, LabelNoise
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import MISTAKES, LabelErrors
 from batchland.evaluation.sorting import sorted_batches
@@ -25,16 +25,16 @@ class Mistakes:
         self._schema = pa.schema([*MISTAKES, *own])
         self._names = [name for name in self._schema.names if name not in _ADDED]
         fields = [self._schema.field(name) for name in self._names]
-        self._file = TableFile(pa.schema([*fields, ("choices", pa.list_(pa.float32(), CHOICES))]), "lz4")
+        self._file = TableFile(pa.schema([*fields, ("choices", pa.list_(pa.float32()))]), "lz4")
 
     def add(self, outcomes: Outcomes, table: pa.Table) -> None:
         """Add the mistakes of a block. table: its rows of outcomes.parquet."""
         wrong = np.flatnonzero(outcomes.ok & ~outcomes.right)
         if not len(wrong):
             return
-        choices = np.zeros((len(wrong), CHOICES), np.float32)
-        choices[:, : outcomes.kept] = outcomes.choices[wrong, :CHOICES]
-        column = pa.FixedSizeListArray.from_arrays(pa.array(choices.ravel()), CHOICES)
+        choices = outcomes.choices[wrong, :CHOICES]
+        ends = np.arange(len(wrong) + 1, dtype=np.int32) * choices.shape[1]
+        column = pa.ListArray.from_arrays(pa.array(ends), pa.array(choices.ravel()))
         self._file.append(
             table.select(self._names).take(wrong).append_column("choices", column).cast(self._file.schema)
         )
@@ -64,14 +64,16 @@ class Mistakes:
 
     def _judged(self, noise: LabelNoise, kept: int) -> Iterator[pa.RecordBatch]:
         for batch in self._file.close().batches():
-            choices = batch["choices"].flatten().to_numpy().reshape(-1, CHOICES)[:, :kept]
+            lists = batch["choices"]
+            first = np.arange(min(kept, CHOICES))  # some blocks may have more
+            choices = lists.values.to_numpy()[lists.offsets.to_numpy()[:-1, None] + first]
             rank = batch["true_rank"].fill_null(0).to_numpy().astype(np.int64)
             true = batch["true_probability"].fill_null(float("nan")).to_numpy()
             probability = noise.error_probabilities(LabelledChoices(choices, rank, true))
             suspicion = batch["probability"].to_numpy() - np.nan_to_num(true)
             added = (
                 pa.array(suspicion.astype(np.float32)),
-                pa.array(probability >= SUSPECTED_FROM),
+                pa.array(probability >= noise.suspected_from),
                 pa.array(probability.astype(np.float32)),
             )
             columns = dict(zip(_ADDED, added, strict=True)) | {name: batch[name] for name in self._names}

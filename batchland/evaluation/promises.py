@@ -80,14 +80,14 @@ def accept_rule(cells: ScoreCells, limit: float, level: float) -> AcceptRule | N
     The probability that it is more, over the choice of the labelled images, is at most `level`. cells: of one class, or
     of all together.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     total = int(cells.images.sum())
     images, wrong = np.cumsum(cells.images[::-1]), np.cumsum((cells.images - cells.hits)[::-1])
     starts = _starts(total, limit, level)
     if not starts:
         return None
-    passed = binom.cdf(wrong, images, limit) <= level / len(starts)
+    passed = bdtr(wrong, images, limit) <= level / len(starts)
     best = -1
     for start in starts:
         first = int(np.searchsorted(images, start))

@@ -29,7 +29,9 @@ from batchland.system.files import (
 MISTAKES_FILE: Final = "mistakes.parquet"
 _PAGE: Final = "report.html"
 _HEAD_BYTES: Final = 4096
-"""The name of the program is in the first bytes of each page."""
+"""The name of the program is in the first bytes of each page and summary."""
+_SIGNS: Final = {_PAGE: b'<meta name="generator" content="batchland ', "summary.json": b'"batchland.'}
+"""File -> what is near the beginning of those that batchland wrote."""
 REPORT_FILES: Final = (
     "summary.json",
     "report.html",
@@ -95,17 +97,19 @@ def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False)
     if overwrite or not folder.exists():
         return
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in names and not is_leftover(path.name))
-    page = folder / _PAGE
-    if page.is_file() and page.stat().st_size and not _is_page(page):
-        foreign.insert(0, _PAGE)
+    for name, sign in _SIGNS.items():
+        if _lacks(folder / name, sign):
+            raise UsageError(f"{folder}: holds a {name} that batchland did not write", advice="overwrite_beside")
     if foreign:
         raise UsageError(f"{folder}: holds {foreign[0]!r}, which is not part of a report", advice="overwrite_beside")
 
 
-def _is_page(path: Path) -> bool:
-    """Whether batchland wrote this page."""
+def _lacks(path: Path, sign: bytes) -> bool:
+    """Whether a file exists, is not empty, and does not contain this near its beginning."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
     with path.open("rb") as file:
-        return b'<meta name="generator" content="batchland ' in file.read(_HEAD_BYTES)
+        return sign not in file.read(_HEAD_BYTES)
 
 
 def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summary: BaseModel, page: str) -> None:

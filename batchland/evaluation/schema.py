@@ -501,7 +501,7 @@ MISTAKES: Final = pa.schema(
         column(
             "suspected_label_error",
             pa.bool_(),
-            "label_error_probability is at least 0.6.",
+            "label_error_probability is at least 0.6, and not more images than wrong labels are estimated.",
             nullable=False,
         ),
         column(

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.errors import ImageError, UsageError
-from batchland.evaluation.counts import Sample
-from batchland.evaluation.intervals import Floats, Ints, holm, wilson
+from batchland.evaluation.counts import Sample, counted
+from batchland.evaluation.intervals import Floats, Ints, fisher_exact, holm, wilson
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import OUTCOMES, Figure, Slice
 from batchland.images.preprocess import PreprocessSpec, preprocess
@@ -33,7 +33,9 @@ MAX_GROUPS: Final = 10_000
 MAX_FOLDERS: Final = 1_000_000
 """Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
 _END: Final = 6
-"""Characters of a name that contain most extensions."""
+"""Last bytes of a name that contain most extensions."""
+_LONGEST: Final = 2**30
+"""Bytes; longer than any name."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
@@ -124,7 +126,7 @@ class SliceTally:
             parts = [part for part in dimension.parts() if part.images]
             images, right = sum(part.images for part in parts), sum(part.right for part in parts)
             found += [(dimension.name, part, images, right) for part in parts if len(parts) > 1]
-        adjusted = holm([_p_value(part, images, right) for _, part, images, right in found])
+        adjusted = holm([fisher_exact(part.right, part.images, right, images) for _, part, images, right in found])
         return tuple(
             _slice(name, part, images, right, confidence, float(p_value))
             for (name, part, images, right), p_value in zip(found, adjusted, strict=True)
@@ -143,14 +145,6 @@ def _slice(dimension: str, part: Part, images: int, right: int, confidence: floa
         difference=accuracy - (right - part.right) / (images - part.images),
         p_value=p_value,
     )
-
-
-def _p_value(part: Part, images: int, right: int) -> float:
-    from scipy.stats import fisher_exact
-
-    wrong = part.images - part.right
-    table = [[part.right, wrong], [right - part.right, images - part.images - (right - part.right)]]
-    return float(fisher_exact(table).pvalue)
 
 
 class _Numbered(ABC):
@@ -252,9 +246,11 @@ class _Formats(_Named):
         super().__init__("format")
 
     def add(self, images: Images, right: Flags) -> None:
-        ends = pc.utf8_slice_codeunits(images.images, -_END).dictionary_encode()  # splitting a few ends is faster
-        if all("." in end for end in ends.dictionary.to_pylist()):
-            self._count(_after_last(ends.dictionary, ".").take(ends.indices), right, self._extension)
+        ends = pc.binary_slice(images.images.cast(pa.binary()), -_END).dictionary_encode()
+        texts = [end.decode(errors="replace") for end in ends.dictionary.to_pylist()]
+        if all("." in text for text in texts):  # splitting a few ends is faster
+            found = pa.array([text.rpartition(".")[2] for text in texts], pa.string())
+            self._count(pa.DictionaryArray.from_arrays(ends.indices, found), right, self._extension)
         else:
             self._count(_after_last(images.images, "."), right, self._extension)
 
@@ -293,11 +289,13 @@ class _SourceFolders(_Named):
     def add(self, images: Images, right: Flags) -> None:
         if self._too_many:
             return
-        encoded = _before_last(images.images, "/").dictionary_encode()
+        encoded = _folders(images.images)
         folders, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
-        codes, code = np.unique(images.truth * len(folders) + number, return_inverse=True)
-        counts, hits = np.bincount(code), np.bincount(code[right], minlength=len(codes))
-        for each, count, hit in zip(codes.tolist(), counts.tolist(), hits.tolist(), strict=True):
+        codes = images.truth * len(folders) + number
+        found, counts = counted(codes)
+        hits = dict(zip(*(each.tolist() for each in counted(codes[right])), strict=True))
+        for each, count in zip(found.tolist(), counts.tolist(), strict=True):
+            hit = hits.get(each, 0)
             label, folder = divmod(each, len(folders))
             known = self._by_class.setdefault((folders[folder], label), [0, 0])
             known[0], known[1] = known[0] + count, known[1] + hit
@@ -379,7 +377,7 @@ def own_values(images: Images, name: str) -> pa.Array:
 
 def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:
     """Each text, its images, and those of them that are right."""
-    encoded = values.dictionary_encode()
+    encoded = values if isinstance(values, pa.DictionaryArray) else values.dictionary_encode()
     number = encoded.indices.to_numpy()
     texts = encoded.dictionary.to_pylist()
     images, hits = np.bincount(number, minlength=len(texts)), np.bincount(number[right], minlength=len(texts))
@@ -390,6 +388,18 @@ def _after_last(names: pa.Array, sign: str) -> pa.Array:
     """The part of each name after its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
     return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, -1), "")
+
+
+def _folders(names: pa.Array) -> pa.DictionaryArray:
+    """The folder of each name, encoded."""
+    end = names[0].as_py().encode().rfind(b"/") + 1
+    raw = names.cast(pa.binary())
+    encoded = pc.binary_slice(raw, 0, end).dictionary_encode()
+    folders = encoded.dictionary.to_pylist()
+    rest = pc.binary_slice(raw, end, _LONGEST)
+    if all(each.endswith(b"/") for each in folders) and not pc.any(pc.match_substring(rest, "/")).as_py():
+        return pa.DictionaryArray.from_arrays(encoded.indices, pa.array([each[:-1].decode() for each in folders]))
+    return _before_last(names, "/").dictionary_encode()
 
 
 def _before_last(names: pa.Array, sign: str) -> pa.Array:

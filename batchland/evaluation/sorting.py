@@ -1,13 +1,17 @@
-"""Sort record batches of any number of rows: few in memory, many with DuckDB, which uses temporary files."""
+"""Sort record batches of any number of rows, or distribute them by ranges of a key, with temporary files.
+
+Few rows are sorted in memory, many by DuckDB.
+"""
 
 import logging
 import shutil
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from tempfile import TemporaryFile
-from typing import Final, Literal
+from typing import IO, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,8 @@ ROWS_IN_MEMORY: Final = 400_000
 MEMORY: Final = "350MB"
 """Memory limit of one sort by DuckDB."""
 _OUTPUT_ROWS: Final = 131_072
+_RUN_ROWS: Final = 2**20
+"""Rows that are distributed by range at once."""
 _log: Final = logging.getLogger("batchland")
 
 
@@ -68,35 +74,68 @@ def whole_groups(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Rec
         yield held
 
 
-def merged_groups(sources: Sequence[Iterable[pa.RecordBatch]], key: str) -> Iterator[pa.RecordBatch]:
-    """The rows of several sources, each sorted by the key: all rows with the same key are in one batch.
-
-    In each batch, rows of the first source come first, in their order, then those of the next one.
-    """
-    streams = [whole_groups(source, key) for source in sources]
-    heads = [next(stream, None) for stream in streams]
-    while any(head is not None for head in heads):
-        end = min(head[key][-1].as_py() for head in heads if head is not None)
-        window = []
-        for number, head in enumerate(heads):
-            if head is not None:
-                cut = len(head) if head[key][-1].as_py() == end else pc.less_equal(head[key], end).true_count
-                window.append(head[:cut])
-                heads[number] = head[cut:] if cut < len(head) else next(streams[number], None)
-        yield pa.concat_batches(window)
-
-
-def is_sorted(keys: Iterable[pa.Array]) -> bool:
-    """Whether the blocks of keys are in ascending order."""
-    last = None
+def range_starts(keys: Iterable[pa.Array], rows: int) -> pa.Array | None:
+    """The first key of every range of `rows` keys, except the first range; None if the keys are not sorted."""
+    last, seen = None, 0
+    starts: list[str] = []
     for block in keys:
         if len(block):
             if last is not None and block[0].as_py() < last:
-                return False
+                return None
             if pc.any(pc.less(block[1:], block[:-1])).as_py():
-                return False
+                return None
+            starts += block[rows - 1 - (seen - 1) % rows :: rows].to_pylist()
+            seen += len(block)
             last = block[-1].as_py()
-    return True
+    return pa.array(starts[1:], pa.string())
+
+
+def ranges_of_sorted(batches: Iterable[pa.RecordBatch], key: str, starts: pa.Array) -> Iterator[list[pa.RecordBatch]]:
+    """The rows of each range of keys: those below the first start, then from each start to the next.
+
+    batches: sorted by the key.
+    """
+    held: list[pa.RecordBatch] = []
+    further = iter(starts)
+    start = next(further, None)
+    for batch in batches:
+        while start is not None and len(batch) and not batch[key][-1].as_py() < start.as_py():
+            cut = pc.less(batch[key], start).true_count
+            yield [*held, batch[:cut]]
+            held, batch, start = [], batch[cut:], next(further, None)
+        held.append(batch)
+    yield held
+
+
+class RowRanges:
+    """Rows in any order, distributed by ranges of a key, in a file. `rows` reads those of one range."""
+
+    def __init__(
+        self, file: IO[bytes], schema: pa.Schema, batches: Iterable[pa.RecordBatch], key: str, starts: pa.Array
+    ) -> None:
+        """file: a new, temporary one. starts: first keys of the ranges, except the first, which has no lower end."""
+        self._pieces: list[list[int]] = [[] for _ in range(len(starts) + 1)]
+        """Numbers of the stored batches, by range."""
+        self.sizes = np.zeros(len(starts) + 1, np.int64)
+        """Rows of each range."""
+        written = 0
+        with pa.ipc.new_file(file, schema) as out:
+            for block in _joined(batches, _RUN_ROWS):
+                number = _range_numbers(block[key], starts)
+                if (number[1:] < number[:-1]).any():
+                    order = np.argsort(number, kind="stable")
+                    block, number = block.take(pa.array(order)), number[order]
+                found, first = np.unique(number, return_index=True)
+                for each, begin, end in zip(found.tolist(), first, [*first[1:], len(number)], strict=True):
+                    out.write_batch(block[begin:end])
+                    self._pieces[each].append(written)
+                    self.sizes[each] += end - begin
+                    written += 1
+        self._stored = pa.ipc.open_file(file)
+
+    def rows(self, number: int) -> Iterator[pa.RecordBatch]:
+        """The rows of a range, in their order."""
+        return map(self._stored.get_batch, self._pieces[number])
 
 
 def written_down(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -114,6 +153,31 @@ def group_numbers(keys: pa.Array) -> npt.NDArray[np.int64]:
     changes = pc.not_equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
     groups: npt.NDArray[np.int64] = np.r_[0, np.cumsum(changes)]
     return groups
+
+
+def _joined(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of at least `rows`, except the last one."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= rows:
+            yield pa.concat_batches(held)
+            held = []
+    if any(map(len, held)):
+        yield pa.concat_batches(held)
+
+
+def _range_numbers(keys: pa.Array, starts: pa.Array) -> npt.NDArray[np.int64]:
+    """How many starts are not above each key, by binary search."""
+    least, most = (bisect_right(starts.to_pylist(), end.as_py()) for end in pc.min_max(keys).values())
+    below = np.full(len(keys), least)
+    starts = starts[:most]
+    step = 1 << (most - least).bit_length()
+    while step := step >> 1:
+        probe = below + (step - 1)
+        reached = pc.less_equal(starts.take(pa.array(np.minimum(probe, most - 1))), keys)
+        below += step * ((probe < most) & reached.to_numpy(zero_copy_only=False))
+    return below
 
 
 def _sort_in_memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:

@@ -140,9 +140,9 @@ class Pool:
         return found
 
     def _image_variance(self, scores: Floats) -> Floats:
-        centred = scores - scores.mean(axis=0)
-        variance = np.maximum(np.square(centred).mean(axis=0), _MIN_DEVIATION**2)
-        kurtosis = (centred**4).mean(axis=0) / variance**2
+        squares = np.square(scores - scores.mean(axis=0))
+        variance = np.maximum(squares.mean(axis=0), _MIN_DEVIATION**2)
+        kurtosis = np.square(squares).mean(axis=0) / variance**2
         spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
         roots: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ROOT_VARIANCE)
         return np.concatenate([variance, spread, roots])

@@ -292,7 +292,9 @@ class Steps:
             if self.recorder.accepted:
                 return
             if self.job.monitor.action == "fail":
-                raise SuspiciousNightError(f"{suspicious}; look at its pictures, and accept it if it is good")
+                raise SuspiciousNightError(
+                    f"{suspicious}; look at its pictures; if they are good, accept it with `batchland accept`"
+                )
             self.recorder.warn(f"suspicious: {suspicious}")
 
     def _check_gates(self) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from batchland.evaluation.comparison import compare
-from batchland.evaluation.intervals import holm
+from batchland.evaluation.intervals import fisher_exact, holm
 from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.pairs import Pairs, pair
 from batchland.evaluation.schema import PairAccount
@@ -71,8 +71,6 @@ def _paired(evaluation: "Evaluation", baseline: Baseline, cause: str, matched: t
 
 
 def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Changes:
-    from scipy.stats import fisher_exact
-
     columns = ["label", "support", "correct"]
     now = {row["label"]: row for row in evaluation.per_class.select(columns).to_pylist()}
     before = {row["label"]: row for row in baseline.report.per_class.select(columns).to_pylist()}
@@ -80,7 +78,7 @@ def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Ch
             for side in (before, now)]  # fmt: skip
 
     def test(a: tuple[int, int], b: tuple[int, int]) -> float:
-        return float(fisher_exact([[a[0], a[1] - a[0]], [b[0], b[1] - b[0]]]).pvalue)
+        return fisher_exact(*a, a[0] + b[0], a[1] + b[1])
 
     (right_a, all_a), (right_b, all_b) = sums
     text, worse = _sentence(right_a / all_a, right_b / all_b, test(*sums), baseline.name, "of other images")

@@ -56,7 +56,7 @@ def check_duplicates_page(path: Path, reads: Iterable[Path], *, overwrite: bool)
 def duplicates_headline(found: Duplicates) -> str:
     """The result in one sentence."""
     if not found.groups:
-        return f"No two of {images(found.images)} are copies."
+        return f"No copies among {images(found.images)}."
     members = sum(len(group.images) for group in found.groups)
     across = sum(group.across for group in found.groups)
     identical = sum(group.identical for group in found.groups)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
-from batchland.evaluation.intervals import holm, z_score
+from batchland.evaluation.intervals import fisher_weaker, holm, z_score
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.system.text import count, counted, first_few, images, interval, percent, points, visible
 
@@ -72,12 +72,14 @@ def significantly_weak_classes(evaluation: "Evaluation") -> tuple[WeakClass, ...
 
     One-sided exact test of each class against the others, adjusted by Holm for all classes.
     """
-    from scipy.stats import hypergeom
-
     table = evaluation.per_class
     support, correct = table["support"].to_numpy(), table["correct"].to_numpy()
     present = support > 0
-    p_values = hypergeom.cdf(correct[present], support.sum(), correct.sum(), support[present])
+    images, right = int(support.sum()), int(correct.sum())
+    p_values = [
+        fisher_weaker(hits, size, right, images)
+        for hits, size in zip(correct[present].tolist(), support[present].tolist(), strict=True)
+    ]
     weak = set(np.array(table["label"].to_pylist(), object)[present][holm(p_values) < LEVEL])
     return tuple(each for each in worst_classes(evaluation, len(weak) and table.num_rows) if each.label in weak)
 

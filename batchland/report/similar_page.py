@@ -46,6 +46,8 @@ class _Asked(NamedTuple):
 def similar_text(found: Similar) -> str:
     """For the terminal: a line for each image. Ends with a newline."""
     several = len(found.predictions) > 1
+    if not found.similar:
+        return f"{one_line(found.image, 70)}: no other image to compare with\n"
     rows = [
         [
             f"{each.similarity:.3f}",

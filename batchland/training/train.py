@@ -51,8 +51,8 @@ _log = logging.getLogger("batchland")
 
 LAYERS = "layers.txt"
 _LOCK = ".train.lock"
-_LOCK_WAIT = 10.0
-"""Seconds. The workers of a killed run hold its lock until they notice, within five seconds, that it is gone."""
+LOCK_WAIT_SECONDS = 10.0
+"""The workers of a killed run hold its lock until they notice, within five seconds, that it is gone."""
 
 OnProgress = Callable[[str, int, int], object]
 """Called with the step of the work, the number of images or training steps done, and their total."""
@@ -79,6 +79,7 @@ def train(
     *,
     on_epoch: Callable[[EpochReport], object] | None = None,
     on_progress: OnProgress | None = None,
+    lock_wait: float = LOCK_WAIT_SECONDS,
 ) -> list[TrainedModel]:
     """Train on DATA/train (or DATA) and write a folder for each model: `out/<model>/checkpoint.pt`, metrics, curves.
 
@@ -88,7 +89,8 @@ def train(
     and SIGTERM let the current step finish, save the state and raise Interrupted.
 
     Raises UsageError for data, weights or an interrupted run that cannot be used, DeviceError if CUDA is requested and
-    not available, OutputError if `out` or the pixel cache cannot be written, LockedError if another run writes `out`.
+    not available, OutputError if `out` or the pixel cache cannot be written, LockedError if another run still writes
+    `out` after `lock_wait` seconds.
     """
     options, data, out = options or TrainOptions(), Path(data), Path(out)
     on_epoch, on_progress = on_epoch or _ignore, on_progress or _ignore
@@ -101,7 +103,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be created ({error.strerror})", advice="other_out") from error
-    with locked(out / _LOCK, str(out), wait=_LOCK_WAIT), freed_memory_kept(), StopSignal() as stop:
+    with locked(out / _LOCK, str(out), wait=lock_wait), freed_memory_kept(), StopSignal() as stop:
         loaded = _load_all(data, options, _stoppable(on_progress, stop))
         first = next(iter(loaded.values()))
         _log.info(
@@ -109,7 +111,17 @@ def train(
             first.folder, len(first.classes), len(first.training), len(first.validation), len(first.skipped), compute,
         )  # fmt: skip
         return [
-            _ModelRun(name, model, loaded[name], options, compute, out / name, stop, on_epoch, on_progress).run()
+            _ModelRun(
+                name,
+                model,
+                loaded[name],
+                options,
+                _compute_for(name, model, options, compute),
+                out / name,
+                stop,
+                on_epoch,
+                on_progress,
+            ).run()
             for name, model in models.items()
         ]
 
@@ -146,6 +158,12 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
             if options.unfreeze:
                 find_blocks(backbone, options.unfreeze)
     return model
+
+
+def _compute_for(name: Architecture, model: ServedModel, options: TrainOptions, compute: Compute) -> Compute:
+    if name == "scratch" or options.precision != "auto" or not options.unfreeze:
+        return compute
+    return compute.for_training(find_blocks(transfer_network(model).backbone, options.unfreeze))
 
 
 def _stoppable(on_progress: OnProgress, stop: StopSignal) -> OnProgress:

@@ -11,7 +11,7 @@ from typing import Final
 from batchland.evaluation.metrics import rate
 from batchland.report.findings import Finding
 from batchland.system.text import count, counted, first_few, images, percent, visible
-from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, replacements, shares
+from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, has_answers, replacements, shares
 
 SLOWER: Final = 0.7
 """A last night below this share of the median speed is a finding."""
@@ -51,7 +51,7 @@ def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
     if bad:
         kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in Counter(bad.values()).most_common())
         yield _warning(f"Not every night ended well: {kinds}; the last one is {max(bad)}.", "nights")
-    if any(row["classes"] for row in rows) and not any(row["reference_rows"] or row["reference"] for row in rows):
+    if any(has_answers(row) for row in rows) and not any(row["reference_rows"] or row["reference"] for row in rows):
         yield Finding("note", "No good night yet to compare others with.", "reading")
     steps = [(after - before).days for before, after in pairwise(outcomes)]
     if steps and median(steps) == 1:  # a daily job
@@ -107,6 +107,9 @@ def _largest_change(last: Row) -> str:
 
 
 def _failures(last: Row) -> Iterator[Finding]:
+    if last["images"] and last["failed"] == last["images"]:
+        yield _warning(f"No image could be scored on {last['date']}: {images(last['failed'])} failed.")
+        return
     now, listed = failed_figure(last), sum(row["images"] for row in last["reference_rows"])
     if now is None or not listed:
         return

@@ -75,7 +75,7 @@ class ModelView(NamedTuple):
 def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) -> ModelView:
     """The section of the model with these rows, oldest first."""
     scored = [row for row in rows if row["images"] is not None]
-    answered = [row for row in rows if row["classes"]]
+    answered = [row for row in rows if has_answers(row)]
     legend = _legend(answered)
     of_day = {row["date"]: row for row in rows}
 
@@ -129,6 +129,11 @@ def drift_of(row: Row, what: str) -> Drift | None:
     """The drift of a night, `what` being a key of MEASURES."""
     psi, limit, js = (row[f"{what}_{name}"] for name in ("psi", "psi_limit", "js"))
     return None if psi is None else Drift(psi, limit, js)
+
+
+def has_answers(row: Row) -> bool:
+    """Whether an image of the night was scored."""
+    return any(each["images"] for each in row["classes"] or ())
 
 
 def failed_figure(row: Row) -> Figure | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from nights import night
+from nights import accepted, night
 from toys import needs_codec, picture, toy_card, write_toy_model
 
 from batchland.cli.main import main
@@ -252,8 +252,22 @@ def test_a_job_with_many_problems(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: gate_failed (gate failed: top1 < 0.9)",
-        f"run that night again: batchland run {job}",
+        "run that night again: `batchland run` with its date",
     )
+
+
+def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):
+    record = night(YESTERDAY, outcome="suspicious", error="2 images are copies")
+    folder = tmp_path / "runs" / "nightly" / str(YESTERDAY)
+    update_run(folder, record)
+    assert by_name(examine_job(job))["last night"] == Check(
+        "last night",
+        "warn",
+        f"{YESTERDAY}: suspicious (2 images are copies)",
+        "if its pictures are good, accept it with `batchland accept`",
+    )
+    update_run(folder, accepted(record, YESTERDAY))
+    assert by_name(examine_job(job))["last night"] == Check("last night", "ok", f"{YESTERDAY}: suspicious, accepted")
 
 
 def test_a_job_file_with_a_mistake(job):

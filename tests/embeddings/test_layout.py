@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.manifold import trustworthiness
 
 from batchland.embeddings import layout as module
 from batchland.embeddings.layout import layout, principal_components
@@ -23,13 +24,29 @@ def share_of_nearest_of_the_same_kind(positions: np.ndarray) -> float:
 
 @pytest.mark.parametrize("landmarks", [1000, 100])
 def test_groups_stay_together(monkeypatch: pytest.MonkeyPatch, landmarks: int) -> None:
-    """With 100 landmarks, 140 pictures are placed between them."""
+    """With 100 landmarks, 140 pictures are placed beside them."""
     monkeypatch.setattr(module, "LANDMARKS", landmarks)
     positions, method = layout(FEATURES)
     assert method == "t-SNE"
     assert (positions.min(), positions.max()) == (0, 1)
     assert share_of_nearest_of_the_same_kind(positions) > 0.97
     np.testing.assert_array_equal(positions, layout(FEATURES).positions)
+
+
+def test_pictures_beside_landmarks_have_similar_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means of the positions of several similar landmarks gave 0.91."""
+    monkeypatch.setattr(module, "LANDMARKS", 100)
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(30, 30))
+    features = (centres[rng.integers(0, 30, 400)] + rng.normal(0, 0.7, (400, 30))).astype(np.float16)
+    assert trustworthiness(features.astype(np.float32), layout(features).positions, n_neighbors=5) > 0.95
+
+
+def test_a_narrow_map_is_in_the_middle() -> None:
+    few = layout(np.array([[0, 0], [10, 1], [20, 0]], np.float32)).positions
+    np.testing.assert_allclose(np.sort(few[:, 0]), [0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(np.ptp(few[:, 1]), 0.1, atol=1e-6)
+    assert few[:, 1].min() + few[:, 1].max() == pytest.approx(1)
 
 
 def test_without_scikit_learn_the_map_has_principal_components(monkeypatch: pytest.MonkeyPatch) -> None:

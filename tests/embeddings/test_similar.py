@@ -67,6 +67,21 @@ def test_text_json_and_page(folder: Path, tmp_path: Path) -> None:
     assert (document["kind"], len(document["similar"])) == ("batchland.similar", 2)
 
 
+def test_one_image_has_nothing_to_compare_with(folder: Path, photos: Path, tmp_path: Path) -> None:
+    only = tmp_path / "photos" / "only.jpg"
+    only.parent.mkdir()
+    only.write_bytes((photos / "one" / "1.jpg").read_bytes())
+    preds, page = tmp_path / "only.parquet", tmp_path / "similar.html"
+    score(only.parent, preds, options(folder / "dense.onnx", features=True))
+    result = batchland("similar", "only.jpg", preds, "--page", page)
+    assert (result.exit_code, result.stdout) == (0, "only.jpg: no other image to compare with\n")
+    assert "No other image to compare with" in page.read_text()
+    assert "Similar images" not in page.read_text()
+    result = batchland("duplicates", preds, "--page", tmp_path / "copies.html")
+    assert (result.exit_code, result.stdout) == (0, "No copies among 1 image.\n")
+    assert "Groups" not in (tmp_path / "copies.html").read_text()
+
+
 def test_invalid_searches_are_errors(folder: Path, scored: Path, photos: Path, tmp_path: Path) -> None:
     one, other_kind = folder / "one.parquet", tmp_path / "other.parquet"
     pq.write_table(pa.table({"x": [1]}), other_kind)

@@ -14,6 +14,7 @@ from batchland.errors import UsageError
 from batchland.evaluation.comparison import Comparison, compare
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.options import CompareOptions
+from batchland.evaluation.report_names import different_names
 from batchland.evaluation.saved import read_report
 from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, PairAccount
 from batchland.models.card import class_names
@@ -145,6 +146,20 @@ def test_evaluations_without_a_common_image_are_rejected(tmp_path: Path) -> None
         f"{tmp_path}/a/preds.parquet and {tmp_path}/b/preds.parquet: no image was scored with the same label in both "
         "(1 and 1 images, 0 of them in both); compare runs over the same images"
     )
+
+
+def test_the_same_predictions_with_other_labels_are_told_apart(tmp_path: Path) -> None:
+    one = evaluation(tmp_path, Row("00.Red_Tower/1.jpg", RED))
+    (tmp_path / "labels.csv").write_text("image,label\n00.Red_Tower/1.jpg,01.Green_Hill\n")
+    other = evaluate(tmp_path / "preds.parquet", tmp_path / "labels.csv")
+    with pytest.raises(UsageError) as caught:
+        compare(one, other)
+    assert str(caught.value) == (
+        f"{tmp_path}/preds.parquet with labels {tmp_path}/labels and {tmp_path}/preds.parquet with labels "
+        f"{tmp_path}/labels.csv: no image was scored with the same label in both (1 and 1 images, 1 of them in both); "
+        "compare runs over the same images"
+    )
+    assert different_names([one, other]) == ["labels", "labels.csv"]
 
 
 def test_classes_are_matched_by_label(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.stats import multinomial
+from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from batchland.evaluation.intervals import (
+    fisher_exact,
+    fisher_weaker,
     holm,
     mcnemar_exact,
     paired_difference,
@@ -38,6 +40,24 @@ def test_mcnemar_equals_statsmodels(only_a: int, only_b: int) -> None:
     assert mcnemar_exact(only_a, only_b) == pytest.approx(theirs, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("right", "images", "all_right", "all_images"),
+    [(0, 1, 1, 2), (3, 5, 7, 11), (5, 5, 5, 5), (0, 20, 30, 60), (480, 500, 4500, 5000), (700, 1000, 79_000, 100_000),
+     (160_200, 200_000, 4_000_000, 5_000_000), (0, 4, 2, 1_000_000)],
+)  # fmt: skip
+def test_fisher_equals_scipy(right: int, images: int, all_right: int, all_images: int) -> None:
+    wrong, others = images - right, all_right - right
+    table = [[right, wrong], [others, all_images - images - others]]
+    for found, alternative in ((fisher_exact, "two-sided"), (fisher_weaker, "less")):
+        expected = stats.fisher_exact(table, alternative=alternative).pvalue
+        assert found(right, images, all_right, all_images) == pytest.approx(expected, rel=1e-6)
+
+
+def test_fisher_is_0_far_from_the_mean() -> None:
+    assert fisher_exact(0, 10_000, 500_000, 1_000_000) == fisher_weaker(0, 10_000, 500_000, 1_000_000) == 0
+    assert fisher_weaker(10_000, 10_000, 500_000, 1_000_000) == pytest.approx(1)
+
+
 def test_holm_equals_statsmodels() -> None:
     p_values = np.random.default_rng(0).uniform(size=40) ** 3
     np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1])
@@ -66,7 +86,7 @@ def test_paired_interval_coverage_by_enumeration() -> None:
     covered = []
     for p_lost, p_won in ((0.05, 0.05), (0.1, 0.3), (0.3, 0.3), (0.02, 0.5), (0.4, 0.1)):
         shares = [p_lost, p_won, 1 - p_lost - p_won]
-        weight = multinomial.pmf(np.stack([lost, won, pairs - lost - won], 1), pairs, shares)
+        weight = stats.multinomial.pmf(np.stack([lost, won, pairs - lost - won], 1), pairs, shares)
         assert weight.sum() == pytest.approx(1)
         truth = p_won - p_lost
         covered.append(weight[(low <= truth) & (truth <= high)].sum())

@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 
 from batchland.evaluation.evaluate import evaluate
+from batchland.evaluation.label_errors import LabelledChoices, fit_label_noise
 from batchland.models.card import class_names
 
 MODELS = {
@@ -73,6 +74,34 @@ def test_planted_label_errors_of_real_models(digits, share: float, tmp_path: Pat
         assert wrong[found].sum() >= 0.6 * wrong.sum()
     if len(found):
         assert wrong[found].mean() >= max(0.6, precision - 0.15)
+
+
+@pytest.mark.parametrize(("accuracy", "share"), [(0.4, 0.0), (0.95, 0.0), (0.95, 0.05)])
+def test_a_model_that_is_more_overconfident_on_half_of_the_images(accuracy: float, share: float) -> None:
+    """Ten classes; the logits of half of the images are multiplied by 4, and 3% point surely to a wrong class."""
+    truth, probabilities = random_case(10, 6000, accuracy=accuracy, seed=6)
+    logits = np.log(probabilities)
+    logits[::2] *= 4
+    rng = np.random.default_rng(0)
+    hard = rng.random(6000) < 0.03
+    logits[hard, (truth[hard] + rng.integers(1, 10, hard.sum())) % 10] += 60
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    given, wrong = plant(truth, share, 10, seed=3)
+    order = np.argsort(-logits, axis=1)[:, :5]
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    is_label = order == given[:, None]
+    rank = np.where(is_label.any(axis=1), is_label.argmax(axis=1) + 1, 0)
+    best = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
+    images = LabelledChoices(best, rank, probabilities[np.arange(6000), given].astype(np.float32))
+    noise = fit_label_noise(images, 10)
+    found = noise.error_probabilities(images)
+    suspected = (rank != 1) & (found >= noise.suspected_from)
+    if not share:
+        assert not suspected.any()
+    else:
+        assert wrong[suspected].sum() >= 0.5 * wrong.sum()
+        assert suspected.sum() <= noise.noise * 6000 + 1
+        assert 0.75 <= found[suspected].mean() <= wrong[suspected].mean() + 0.01
 
 
 @pytest.mark.parametrize("classes", [6, 100])

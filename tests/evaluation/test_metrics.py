@@ -17,7 +17,7 @@ from evaluation_data import (
 )
 from sklearn import metrics as sk
 
-from batchland.evaluation import mistakes
+from batchland.evaluation import matching, mistakes, sorting
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.intervals import wilson
 from batchland.evaluation.options import EvaluateOptions
@@ -288,14 +288,23 @@ def test_log_loss_and_brier_of_all_probabilities_and_their_bounds_without(tmp_pa
     assert exact.figures.brier.value == pytest.approx(brier, rel=2e-3)
 
 
-def test_predictions_in_any_order_give_the_same_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_labels", [2**20, 20])
+def test_predictions_in_any_order_give_the_same_report(
+    most_labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions in the order of names are matched in ranges of 20 names; those with more labels are sorted."""
+    monkeypatch.setattr(matching, "_RANGE_ROWS", 20)
+    monkeypatch.setattr(matching, "_MOST_LABELS", most_labels)
+    monkeypatch.setattr(sorting, "_RUN_ROWS", 40)
     rng = np.random.default_rng(0)
     names = [f"{FOLDERS[number % 3]}/{number % 97:02d}.jpg" for number in range(120)]
     rows = [Row(name, rng.dirichlet(np.ones(4))) for name in dict.fromkeys(names)]
     labels = write_csv(tmp_path / "l.csv", names[10:], [name.partition("/")[0] for name in names[10:]])
     found = []
     for order in (sorted(rows, key=lambda row: row.image), [rows[at] for at in rng.permutation(len(rows))]):
-        evaluation = evaluate(write_predictions(tmp_path / "p.parquet", FOLDERS, order), labels)
+        predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, order)
+        pq.write_table(pq.read_table(predictions), predictions, row_group_size=10)
+        evaluation = evaluate(predictions, labels)
         outcomes = evaluation.outcomes.sort_by("image").to_pylist()
         account = evaluation.summary.account.model_dump(exclude={"unlabelled_examples", "unpredicted_examples"})
         found.append((account, evaluation.summary.labels.fingerprint, evaluation.summary.figures.top1, outcomes))

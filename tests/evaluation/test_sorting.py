@@ -1,6 +1,9 @@
 """Rows sorted in memory and by DuckDB are in the same order."""
 
 import logging
+from collections.abc import Iterable
+from itertools import pairwise
+from tempfile import TemporaryFile
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +11,7 @@ import pytest
 
 from batchland.errors import UsageError
 from batchland.evaluation import sorting
-from batchland.evaluation.sorting import is_sorted, merged_groups, sorted_batches, written_down
+from batchland.evaluation.sorting import RowRanges, range_starts, ranges_of_sorted, sorted_batches, written_down
 
 SCHEMA = pa.schema([("name", pa.string()), ("row", pa.int64()), ("share", pa.float32()), ("at", pa.timestamp("us"))])
 
@@ -59,25 +62,49 @@ def test_without_duckdb_all_is_sorted_in_memory(
     ]
 
 
+NAMED = pa.schema([("name", pa.string())])
+
+
+def within(name: str, start: str | None, end: str | None) -> bool:
+    return (start is None or start <= name) and (end is None or name < end)
+
+
+def texts(batches: Iterable[pa.RecordBatch]) -> list[str]:
+    return [name for batch in batches for name in batch["name"].to_pylist()]
+
+
 def named(*names: str) -> pa.RecordBatch:
-    return pa.record_batch([pa.array(names, pa.string())], names=["name"])
+    return pa.record_batch([pa.array(names, pa.string())], schema=NAMED)
 
 
-def test_merged_groups_keep_equal_names_together() -> None:
+def test_ranges_keep_equal_names_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ranges of both sides, of sorted names and of names in any order, hold the same names as a plain filter."""
+    monkeypatch.setattr(sorting, "_RUN_ROWS", 4)
     rng = np.random.default_rng(0)
     for _ in range(50):
-        sources = [np.sort(rng.choice(list("abcdeÄé~"), rng.integers(0, 12))).tolist() for _ in range(2)]
-        cut = [[named(*names[at : at + 3]) for at in range(0, len(names), 3)] for names in sources]
-        found = [batch["name"].to_pylist() for batch in merged_groups(cut, "name")]
-        assert sorted(name for names in found for name in names) == sorted(sources[0] + sources[1])
-        assert sum(len(set(names)) for names in found) == len(set(sources[0] + sources[1]))
-        assert [max(names) for names in found] == sorted(max(names) for names in found)
+        names, others = (rng.choice(list("abcdefghÄé~"), rng.integers(0, 14)).tolist() for _ in range(2))
+        cut = [named(*sorted(names)[at : at + 3]) for at in range(0, len(names), 3)]
+        starts = range_starts((batch["name"] for batch in cut), 2)
+        assert starts is not None
+        ends = [None, *starts.to_pylist(), None]
+        with TemporaryFile() as file:
+            given = [named(*others[at : at + 3]) for at in range(0, len(others), 3)]
+            ranges = RowRanges(file, NAMED, given, "name", starts)
+            found = [texts(ranges.rows(number)) for number in range(len(ends) - 1)]
+        limits = list(pairwise(ends))
+        assert found == [[name for name in others if within(name, *limit)] for limit in limits]
+        assert ranges.sizes.tolist() == [len(each) for each in found]
+        assert [texts(each) for each in ranges_of_sorted(cut, "name", starts)] == [
+            [name for name in sorted(names) if within(name, *limit)] for limit in limits
+        ]
 
 
-def test_the_order_of_names_is_that_of_their_bytes() -> None:
-    assert is_sorted([pa.array(["a", "b", "b"]), pa.array([], pa.string()), pa.array(["b", "~", "é", "\U0001f600"])])
-    assert not is_sorted([pa.array(["b", "a"])])
-    assert not is_sorted([pa.array(["a", "c"]), pa.array(["b"])])
+def test_ranges_are_in_the_order_of_bytes() -> None:
+    keys = [pa.array(["a", "b", "b"]), pa.array([], pa.string()), pa.array(["b", "~", "é", "\U0001f600"])]
+    assert range_starts(keys, 2) == pa.array(["b", "~", "\U0001f600"])
+    assert range_starts(keys, 10) == pa.array([], pa.string())
+    assert range_starts([pa.array(["b", "a"])], 1) is None
+    assert range_starts([pa.array(["a", "c"]), pa.array(["b"])], 1) is None
 
 
 def test_what_is_written_down_is_read_back() -> None:

@@ -91,9 +91,10 @@ def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:
     ]
     assert ended[1].error == (
         "90 of 90 images have one colour and nothing in it (usually none); 89 of 90 images are copies of others of "
-        "this night (usually none); look at its pictures, and accept it if it is good"
+        "this night (usually none); look at its pictures; if they are good, accept it with `batchland accept`"
     )
-    assert ended[2].error == "1 image, usually 90; look at its pictures, and accept it if it is good"
+    advice = "look at its pictures; if they are good, accept it with `batchland accept`"
+    assert ended[2].error == f"1 image, usually 90; {advice}"
     verdict = read_run(project / "runs/toy" / str(day(1))).models[0].monitor
     assert verdict is not None
     assert [(each.kind, each.since) for each in verdict.findings] == [("blank", None), ("copies", None)]

@@ -170,7 +170,6 @@ def test_resume_of_a_folder_without_a_run_starts_nothing(data: Path, tmp_path: P
     assert not (tmp_path / "typo").exists()
 
 
-def test_second_run_in_the_same_folder_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchland.training.train._LOCK_WAIT", 0.0)
+def test_second_run_in_the_same_folder_is_refused(data: Path, tmp_path: Path) -> None:
     with locked(tmp_path / ".train.lock", "runs"), pytest.raises(LockedError, match="another run"):
-        train(data, tmp_path, TrainOptions(**SCRATCH))
+        train(data, tmp_path, TrainOptions(**SCRATCH), lock_wait=0.0)

@@ -18,7 +18,7 @@ from batchland.errors import OutputError, UsageError
 from batchland.nightly.history import job_records
 from batchland.nightly.job import load_job
 from batchland.nightly.record_files import update_run
-from batchland.nightly.run_record import ModelRun, RunRecord
+from batchland.nightly.run_record import CONFIDENCE_BINS, ModelRun, PredictionMix, RunRecord
 from batchland.nightly.runner import run_night
 from batchland.trend.findings import headline
 from batchland.trend.measure import measure
@@ -273,6 +273,15 @@ def test_steady_nights_have_no_findings():
         for number in range(20)
     ]
     assert findings(render(measure(records))) == []
+
+
+def test_nights_without_a_scored_image_have_no_plot_of_classes():
+    nothing = PredictionMix(
+        classes=dict.fromkeys(LABELS, 0), confidence_histogram=(0,) * CONFIDENCE_BINS, mean_confidence=None
+    )
+    page = render(measure([night(day(number), model_run(listed=3, failed=3, mix=nothing)) for number in range(8)]))
+    assert findings(page) == [f"No image could be scored on {day(7)}: 3 images failed."]
+    assert "Predicted classes" not in page
 
 
 def test_the_page_loads_nothing_else():

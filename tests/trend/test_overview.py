@@ -242,7 +242,7 @@ def test_an_old_page_says_which_jobs_are_overdue(browser, tmp_path, hours, notic
         record(tmp_path, "good", ago)
     record(tmp_path, "new", 1)
     page = write_overview(tmp_path, TODAY)
-    with opened(browser, page) as found:
+    with opened(browser, page, own=True) as found:
         found.page.clock.set_fixed_time(datetime(2026, 11, 29, 2, tzinfo=UTC) + timedelta(hours=hours))
         found.page.reload()
         shown = found.page.locator("#overdue").inner_text()
