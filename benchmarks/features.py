@@ -1,11 +1,12 @@
 """The cost of features: CPU microseconds per image of each step, and bytes in the file. Prints a Markdown table.
 
     python -m benchmarks.features
-    python -m benchmarks.features --runs scratch --work FOLDER [--count 400] [--pairs 7]
+    python -m benchmarks.features --runs scratch --work FOLDER [--count 400] [--pairs 7] [--width 2048]
 
 --runs scores the same photos with a model without features, and with the same model with features, in turn. It gives
-the CPU seconds of whole runs: medians, and the median of the ratios within a pair. `scratch`, `transfer` (ResNet50), or
-a path.
+the CPU seconds of whole runs: medians, the median of the differences within a pair, and its interval with 95 %
+confidence. `scratch`, `transfer` (ResNet50), or a path. With --width 2048, a small model has as many features as
+ResNet50, so that the cost of its features is not lost in the noise of a large one.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from batchland.models.known import MAX_PHOTOS, add_distance
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.predictions.layout import write_table
 from batchland.predictions.schema import features_column
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, median_interval
 from benchmarks.models import find_model
 from benchmarks.photos import draw_photos
 
@@ -82,9 +83,11 @@ def _seconds(action: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def whole_runs(name: str, work: Path, count: int, pairs: int) -> str:
-    """A row of the table: CPU seconds without and with features, and their ratio in each pair."""
+def whole_runs(name: str, work: Path, count: int, pairs: int, width: int | None) -> str:
+    """A row of the table: CPU seconds without and with features, and the difference in a pair."""
     plain, photos = find_model(name, work), draw_photos(work / "photos", "small", count)
+    if width:
+        plain = widened(plain, width, work / f"wide-{plain.name}")
     model = Path(shutil.copy(plain, work / f"with-features-of-{plain.name}"))
     keep_features(model)
     seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -92,11 +95,25 @@ def whole_runs(name: str, work: Path, count: int, pairs: int) -> str:
         options = ScoreOptions(model=model if features else plain, device="cpu", features=features, overwrite=True)
         seconds[features].append(_seconds(lambda options=options: score(photos, work / "p.parquet", options)))
     without, used = seconds[False][1:], seconds[True][1:]  # the first ones open caches
-    ratios = sorted(b / a for a, b in zip(without, used, strict=True))
-    return (
-        f"| {name} | {count} | {pairs} | {median(without):.2f} | {median(used):.2f} | {median(ratios) - 1:+.1%} "
-        f"| {ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%} |"
-    )
+    more = [1000 * (b - a) / count for a, b in zip(without, used, strict=True)]
+    low, high = median_interval(more)
+    what = f"{name} | {width or ''} | {count} | {pairs} | {median(without):.2f} | {median(used):.2f}"
+    return f"| {what} | {median(more):+.2f} | {low:+.2f} to {high:+.2f} |"
+
+
+def widened(model: Path, width: int, out: Path) -> Path:
+    """Write the model with the input of its last layer repeated to `width` numbers; the answers stay the same."""
+    proto = onnx.load(model)
+    layer = [node for node in proto.graph.node if node.op_type == "Gemm"][-1]
+    weight = next(each for each in proto.graph.initializer if each.name == layer.input[1])
+    values = onnx.numpy_helper.to_array(weight)
+    times = width // values.shape[1]
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.tile(values, times) / np.float32(times), weight.name))
+    wide = onnx.helper.make_node("Concat", [layer.input[0]] * times, ["wide"], axis=1)
+    proto.graph.node.insert(list(proto.graph.node).index(layer), wide)
+    layer.input[0] = "wide"
+    onnx.save(proto, out)
+    return out
 
 
 def main() -> None:
@@ -105,12 +122,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--width", type=int, help="number of features; the model's own are repeated")
     given = parser.parse_args()
     print(describe_machine())
     if given.runs:
-        print("\n| model | images | pairs | CPU s without | with features | more | in single pairs |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
-        print(whole_runs(given.runs, given.work, given.count, given.pairs))
+        print("\n| model | features | images | pairs | CPU s without | with features | more, ms an image | interval |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+        print(whole_runs(given.runs, given.work, given.count, given.pairs, given.width))
         return
     found = {width: steps(width) for width in WIDTHS}
     print(f"\n| CPU us an image | {' | '.join(f'{width} features' for width in WIDTHS)} |")

@@ -64,7 +64,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a folder of photos; default: drawn ones of 500 x 375")
     parser.add_argument("--count", type=int, default=400, help="of them, evenly over the folder")
     parser.add_argument("--kills", type=int, default=2)
-    parser.add_argument("--peers", nargs="+", default=list(PACKAGES), choices=PACKAGES)
+    tools = ("batchland", *PACKAGES)
+    parser.add_argument("--peers", nargs="+", default=tools, choices=tools, help="ratios are to the first of them")
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="a peer's interpreter")
     parser.add_argument("--work", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
@@ -75,8 +76,8 @@ def main() -> None:
     pythons = dict(text.split("=", 1) for text in options.python)
     lines = []
     fewest = 0.0
-    """CPU seconds of batchland, which is the first."""
-    for peer in ("batchland", *options.peers):
+    """CPU seconds of the first."""
+    for peer in options.peers:
         python = pythons.get(peer, sys.executable)
         if (
             peer != "batchland"
@@ -267,9 +268,9 @@ def _report(options: argparse.Namespace, lines: list[str]) -> str:
 
 `python -m benchmarks.field {given}`: {describe_machine()}.
 {options.total} good photos, and a broken file for each hundred begun. Each tool was killed and started again
-{options.kills} times. CPU seconds include start-up and all attempts; the ratio is to batchland's. Memory is the peak
-of all processes together. A tool that stops at a broken file was not killed. If other programs were running, wall
-seconds say little; the load beside them is the machine's at the end.
+{options.kills} times. CPU seconds include start-up and all attempts; the ratio is to {options.peers[0]}'s.
+Memory is the peak of all processes together. A tool that stops at a broken file was not killed. If other programs were
+running, wall seconds say little; the load beside them is the machine's at the end.
 
 | tool | result | good photos with an answer | lost | broken files with an answer | CPU s, not killed \
 | CPU s, killed | ratio | peak MB | wall s | load |

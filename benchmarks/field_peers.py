@@ -150,7 +150,7 @@ def daft(images: Path, model: Path, out: Path) -> None:
             found += classes
         return daft.Series.from_pylist(found)
 
-    frame = daft.from_glob_path(f"{images}/**/*.jpg")
+    frame = daft.from_glob_path(f"{images}/**/*.*")
     picture = daft.col("path").download(on_error="null").decode_image(on_error="null", mode="RGB").resize(SIZE, SIZE)
     table = frame.select("path", classify(picture).alias("class")).to_pydict()
     rows = zip(table["path"], table["class"], strict=True)

@@ -39,7 +39,7 @@ _log = logging.getLogger("batchland")
     Flag("backbone", metavar="NAME"),
     Flag("weights", metavar="imagenet|none|FILE|PACKAGE"),
     "views",
-    Flag("unfreeze", metavar="LAYERS"),
+    Flag("unfreeze", metavar="all|N|LAYERS"),
     "unfreeze_epochs",
     "unfreeze_learning_rate",
     "size",

@@ -34,6 +34,8 @@ MAX_FOLDERS: Final = 1_000_000
 """Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
 _END: Final = 6
 """Last bytes of a name that contain most extensions."""
+_LONGEST: Final = 2**30
+"""Bytes; longer than any name."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
@@ -287,7 +289,7 @@ class _SourceFolders(_Named):
     def add(self, images: Images, right: Flags) -> None:
         if self._too_many:
             return
-        encoded = _before_last(images.images, "/").dictionary_encode()
+        encoded = _folders(images.images)
         folders, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
         codes = images.truth * len(folders) + number
         found, counts = counted(codes)
@@ -386,6 +388,18 @@ def _after_last(names: pa.Array, sign: str) -> pa.Array:
     """The part of each name after its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
     return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, -1), "")
+
+
+def _folders(names: pa.Array) -> pa.DictionaryArray:
+    """The folder of each name, encoded."""
+    end = names[0].as_py().encode().rfind(b"/") + 1
+    raw = names.cast(pa.binary())
+    encoded = pc.binary_slice(raw, 0, end).dictionary_encode()
+    folders = encoded.dictionary.to_pylist()
+    rest = pc.binary_slice(raw, end, _LONGEST)
+    if all(each.endswith(b"/") for each in folders) and not pc.any(pc.match_substring(rest, "/")).as_py():
+        return pa.DictionaryArray.from_arrays(encoded.indices, pa.array([each[:-1].decode() for each in folders]))
+    return _before_last(names, "/").dictionary_encode()
 
 
 def _before_last(names: pa.Array, sign: str) -> pa.Array:

@@ -75,21 +75,19 @@ def whole_groups(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Rec
 
 
 def range_starts(keys: Iterable[pa.Array], rows: int) -> pa.Array | None:
-    """The first key of every range of at least `rows` keys, except the first; None if the keys are not sorted."""
-    last, since, starts = None, 0, []
+    """The first key of every range of `rows` keys, except the first range; None if the keys are not sorted."""
+    last, seen = None, 0
+    starts: list[str] = []
     for block in keys:
         if len(block):
-            first = block[0].as_py()
-            if last is not None and first < last:
+            if last is not None and block[0].as_py() < last:
                 return None
             if pc.any(pc.less(block[1:], block[:-1])).as_py():
                 return None
-            if since >= rows:
-                starts.append(first)
-                since = 0
-            since += len(block)
+            starts += block[rows - 1 - (seen - 1) % rows :: rows].to_pylist()
+            seen += len(block)
             last = block[-1].as_py()
-    return pa.array(starts, pa.string())
+    return pa.array(starts[1:], pa.string())
 
 
 def ranges_of_sorted(batches: Iterable[pa.RecordBatch], key: str, starts: pa.Array) -> Iterator[list[pa.RecordBatch]]:

@@ -12,10 +12,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from batchland.images.signals import THUMBNAIL_SIDE
 from batchland.monitoring.observations import MEASURES, Floats, Observations
 
 Thumbnails = npt.NDArray[np.uint8]
-CHANGES: Final[dict[str, Callable[[Thumbnails], Thumbnails]]] = {
+CHANGES: Final[dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]] = {
     "upside down": lambda cells: cells[:, ::-1, ::-1],
     "flipped top to bottom": lambda cells: cells[:, ::-1],
     "a quarter turn left": lambda cells: np.rot90(cells, 1, (1, 2)),
@@ -99,12 +100,12 @@ class Discriminants:
         by_class: compare each image with those of its predicted class, so that a night with other classes does not look
         changed.
         """
-        changes = [_differences(night) for night in nights]
+        features = [_features(night) for night in nights]
         self._weights: list[Floats] = []
         for fold in range(FOLDS):
-            learned = np.concatenate([night for index, night in enumerate(changes) if index % FOLDS != fold], axis=1)
-            self._weights.append(_weights(learned[:, :: learned.shape[1] // _MAX_THUMBNAILS + 1]))
-        raw = [self._fold(night, index % FOLDS) for index, night in enumerate(changes)]
+            learned = np.concatenate([night for index, night in enumerate(features) if index % FOLDS != fold])
+            self._weights.append(_weights(learned[:: len(learned) // _MAX_THUMBNAILS + 1]))
+        raw = [night @ self._weights[index % FOLDS] for index, night in enumerate(features)]
         joined = np.concatenate(raw)
         self._mean, self._deviation = joined.mean(axis=0), joined.std(axis=0) + 1e-9
         classes = np.concatenate([night.classes for night in nights]) if by_class else np.zeros(len(joined), np.intp)
@@ -117,12 +118,7 @@ class Discriminants:
 
     def scores(self, night: Observations) -> Floats:
         """Scores of another night, [n, CHANGES], with mean 0 and deviation 1 over the reference; low if changed."""
-        changes = _differences(night)
-        return self._scaled(np.mean([self._fold(changes, fold) for fold in range(FOLDS)], axis=0), night.classes)
-
-    def _fold(self, changes: Floats, fold: int) -> Floats:
-        scores: Floats = np.einsum("cnf,cf->nc", changes, self._weights[fold])
-        return scores
+        return self._scaled(_features(night) @ np.mean(self._weights, axis=0), night.classes)
 
     def _clipped(self, scores: Floats) -> Floats:
         clipped: Floats = np.clip((scores - self._mean) / self._deviation, -_MAX_SCORE, _MAX_SCORE)
@@ -147,30 +143,40 @@ def _class_means(scores: Floats, classes: npt.NDArray[Any]) -> Floats:
     return means
 
 
-def _weights(differences: Floats) -> Floats:
-    """Fisher's discriminants: means over covariances of paired differences. Returns [CHANGES, features]."""
+def _weights(features: Floats) -> Floats:
+    """Fisher's discriminants: means over covariances of the features' differences to those of changed pictures.
+
+    A change only moves features and turns the sign of some, so it is a matrix. features: [n, features]. Returns
+    [features, CHANGES]: a product with features is a score.
+    """
+    mean, covariance = features.mean(axis=0), np.cov(features, rowvar=False)
     weights = []
-    for difference in differences:
-        covariance = np.cov(difference, rowvar=False)
-        ridge = _RIDGE * np.trace(covariance) / len(covariance) + 1e-9
-        weights.append(np.linalg.solve(covariance + ridge * np.eye(len(covariance)), difference.mean(axis=0)))
-    return np.array(weights)
-
-
-def _differences(night: Observations) -> Floats:
-    """Features of the pictures minus features of the changed pictures: [CHANGES, n, features]."""
-    own = _features(night.thumbnails)
-    ratios = np.log((night.values[:, _ACROSS] + 0.1) / (night.values[:, _DOWN] + 0.1)) * _RATIO_WEIGHT
-    found = []
     for name, change in CHANGES.items():
-        turned = 2 * ratios if "quarter" in name else np.zeros_like(ratios)
-        found.append(np.concatenate([own - _features(change(night.thumbnails)), turned], axis=1))
-    differences: Floats = np.nan_to_num(np.array(found))
-    return differences
+        difference = np.eye(len(mean)) - _as_matrix(name, change)
+        spread = difference @ covariance @ difference.T
+        ridge = _RIDGE * np.trace(spread) / len(spread) + 1e-9
+        weights.append(np.linalg.solve(spread + ridge * np.eye(len(spread)), difference @ mean) @ difference)
+    return np.array(weights).T
 
 
-def _features(thumbnails: Thumbnails) -> Floats:
-    """Channels of the cells, their squares and products: [n, 144]."""
-    values = thumbnails.astype(np.float64) / 255 - 0.5
+def _as_matrix(name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Floats:
+    """The matrix that turns the features of a picture into those of the changed one, [features, features]."""
+    side = THUMBNAIL_SIDE
+    source, channel = np.divmod(change(np.arange(side * side * 3).reshape(1, side, side, 3))[0], 3)
+    following = channel[..., [1, 2, 0]]
+    first = np.where(following == (channel + 1) % 3, channel, following)  # of the two factors of a product
+    moved = (9 * source[..., :1] + np.concatenate([channel, channel + 3, first + 6], axis=2, dtype=np.intp)).ravel()
+    matrix = np.zeros((len(moved) + len(_ACROSS), len(moved) + len(_ACROSS)))
+    matrix[np.arange(len(moved)), moved] = 1
+    ratios = np.arange(len(moved), len(matrix))
+    matrix[ratios, ratios] = -1 if "quarter" in name else 1
+    return matrix
+
+
+def _features(night: Observations) -> Floats:
+    """Channels of the cells, their squares and products, and two ratios of textures: [n, 146]."""
+    values = night.thumbnails.astype(np.float64) / 255 - 0.5
     products = values * values[..., [1, 2, 0]]
-    return np.concatenate([values, 2 * values**2, 2 * products], axis=3).reshape(len(values), -1)
+    cells = np.concatenate([values, 2 * values**2, 2 * products], axis=3).reshape(len(values), -1)
+    ratios = np.log((night.values[:, _ACROSS] + 0.1) / (night.values[:, _DOWN] + 0.1)) * _RATIO_WEIGHT
+    return np.concatenate([cells, np.nan_to_num(ratios)], axis=1)

@@ -102,9 +102,10 @@ class Pool:
         values = images.values[:, self._columns]
         scores = np.empty(values.shape)
         for column in range(values.shape[1]):
-            ordered = self._sorted[:, column]
-            rank = np.searchsorted(ordered, values[:, column]) + np.searchsorted(ordered, values[:, column], "right")
-            scores[:, column] = ndtri(rank / (2 * len(ordered)))
+            ordered, rows = self._sorted[:, column], np.argsort(values[:, column])
+            one_by_one = values[rows, column]  # a search for sorted values is faster
+            rank = np.searchsorted(ordered, one_by_one) + np.searchsorted(ordered, one_by_one, "right")
+            scores[rows, column] = ndtri(rank / (2 * len(ordered)))
         return np.clip(scores, -MAX_SCORE, MAX_SCORE)
 
     def _joined(self, normal: Floats) -> Floats:
@@ -140,9 +141,9 @@ class Pool:
         return found
 
     def _image_variance(self, scores: Floats) -> Floats:
-        centred = scores - scores.mean(axis=0)
-        variance = np.maximum(np.square(centred).mean(axis=0), _MIN_DEVIATION**2)
-        kurtosis = (centred**4).mean(axis=0) / variance**2
+        squares = np.square(scores - scores.mean(axis=0))
+        variance = np.maximum(squares.mean(axis=0), _MIN_DEVIATION**2)
+        kurtosis = np.square(squares).mean(axis=0) / variance**2
         spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
         roots: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ROOT_VARIANCE)
         return np.concatenate([variance, spread, roots])

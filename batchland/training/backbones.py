@@ -161,8 +161,18 @@ def blocks(backbone: nn.Module) -> dict[str, nn.Module]:
 
 
 def find_blocks(backbone: nn.Module, names: str) -> list[nn.Module]:
-    """Blocks by their names, separated by commas. Raises UsageError with all names if one is unknown."""
+    """Blocks by their names, separated by commas, or the last ones by their number, or `all`.
+
+    Raises UsageError with all names if one is unknown or there are not so many.
+    """
     known = blocks(backbone)
+    if names == "all":
+        return list(known.values())
+    if names.strip().isdecimal():
+        number = int(names)
+        if not 1 <= number <= len(known):
+            raise UsageError(f"unfreeze {names}: the backbone has 1 to {len(known)} parts to train: {', '.join(known)}")
+        return list(known.values())[-number:]
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in known:

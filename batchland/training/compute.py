@@ -2,9 +2,9 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import torch
@@ -34,6 +34,11 @@ class Compute:
         model.to(self.device)
         model.to(memory_format=torch.channels_last)
 
+    def for_training(self, parts: Iterable[nn.Module]) -> "Compute":
+        """The faster format for these parts: on a CPU, gradients of depthwise convolutions are slow in bfloat16."""
+        slow = self.device.type == "cpu" and any(_is_depthwise(layer) for part in parts for layer in part.modules())
+        return replace(self, bf16=False) if slow else self
+
     def workers(self, wanted: int | None) -> int:
         """Number of processes that augment; None chooses by cores and device."""
         if wanted is not None:
@@ -55,6 +60,10 @@ def choose_compute(device: Literal["auto", "cpu", "cuda"], precision: Literal["a
     chosen = torch.device("cuda" if available and device != "cpu" else "cpu")
     bf16 = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
     return Compute(chosen, bf16)
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

@@ -46,10 +46,11 @@ class TrainOptions(Options):
     views: Annotated[int, Field(ge=0)] = 2
     """Augmented views of each photo, besides the unchanged one, that the frozen backbone computes features for."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None
-    """Parts of the backbone, separated by commas, to train after the head, e.g. layer3,layer4."""
+    """Parts of the backbone to train after the head: `all`, the number of the last ones, or names separated by commas,
+    e.g. layer3,layer4."""
     unfreeze_epochs: PositiveInt = 5
     """Epochs of training these parts."""
-    unfreeze_learning_rate: PositiveFloat = 1e-4
+    unfreeze_learning_rate: PositiveFloat = 3e-4
     """Peak learning rate of training these parts, and the head with them."""
     size: Annotated[int, Field(ge=8)] | None = None
     """Rows and columns of the models' input, pixels. Default: 224, or the backbone's."""
@@ -64,8 +65,8 @@ class TrainOptions(Options):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` is CUDA where torch can use it."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of products in training; `auto` is bf16 where the hardware multiplies it. Validation on a CPU is
-    always fp32."""
+    """Number format of products in training; `auto` is bf16 where the hardware multiplies it, but fp32 where a CPU
+    fine-tunes depthwise convolutions. Validation on a CPU is always fp32."""
     strict: bool = False
     """Stop at an unreadable image, instead of logging, counting and skipping it."""
     cache_dir: Path | None = None

@@ -111,7 +111,17 @@ def train(
             first.folder, len(first.classes), len(first.training), len(first.validation), len(first.skipped), compute,
         )  # fmt: skip
         return [
-            _ModelRun(name, model, loaded[name], options, compute, out / name, stop, on_epoch, on_progress).run()
+            _ModelRun(
+                name,
+                model,
+                loaded[name],
+                options,
+                _compute_for(name, model, options, compute),
+                out / name,
+                stop,
+                on_epoch,
+                on_progress,
+            ).run()
             for name, model in models.items()
         ]
 
@@ -148,6 +158,12 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
             if options.unfreeze:
                 find_blocks(backbone, options.unfreeze)
     return model
+
+
+def _compute_for(name: Architecture, model: ServedModel, options: TrainOptions, compute: Compute) -> Compute:
+    if name == "scratch" or options.precision != "auto" or not options.unfreeze:
+        return compute
+    return compute.for_training(find_blocks(transfer_network(model).backbone, options.unfreeze))
 
 
 def _stoppable(on_progress: OnProgress, stop: StopSignal) -> OnProgress:

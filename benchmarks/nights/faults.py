@@ -192,6 +192,68 @@ def _lost_squares(values: Floats, rng: Random) -> Floats:
     return values
 
 
+def _hot_spot(values: Floats, _: Random) -> Floats:
+    rows, columns = (np.linspace(-1, 1, size) for size in values.shape[:2])
+    return values * (0.85 + 0.7 * np.exp(-4 * (rows[:, None] ** 2 + columns**2)))[..., None]
+
+
+def _lens_hood(values: Floats, _: Random) -> Floats:
+    rows, columns = (np.linspace(-1, 1, size) for size in values.shape[:2])
+    return values * (np.hypot(rows[:, None], columns) < 1.1)[..., None]
+
+
+def _finger(values: Floats, rng: Random) -> Floats:
+    rows, columns = (np.linspace(0, 1, size) for size in values.shape[:2])
+    if rng.random() < 0.5:
+        columns = columns[::-1]
+    share = 1 / (1 + np.exp(20 * (np.hypot(rows[:, None], columns) - 0.5)))[..., None]
+    return values * (1 - share) + np.array([150, 95, 75]) * share
+
+
+def _drops(image: Image.Image, rng: Random) -> Image.Image:
+    blurred = image.filter(ImageFilter.GaussianBlur(image.width / 20))
+    mask = Image.new("L", image.size)
+    for left, top, side in zip(*rng.random((2, 12)), rng.uniform(0.08, 0.2, 12), strict=True):
+        left, top, side = left * image.width, top * image.height, side * image.width
+        ImageDraw.Draw(mask).ellipse((left, top, left + side, top + side), fill=255)
+    image = image.copy()
+    image.paste(blurred, mask=mask)
+    return image
+
+
+def _skewed(values: Floats, _: Random) -> Floats:
+    reach = values.shape[1] // 4
+    return np.stack([np.roll(row, reach * number // len(values), axis=0) for number, row in enumerate(values)])
+
+
+def _bad_columns(values: Floats, _: Random) -> Floats:
+    values = values.copy()
+    values[:, ::12] *= 0.5
+    return values
+
+
+def _red_shifted(values: Floats, _: Random) -> Floats:
+    values = values.copy()
+    values[..., 0] = np.roll(values[..., 0], max(values.shape[1] // 40, 1), axis=1)
+    return values
+
+
+def _hot_pixels(values: Floats, rng: Random) -> Floats:
+    values = values.copy()
+    values[rng.random(values.shape[:2]) < 0.004] = 255
+    return values
+
+
+def _veiled(image: Image.Image, _: Random) -> Image.Image:
+    return Image.blend(image, image.filter(ImageFilter.GaussianBlur(image.width / 16)), 0.6)
+
+
+def _farther(image: Image.Image, _: Random) -> Image.Image:
+    canvas = image.resize(image.size, box=(0, 0, 2, 2))
+    canvas.paste(_resized(image, image.width * 0.7, image.height * 0.7), (image.width // 7, image.height // 7))
+    return canvas
+
+
 FAULTS: Final[dict[str, Fault]] = {
     "black": _constant(0),
     "white": _constant(255),
@@ -239,6 +301,26 @@ FAULTS: Final[dict[str, Fault]] = {
     "speckled sensor": _on(lambda values, rng: values * rng.gamma(8, 1 / 8, (*values.shape[:2], 1))),
 }
 """Faults of every picture of the spoiled part of a night, by name."""
+
+HELD_OUT: Final[dict[str, Fault]] = {
+    "hot spot": _on(_hot_spot),
+    "lens hood": _on(_lens_hood),
+    "finger in a corner": _on(_finger),
+    "drops on the lens": _drops,
+    "skewed rows": _on(_skewed),
+    "double exposure": lambda image, _: Image.blend(image, ImageOps.mirror(image), 0.4),
+    "bad columns": _on(_bad_columns),
+    "red shifted": _on(_red_shifted),
+    "hot pixels": _on(_hot_pixels),
+    "dirty lens": _veiled,
+    "out of focus": lambda image, _: image.filter(ImageFilter.BoxBlur(image.width / 90)),
+    "quality 15": _again(15),
+    "half size": lambda image, _: _resized(image, image.width / 2, image.height / 2),
+    "green cast": _on(lambda values, _: values * np.array([0.85, 1.08, 0.88])),
+    "little contrast": _on(lambda values, _: (values - 128) * 0.5 + 128),
+    "farther": _farther,
+}
+"""Faults to test a change of the monitor with that was chosen for others. They are on no list of faults to find."""
 
 VARIANTS: Final[dict[str, Fault]] = {
     "brighter": _on(lambda values, _: values * 1.12 + 6),

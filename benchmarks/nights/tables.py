@@ -19,7 +19,7 @@ from batchland.images.signals import SIGNAL_DTYPE, measure
 from batchland.models.session import Session, open_session
 from batchland.monitoring.observations import PICTURE, Observations, observe
 from batchland.predictions.answers import Answers
-from benchmarks.nights.faults import FAULTS, VARIANTS, Fault, encode
+from benchmarks.nights.faults import FAULTS, HELD_OUT, VARIANTS, Fault, encode
 from benchmarks.photos import photo_files
 
 _BATCH = 32
@@ -76,7 +76,7 @@ def score_kinds(
     files = photo_files(photos)
     kinds = {"clean": len(files)}
     if most:
-        kinds |= dict.fromkeys(VARIANTS, len(files) // 2) | dict.fromkeys(FAULTS, most)
+        kinds |= dict.fromkeys(VARIANTS, len(files) // 2) | dict.fromkeys(FAULTS | HELD_OUT, most)
     if other:
         kinds["other subject"] = most
     found: dict[str, Tables] = {name: {} for name in sessions}
@@ -107,7 +107,7 @@ def _score(
     count = min(count, len(files))
     chosen = np.arange(len(files)) if count == len(files) else np.sort(rng.choice(len(files), count, replace=False))
     classes = sorted({path.parent.name for path in files})
-    change = (FAULTS | VARIANTS).get(kind)
+    change = (FAULTS | HELD_OUT | VARIANTS).get(kind)
     sizes, signals = [], []
     fitted: dict[str, list[Pixels]] = {name: [] for name in sessions}
     for number in chosen:

@@ -101,7 +101,7 @@ def test_ranges_keep_equal_names_together(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_ranges_are_in_the_order_of_bytes() -> None:
     keys = [pa.array(["a", "b", "b"]), pa.array([], pa.string()), pa.array(["b", "~", "é", "\U0001f600"])]
-    assert range_starts(keys, 2) == pa.array(["b"])
+    assert range_starts(keys, 2) == pa.array(["b", "~", "\U0001f600"])
     assert range_starts(keys, 10) == pa.array([], pa.string())
     assert range_starts([pa.array(["b", "a"])], 1) is None
     assert range_starts([pa.array(["a", "c"]), pa.array(["b"])], 1) is None

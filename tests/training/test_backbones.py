@@ -104,6 +104,20 @@ def test_parts_by_name() -> None:
     lite, _ = find_backbone("tf_efficientnet_lite0").build()
     stages = [f"blocks.{number}" for number in range(7)]
     assert list(blocks(lite)) == ["conv_stem", "bn1", *stages, "conv_head", "bn2"]
+
+
+def test_the_last_parts_by_number() -> None:
+    network, _ = find_backbone("mobilenet_v3_small").build()
+    assert find_blocks(network, "2") == [network.features[12], network.classifier]  # type: ignore[index, operator]
+    assert find_blocks(network, "14") == find_blocks(network, "all") == list(blocks(network).values())
+    for wrong in ("0", "15"):
+        with pytest.raises(
+            UsageError, match=rf"unfreeze {wrong}: the backbone has 1 to 14 parts to train: features\.0, "
+        ):
+            find_blocks(network, wrong)
+
+
+def test_an_unknown_part_is_an_error() -> None:
     with pytest.raises(UsageError) as caught:
         find_blocks(find_backbone("resnet50").build()[0], "layer4,layer5")
     assert str(caught.value) == (

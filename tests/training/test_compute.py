@@ -27,6 +27,14 @@ def test_only_products_are_bfloat16() -> None:
     assert layer.weight.dtype == torch.float32
 
 
+def test_depthwise_convolutions_are_trained_in_float32_on_a_cpu() -> None:
+    plain, depthwise = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=4)
+    cpu, cuda = (Compute(torch.device(name), bf16=True) for name in ("cpu", "cuda"))
+    assert cpu.for_training([plain, nn.Conv2d(1, 4, 3)]) == cpu
+    assert cpu.for_training([plain, nn.Sequential(depthwise)]) == Compute(torch.device("cpu"), bf16=False)
+    assert cuda.for_training([depthwise]) == cuda
+
+
 def test_seed_determines_random_numbers_and_caller_state_is_restored() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()

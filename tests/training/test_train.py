@@ -288,6 +288,19 @@ def test_only_unfrozen_layers_are_tuned(data: Path, tmp_path: Path) -> None:
     assert any(name.startswith("head") for name in changed)
 
 
+def test_a_cpu_with_bfloat16_tunes_depthwise_convolutions_in_float32(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    options = SMALL | {"model": "transfer", "epochs": 1, "unfreeze": "all", "unfreeze_epochs": 1}
+    formats = []
+    for backbone in ("timm/test_efficientnet", "timm/test_resnet"):
+        (trained,) = train(data, tmp_path / backbone, TrainOptions(**options, backbone=backbone))
+        assert trained.card.training is not None
+        formats.append(trained.card.training.settings["device"])
+    assert formats == ["cpu, float32", "cpu, bfloat16 products"]
+
+
 def test_a_learning_rate_of_logistic_regression_is_an_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         train(data, tmp_path, TrainOptions(**TRANSFER, learning_rate=1e-3))
