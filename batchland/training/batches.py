@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -86,6 +87,7 @@ def image_loader(dataset: PhotoDataset, batches: Iterable[Sequence[Draw]], worke
         pin_memory=compute.device.type == "cuda",
         persistent_workers=workers > 0,
         worker_init_fn=_ignore_signals,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # not 3.14's default
     )
 
 
