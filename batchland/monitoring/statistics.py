@@ -102,9 +102,10 @@ class Pool:
         values = images.values[:, self._columns]
         scores = np.empty(values.shape)
         for column in range(values.shape[1]):
-            ordered = self._sorted[:, column]
-            rank = np.searchsorted(ordered, values[:, column]) + np.searchsorted(ordered, values[:, column], "right")
-            scores[:, column] = ndtri(rank / (2 * len(ordered)))
+            ordered, rows = self._sorted[:, column], np.argsort(values[:, column])
+            one_by_one = values[rows, column]  # a search for sorted values is faster
+            rank = np.searchsorted(ordered, one_by_one) + np.searchsorted(ordered, one_by_one, "right")
+            scores[rows, column] = ndtri(rank / (2 * len(ordered)))
         return np.clip(scores, -MAX_SCORE, MAX_SCORE)
 
     def _joined(self, normal: Floats) -> Floats:

@@ -41,7 +41,7 @@ def test_classes_are_matched_as_in_evaluate(tmp_path: Path, predictions: Path, l
     result = batchland("label-plan", predictions, "--labelled", filled)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("accuracy 60.0% (95% interval ")
-    assert result.stdout.splitlines()[1:] == ["note: 1 of 4 rows of the plan have no label"]
+    assert result.stdout.splitlines()[1:] == ["note: 1 of 4 rows of the plan has no label"]
 
 
 NUMBERS = "keep the numbers that the plan was written with"

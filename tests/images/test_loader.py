@@ -153,7 +153,7 @@ def test_workers_end_when_the_caller_stops_early(grey_images):
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # threads of earlier tests may have ended
 
 
 def test_hanging_images_time_out_and_others_are_loaded(grey_images):

@@ -148,28 +148,31 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 
 def install(site: Path, name: str, files: list[str]) -> None:
-    """Write the metadata of an installed package."""
+    """Write the metadata of an installed package, and its files, because Python 3.12 lists only those that exist."""
     info = site / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    for file in files:
+        (site / file).parent.mkdir(exist_ok=True)
+        (site / file).touch()
 
 
 def test_weights_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(site)
     monkeypatch.chdir(tmp_path)
-    install(tmp_path, "toy-weights", ["toy_weights/__init__.py", "toy_weights/toy.pth"])
-    (tmp_path / "toy_weights").mkdir()
-    (tmp_path / "toy_weights" / "__init__.py").write_text("raise AssertionError('the package is not imported')")
+    install(site, "toy-weights", ["toy_weights/__init__.py", "toy_weights/toy.pth"])
+    (site / "toy_weights" / "__init__.py").write_text("raise AssertionError('the package is not imported')")
     state = resnet18().state_dict()
-    torch.save(state, tmp_path / "toy_weights" / "toy.pth")
-    assert find_weights("toy-weights") == tmp_path / "toy_weights" / "toy.pth"
+    torch.save(state, site / "toy_weights" / "toy.pth")
+    assert find_weights("toy-weights") == site / "toy_weights" / "toy.pth"
     assert has_weights(loaded("toy-weights"), state)
-    install(tmp_path, "many", ["many/a.pth", "many/b.safetensors"])
+    install(site, "many", ["many/a.pth", "many/b.safetensors"])
     assert refusal("many") == (
         "weights many: the package should contain one weights file, it contains: many/a.pth, many/b.safetensors"
     )
-    install(tmp_path, "code", ["code/__init__.py"])
+    install(site, "code", ["code/__init__.py"])
     assert refusal("code") == "weights code: the package should contain one weights file, it contains: none"
     assert refusal("nothing-of-that-name") == (
         "weights nothing-of-that-name: neither a file nor an installed package; give imagenet, none, a file or a "

@@ -118,7 +118,6 @@ def list_members(
                     continue
                 facts = joined_facts(member.offset_data, member.size, modified_us=_modified_us(member))
                 yield ImageRef(f"{shard}/{_name(member)}", facts, store=store)
-            position = tar.offset
             problem = headers.problem_at(position)
     except OSError as error:
         problem = error.strerror or str(error)

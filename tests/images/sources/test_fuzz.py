@@ -178,5 +178,9 @@ def test_a_member_of_impossible_size_makes_the_rest_of_the_shard_unreadable(tmp_
     (tmp_path / "a.tar").write_bytes(tar_bytes(tarfile.PAX_FORMAT, size=size))
     first, rest = refs_of(tmp_path / "a.tar")
     assert (first.name, first.error) == ("a.tar/folder/0.jpg", None)
-    reason = "the shard cannot be read from byte 1536 on: the header of folder/1.jpg gives an impossible size"
-    assert (rest.name, rest.error) == ("a.tar/@1536/", ("unreadable", reason))
+    assert (rest.name, rest.error[0]) == ("a.tar/@1536/", "unreadable")
+    reason = rest.error[1].removeprefix("the shard cannot be read from byte 1536 on: ")
+    reasons = ["the header of folder/1.jpg gives an impossible size"]
+    if size.startswith("-"):  # newer releases of Python refuse such headers
+        reasons.append("there is no member's header, it is damaged or cut short")
+    assert reason in reasons
