@@ -103,7 +103,7 @@ def ultralytics(images: Path, model: Path, out: Path) -> None:
     import torch
     from ultralytics import YOLO
 
-    exported = out.with_suffix(".yolo.onnx")
+    exported = out.with_name(f"{out.stem}-{model.stem}.yolo.onnx")  # not of another network
     if not exported.exists():
         example = torch.zeros(1, 3, SIZE, SIZE)
         net = torch.nn.Sequential(network(model), torch.nn.Softmax(1))

@@ -80,7 +80,8 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
     given = build(SplitOptions, values | {"parts": shares})
     made = run(folder, out, given)
     for part, counts in made.parts.items():
-        click.echo(f"{made.folder / part}: {sum(counts.values())} photos of {len(counts)} classes")
+        photos = counted(sum(counts.values()), "photo")
+        click.echo(f"{made.folder / part}: {photos} of {counted(len(counts), 'class', 'classes')}")
 
 
 @data.command(epilog="Example: batchland data check data/landmark_images --samples samples.png")

@@ -27,11 +27,11 @@ def estimator(data: Path, model: Path, copies: int) -> None:
     from batchland.models.session import open_session
     from batchland.monitoring.estimate import estimator_path
     from batchland.monitoring.fit_estimator import make_estimator
-    from batchland.system.text import percent
+    from batchland.system.text import counted, percent
 
     session = open_session(model)
     made = make_estimator(model, data, session, copies=copies, on_progress=lambda line: click.echo(line, err=True))
     click.echo(
-        f"{estimator_path(model)}: accuracy {percent(made.accuracy)} on {made.labelled} photos; "
+        f"{estimator_path(model)}: accuracy {percent(made.accuracy)} on {counted(made.labelled, 'photo')}; "
         f"error of the estimate on other kinds of degraded photos {percent(made.error)} (root mean square)"
     )

@@ -143,7 +143,10 @@ def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation 
             message += ", on other images or labels"
         if gate.name in _AREAS and _choices(baseline.summary) != _choices(evaluation.summary):
             now, earlier = (_choices_text(_choices(each.summary)) for each in (evaluation, baseline))
-            message += f", but is computed {now} now and {earlier} before, so the drop is unknown"
+            message += (
+                f", but is computed {now} now and {earlier} before, so the drop is unknown; evaluate the baseline "
+                f"again, or score both with the same top_k"
+            )
             before = None
         # Rounded, because 0.80 - 0.78 > 0.02 in floating point.
         value = None if value is None or before is None else round(before - value, 12)

@@ -183,14 +183,14 @@ def test_areas_of_other_choices_are_not_compared(tmp_path: Path, tonight: Evalua
     assert verdict(gate, tonight, last_night)[0] is False
     of_all = last_night._replace(summary=last_night.summary.model_copy(update={"areas_of": "all"}))
     now = "but is computed from the first 2 choices only now"
+    unknown = "so the drop is unknown; evaluate the baseline again, or score both with the same top_k"
     assert verdict(gate, tonight, of_all) == (
         True,
-        f"macro_auroc went from 1 to 0.75, {now} and from all classes before, so the drop is unknown (fails if {gate})",
+        f"macro_auroc went from 1 to 0.75, {now} and from all classes before, {unknown} (fails if {gate})",
     )
     earlier = last_night.summary.model_copy(update={"areas_of": None, "top_k": 1})
     assert verdict(gate, tonight, last_night._replace(summary=earlier)) == (
         True,
-        f"macro_auroc went from 1 to 0.75, {now} and from the first 1 choice only before, "
-        f"so the drop is unknown (fails if {gate})",
+        f"macro_auroc went from 1 to 0.75, {now} and from the first 1 choice only before, {unknown} (fails if {gate})",
     )
     assert verdict("drop(top1) > 0.5", tonight, of_all)[0] is False
