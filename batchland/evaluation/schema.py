@@ -288,9 +288,10 @@ class EvaluationSummary(Document):
     coverage: tuple[CoveragePoint, ...]
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
-    areas_of: Literal["all", "kept"] | None = None
+    areas_of: Literal["all", "some", "kept"] | None = None
     """Probabilities that average precision, AUROC and the curves are computed from: of all classes, or only of the
-    `top_k` choices kept, where all other classes count as 0. Only figures with the same probabilities can be compared.
+    `top_k` choices kept, where all other classes count as 0. `some`: of all classes for some images, of the choices
+    kept for the others. Only figures with the same probabilities can be compared, and never those of `some`.
     None in reports of earlier versions, which used the choices kept."""
     bounds: dict[str, Bounds] = Field(default_factory=dict)
     """Bounds of log_loss and brier, if the predictions contain only the first k choices."""
