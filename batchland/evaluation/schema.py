@@ -56,8 +56,9 @@ class Figures(Document):
     mean_confidence: Figure | None
     """Mean probability of the first choice; above top1, the model is overconfident."""
     log_loss: Figure | None
-    """Mean negative log of the true class's probability, nats. None unless the predictions hold the probabilities of
-    all classes: see `bounds`."""
+    """Mean negative log of the true class's probability, nats. A probability below 1.2e-7 counts as that, so an image
+    adds at most 15.9, as in scikit-learn for float32. None unless the predictions hold the probabilities of all
+    classes: see `bounds`."""
     brier: Figure | None
     """Mean squared distance of all probabilities from the truth, 0 to 2. None where log_loss is."""
     brier_top1: Figure | None
