@@ -347,8 +347,10 @@ class _Run:
         repeated = np.flatnonzero(is_prediction & (predictions[group] > 1))
         rows = batch.take(pa.array(repeated))
         images = pc.coalesce(rows["image"], rows["name"])
-        if pc.count_distinct(images).as_py() != len(images):
-            raise UsageError(f"{self._matcher.source}: holds some images twice; score each image once")
+        counts = pc.value_counts(images)
+        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        if len(twice):
+            raise UsageError(f"{self._matcher.source}: holds {twice[0].as_py()} twice; score each image once")
         if self._compose:
             raise _ComposedNamesCollideError
         labelled = np.flatnonzero(labels[group[repeated]] > 0)

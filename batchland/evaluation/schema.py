@@ -428,7 +428,11 @@ PER_CLASS: Final = pa.schema(
         column("precision_high", pa.float64(), "Upper end of its Wilson interval."),
         column("f1", pa.float64(), "2 correct / (support + predicted). Null without support."),
         column("mean_confidence", pa.float64(), "Mean probability of the first choice, over the class's images."),
-        column("average_precision", pa.float64(), "Area under its precision-recall curve. Null without support."),
+        column(
+            "average_precision",
+            pa.float64(),
+            "Area under its precision-recall curve. Null without images of it or of others.",
+        ),
         column("average_precision_low", pa.float64(), "Lower end of its interval, on the logit scale."),
         column("average_precision_high", pa.float64(), "Upper end of its interval."),
         column("auroc", pa.float64(), "Area under its ROC curve, against all other classes."),

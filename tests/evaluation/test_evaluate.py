@@ -213,7 +213,9 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
 
 def test_duplicate_images_are_rejected(tmp_path: Path) -> None:
     scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED), Row("00.Red_Tower/1.jpg", BLUE))
-    assert "holds some images twice" in refusal(scored, labels(tmp_path, "00.Red_Tower/1.jpg"))
+    assert "holds 00.Red_Tower/1.jpg twice; score each image once" in refusal(
+        scored, labels(tmp_path, "00.Red_Tower/1.jpg")
+    )
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
