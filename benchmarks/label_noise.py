@@ -65,9 +65,10 @@ def simulate(case: Case, images: int, seed: int) -> tuple[float, int, int, int, 
     is_label = order == label[:, None]
     rank = np.where(is_label.any(axis=1), is_label.argmax(axis=1) + 1, 0)
     of_label = probabilities[rows, label].astype(np.float32)
-    noise = fit_label_noise(LabelledChoices(choices, rank, of_label), case.classes)
+    sample = LabelledChoices(choices, rank, of_label, label, order[:, 0])
+    noise = fit_label_noise(sample, case.classes)
     mistake = rank != 1
-    found = noise.error_probabilities(LabelledChoices(choices[mistake], rank[mistake], of_label[mistake]))
+    found = noise.error_probabilities(sample.where(mistake))
     suspect = found >= noise.suspected_from
     right = int((wrong[mistake] & suspect).sum())
     expected = float(found[suspect].sum())

@@ -92,7 +92,8 @@ def test_a_model_that_is_more_overconfident_on_half_of_the_images(accuracy: floa
     is_label = order == given[:, None]
     rank = np.where(is_label.any(axis=1), is_label.argmax(axis=1) + 1, 0)
     best = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
-    images = LabelledChoices(best, rank, probabilities[np.arange(6000), given].astype(np.float32))
+    of_label = probabilities[np.arange(6000), given].astype(np.float32)
+    images = LabelledChoices(best, rank, of_label, given, order[:, 0])
     noise = fit_label_noise(images, 10)
     found = noise.error_probabilities(images)
     suspected = (rank != 1) & (found >= noise.suspected_from)
