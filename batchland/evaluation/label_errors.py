@@ -9,9 +9,9 @@ mixture, because a model may be much more overconfident on some images than on o
 Wrong labels differ from both: they are also far behind, whatever the probabilities are. The weights are fitted to all
 labels together. No label is suspected unless the fit shows that some are wrong, and at most as many as it shows.
 
-Wrong labels are spread over the classes. A class that is often taken for one other class is a confusion of the model or
-of those who labelled: its images are left out (`_confusions`). Confident mistakes that are spread over the classes, such
-as those on images of no class, look like wrong labels.
+Wrong labels are spread over the classes. Two classes that are often confused, by the model or by those who labelled,
+are left out (`_confusions`). Confident mistakes that are spread over the classes look like wrong labels: those of a
+model with heavy-tailed logits, or those on images of something else.
 """
 
 import math
@@ -26,8 +26,7 @@ SUSPECTED_FROM: Final = 0.6
 """Smallest probability of a label error that is suspected."""
 EVIDENCE: Final = 6.0
 """Labels are suspected only if twice the log likelihood ratio of noise against no noise is at least this. By chance it
-exceeds 5.4 in one of a hundred cases. Without wrong labels it was at most 0.5 in the simulations of
-benchmarks/label_noise.py."""
+exceeds 5.4 in one of a hundred cases."""
 COUNTED: Final = 0.25
 """If at least this share of images has no information, the probabilities are counts of votes: no label is suspected."""
 FITTED_IMAGES: Final = 20_000
@@ -40,12 +39,14 @@ _SHARPNESS: Final = 2.0 ** np.arange(-5, 2.6, 0.5)
 _DECAYS: Final = (0.2, 0.5, 1.0)
 """Speeds at which the order of the classes loses weight, relative to the slowest: a mean rank an eighth of the way
 down."""
-_ASSUMED_NOISE: Final = 0.05
-"""Share of labels that are ignored in the choice of the sharpness."""
+_ASSUMED_NOISE: Final = 0.1
+"""Share of labels that are ignored in the choice of the sharpness. If more are wrong, the probabilities seem too high,
+and that explains the wrong labels almost as well as noise does: with 0.05 and a tenth of the labels wrong, the list was
+empty or complete, by chance."""
 _CONFUSION_BY_CHANCE: Final = 0.01
 """Largest chance that random wrong labels make any cell of the confusion matrix a confusion."""
 _CLEARLY_MORE: Final = 2
-"""Smallest ratio of the pairs of suspects in the same cell to those expected that makes their cells confusions."""
+"""Ratio of the pairs of suspects in the same cell to those expected that must clearly be exceeded."""
 _STEPS: Final = 200
 _TINY: Final = 1e-300
 
@@ -159,8 +160,8 @@ def _fit(sample: LabelledChoices, classes: int) -> LabelNoise | None:
 def _confusions(suspects: LabelledChoices, frequency: Floats, before: Ints) -> Ints:
     """Cells of the confusion matrix with clearly more suspects than random wrong labels would give.
 
-    The wrong labels of images with the same first choice are spread over the other classes, equally or by their frequency.
-    A cell is a confusion if the Chernoff bound on its binomial chance, times the number of cells, is below
+    The wrong labels of images with the same first choice are spread over the other classes, equally or by frequency. A
+    cell is a confusion if the Chernoff bound on its binomial chance, times the number of cells, is below
     _CONFUSION_BY_CHANCE. If there is none, but too many pairs of suspects are in the same cell, all cells with two or
     more are confusions. frequency: share of each class among the labels. before: confusions that are left out already.
     """
