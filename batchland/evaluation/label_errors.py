@@ -67,7 +67,8 @@ class LabelledChoices(NamedTuple):
 
     def where(self, mask: npt.NDArray[np.bool_]) -> "LabelledChoices":
         """Some of the images."""
-        return LabelledChoices(*(column[mask] for column in self))
+        choices, rank, probability = self.choices[mask], self.true_rank[mask], self.true_probability[mask]
+        return LabelledChoices(choices, rank, probability, self.label[mask], self.first[mask])
 
     def in_cells(self, cells: Ints, classes: int) -> npt.NDArray[np.bool_]:
         """Whether each image is in one of these cells of the confusion matrix: label * classes + first choice."""

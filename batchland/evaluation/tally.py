@@ -85,8 +85,8 @@ class Tally:
         entering = np.flatnonzero(ok)[self._sample.add(len(chosen))]
         choices = np.zeros((len(entering), CHOICES), np.float32)
         choices[:, : outcomes.kept] = outcomes.choices[entering, :CHOICES]
-        rank, probability = outcomes.true_rank[entering], outcomes.true_probability[entering]
-        self._sample.keep(choices, rank, probability, outcomes.truth[entering], outcomes.predicted[entering])
+        rank, of_label = outcomes.true_rank[entering], outcomes.true_probability[entering]
+        self._sample.keep(choices, rank, of_label, outcomes.truth[entering], outcomes.predicted[entering])
 
     @property
     def cells(self) -> Cells:
