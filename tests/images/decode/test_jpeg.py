@@ -62,7 +62,8 @@ def test_warnings_about_metadata_are_ignored(odd):
 @pytest.mark.parametrize("before", [JPEG[:20], JPEG[:2], with_segments(JPEG[:2], segment(0xE0, b"JFIF\0\1\1"))])
 @pytest.mark.parametrize("transform", [*range(5), 255])
 def test_the_colours_of_any_adobe_transform_are_those_of_pillow(before, transform):
-    data = before + segment(0xEE, ADOBE + bytes([transform])) + segment(0xE2, b"ICC_PROFILE\0") + JPEG[20:]
+    bad_profile = segment(0xE2, b"ICC_PROFILE\0\5\2profile")
+    data = before + segment(0xEE, ADOBE + bytes([transform])) + bad_profile + JPEG[20:]
     with Image.open(io.BytesIO(data)) as image:
         np.testing.assert_array_equal(pixels_of(data), np.asarray(image.convert("RGB")))
 
