@@ -19,7 +19,8 @@ def run() -> None:
     try:
         main(prog_name="batchland")
     except SystemExit as end:
-        gc.freeze()  # otherwise Python looks for garbage among all objects while it shuts down: a tenth of a second
+        if "torch" not in sys.modules:  # its extensions would print that their objects are left
+            gc.freeze()  # otherwise Python looks for garbage among all objects while it ends: a tenth of a second
         threads = sys.modules.get("batchland.images.decoding_threads")
         if threads is None or not threads.abandoned_decoders():
             raise

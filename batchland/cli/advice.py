@@ -38,7 +38,7 @@ ADVICE: Final[dict[str, str]] = {
     "output_probabilities": "use --output probabilities",
     "output_name": "name it with --output-name",
     "overwrite": "--overwrite replaces it",
-    "overwrite_beside": "give another --out; --overwrite keeps it, but replaces files with the names of a report",
+    "overwrite_beside": "give another --out; --overwrite replaces the files of a report and keeps all others",
     "overwrite_shard": "score that shard again with --overwrite",
     "overwrite_shards": "score all shards again with --overwrite",
     "photos": "give what `batchland score` wrote, or examine a folder of photos with `batchland data check`",

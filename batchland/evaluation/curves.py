@@ -2,11 +2,10 @@
 
 A class's score for an image is its probability. If the predictions hold only the choices kept, other classes have the
 score 0, the lowest. The logarithms of all probabilities are counted by their 16 bits, so the order of the images is
-that of the stored values; with many classes, neighbouring values share a bin (see `MAX_BINS`). Choices kept are used
-exactly, up to EXACT of them; more are counted in the same bins.
+that of the stored values; with very many classes, neighbouring values share a bin (see `MAX_BINS`). Choices kept are
+used exactly, up to EXACT of them; more are counted in the same bins.
 """
 
-from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,9 +18,9 @@ from batchland.evaluation.schema import CURVES, Figure
 
 EXACT: Final = 2**20
 """Up to this number of choices, scores are not binned."""
-MAX_BINS: Final = 2**22
-"""Largest number of bins of all classes together. Up to 191 classes have a bin for each half float; bins of 1,000
-classes have 8 neighbouring ones, which differ by at most 0.7%."""
+MAX_BINS: Final = 2**25
+"""Largest number of bins of all classes together. Up to 1,533 classes have a bin for each half float; with more, which
+have only the choices kept by default, neighbouring ones share a bin."""
 POINTS: Final = 60
 """Most points of a curve in `curves.parquet`."""
 _LAST: Final = 0x5576
@@ -40,7 +39,7 @@ class CurveCounts:
         self._shift = 0
         while classes * ((_LAST >> self._shift) + 1) > max_bins:
             self._shift += 1
-        self._counts: npt.NDArray[np.int64] | None = None
+        self._counts: npt.NDArray[np.int32] | None = None
         """[all images or hits, class, bin], by falling score; None until bins are needed."""
 
     def add(self, classes: Ints, scores: npt.NDArray[np.float32], hits: npt.NDArray[np.bool_]) -> None:
@@ -66,26 +65,24 @@ class CurveCounts:
             true = truth[start : start + size]
             np.add.at(hits, (true, bins[true, np.arange(len(true))]), 1)
 
-    @cached_property
-    def cells(self) -> ScoreCells:
-        """All scores; none can be added after this."""
-        few = self._few.cells
+    def of_class(self, number: int) -> ScoreCells:
+        """The scores of one class."""
+        few = self._few.cells.of_class(number)
         if self._counts is None:
             return few
-        images, hits = self._counts
+        images, hits = self._counts[:, number].astype(np.int64)
         bins = self._bins_of(_logs(few.low))
-        np.add.at(images, (few.classes, bins), few.images)
-        np.add.at(hits, (few.classes, bins), few.hits)
-        images, hits = images[:, ::-1], hits[:, ::-1]  # by rising score
-        classes, number = np.nonzero(images)
-        low, high = (edge[::-1][number] for edge in self._edges())
+        np.add.at(images, bins, few.images)
+        np.add.at(hits, bins, few.hits)
+        found = np.flatnonzero(images)[::-1]  # by rising score
+        low, high = (edge[found] for edge in self._edges())
         score = (low.astype(np.float64) + high) / 2
-        return ScoreCells(classes, low, score, images[classes, number], hits[classes, number])
+        return ScoreCells(np.full(len(found), number), low, score, images[found], hits[found])
 
     @property
-    def _binned(self) -> npt.NDArray[np.int64]:
+    def _binned(self) -> npt.NDArray[np.int32]:
         if self._counts is None:
-            self._counts = np.zeros((2, self._classes, (_LAST >> self._shift) + 1), np.int64)
+            self._counts = np.zeros((2, self._classes, (_LAST >> self._shift) + 1), np.int32)
         return self._counts
 
     def _bins_of(self, logs: npt.NDArray[np.float16]) -> npt.NDArray[np.uint16]:
@@ -149,11 +146,11 @@ def class_curve(cells: ScoreCells, positives: int, negatives: int, confidence: f
     )
 
 
-def class_curves(cells: ScoreCells, support: Ints, confidence: float) -> dict[int, ClassCurve]:
+def class_curves(counts: CurveCounts, support: Ints, confidence: float) -> dict[int, ClassCurve]:
     """The curves of all classes that have one. support: scored images by class."""
     total = int(support.sum())
     found = {
-        number: class_curve(cells.of_class(number), int(support[number]), total - int(support[number]), confidence)
+        number: class_curve(counts.of_class(number), int(support[number]), total - int(support[number]), confidence)
         for number in range(len(support))
     }
     return {number: curve for number, curve in found.items() if curve}

@@ -107,7 +107,7 @@ def evaluate(
     noise = fit_label_noise(tally.sample, len(info.classes))
     mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
     cells = tally.cells
-    curves = class_curves(tally.curves.cells, cells.support, options.confidence)
+    curves = class_curves(tally.curves, cells.support, options.confidence)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,
@@ -128,7 +128,7 @@ def evaluate(
         coverage=coverage(tally.scores.cells.of_all_classes(), tally.round, options.confidence),
         slices=slices.slices(options.confidence),
         failures=tally.failures,
-        areas_of="all" if tally.all_scores else "kept",
+        areas_of=tally.areas_of,
         bounds=bounds(tally),
         pair_slices=pairs.weak(options.confidence) if len(options.by) > 1 else None,
         guarantees=tuple(

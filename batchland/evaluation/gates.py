@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from batchland.errors import GateFailedError, UsageError
 from batchland.evaluation.schema import EvaluationSummary, Figure, Figures, LabelAccount
-from batchland.system.text import counted, near_miss
+from batchland.system.text import near_miss
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -141,8 +141,9 @@ def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation 
         message = f"{gate.name} went from {shown(before)} to {shown(value)}"
         if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
             message += ", on other images or labels"
-        if gate.name in _AREAS and _choices(baseline.summary) != _choices(evaluation.summary):
-            now, earlier = (_choices_text(_choices(each.summary)) for each in (evaluation, baseline))
+        choices = [_choices(each.summary) for each in (evaluation, baseline)]
+        if gate.name in _AREAS and (choices[0] != choices[1] or choices[0] == 0):
+            now, earlier = map(_choices_text, choices)
             message += (
                 f", but is computed {now} now and {earlier} before, so the drop is unknown; evaluate the baseline "
                 f"again, or score both with the same top_k"
@@ -150,20 +151,25 @@ def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation 
             before = None
         # Rounded, because 0.80 - 0.78 > 0.02 in floating point.
         value = None if value is None or before is None else round(before - value, 12)
-    elif gate.name in _AREAS and (kept := _choices(evaluation.summary)):
+    elif gate.name in _AREAS and (kept := _choices(evaluation.summary)) is not None:
         message += f", {_choices_text(kept)}"
     failed = value is None or OPERATORS[gate.operator](value, gate.limit)
     return GateResult(gate, failed, value, f"{message} (fails if {gate.text})")
 
 
 def _choices(summary: EvaluationSummary) -> int | None:
-    """Number of choices that the areas under the curves are computed from; None if they are of all classes."""
-    is_all = summary.areas_of == "all" or summary.top_k >= len(summary.classes)
-    return None if is_all else summary.top_k
+    """Number of choices that the areas under the curves are computed from; None if of all classes, 0 if they differ."""
+    if summary.areas_of == "all" or summary.top_k >= len(summary.classes):
+        return None
+    return 0 if summary.areas_of == "some" else summary.top_k
 
 
 def _choices_text(kept: int | None) -> str:
-    return "from all classes" if kept is None else f"from the first {counted(kept, 'choice')} only"
+    if kept is None:
+        return "from all classes"
+    if kept == 0:
+        return "from all classes of some images only"
+    return f"from the first {f'{kept} choices' if kept > 1 else 'choice'} only"
 
 
 def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float | None:

@@ -69,6 +69,12 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
         outcomes = StoredTable(path / "outcomes.parquet")
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: its tables cannot be read ({error}); evaluate again") from error
+    for name, columns, needed in (
+        ("outcomes", outcomes.schema.names, {"image", "true_label", "predicted_label"}),
+        ("per_class", per_class.schema.names, {"class_index", "label", "support"}),
+    ):
+        if missing := sorted(needed.difference(columns)):
+            raise UsageError(f"{path}: its {name}.parquet has no column {missing[0]}; evaluate again")
     return Report(path, summary, per_class, outcomes)
 
 

@@ -56,8 +56,9 @@ class Figures(Document):
     mean_confidence: Figure | None
     """Mean probability of the first choice; above top1, the model is overconfident."""
     log_loss: Figure | None
-    """Mean negative log of the true class's probability, nats. None unless the predictions hold the probabilities of
-    all classes: see `bounds`."""
+    """Mean negative log of the true class's probability, nats. A probability below 1.2e-7 counts as that, so an image
+    adds at most 15.9, as in scikit-learn for float32. None unless the predictions hold the probabilities of all
+    classes: see `bounds`."""
     brier: Figure | None
     """Mean squared distance of all probabilities from the truth, 0 to 2. None where log_loss is."""
     brier_top1: Figure | None
@@ -288,9 +289,10 @@ class EvaluationSummary(Document):
     coverage: tuple[CoveragePoint, ...]
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
-    areas_of: Literal["all", "kept"] | None = None
+    areas_of: Literal["all", "some", "kept"] | None = None
     """Probabilities that average precision, AUROC and the curves are computed from: of all classes, or only of the
-    `top_k` choices kept, where all other classes count as 0. Only figures with the same probabilities can be compared.
+    `top_k` choices kept, where all other classes count as 0. `some`: of all classes for some images, of the choices
+    kept for the others. Only figures with the same probabilities can be compared, and never those of `some`.
     None in reports of earlier versions, which used the choices kept."""
     bounds: dict[str, Bounds] = Field(default_factory=dict)
     """Bounds of log_loss and brier, if the predictions contain only the first k choices."""

@@ -1,7 +1,7 @@
 """Sums over all outcomes that the figures are computed from, added up block by block."""
 
 from collections import Counter
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -49,8 +49,8 @@ class Tally:
         """First choices by predicted class, probability and whether they are right."""
         self.curves = CurveCounts(classes)
         """Probabilities by class and whether it is the true one: of all classes, or of the choices kept."""
-        self.all_scores = True
-        """Whether `curves` has the probabilities of all classes of all scored images."""
+        self.has_choices_only = self.has_all_scores = False
+        """Whether `curves` has only the choices kept of some images, and all probabilities of some."""
         self.accepted = self.accepted_wrong = self.asked = 0
         """Scored images by decision, and wrong ones among those accepted."""
         self._confusion = KeyCounts()
@@ -132,13 +132,21 @@ class Tally:
     def _add_scores(self, outcomes: Outcomes) -> None:
         has_all = outcomes.has_all
         if has_all.any():
+            self.has_all_scores = True
             self.curves.add_all(outcomes.log_probabilities, outcomes.truth[has_all])
         others = outcomes.ok & ~has_all
         if others.any():
-            self.all_scores &= outcomes.kept == self.classes
+            self.has_choices_only |= outcomes.kept < self.classes
             chosen = outcomes.chosen[others]
             hits = chosen == outcomes.truth[others, None]
             self.curves.add(chosen.ravel(), outcomes.choices[others].ravel(), hits.ravel())
+
+    @property
+    def areas_of(self) -> Literal["all", "some", "kept"]:
+        """See `EvaluationSummary.areas_of`."""
+        if not self.has_choices_only:
+            return "all"
+        return "some" if self.has_all_scores else "kept"
 
     def _add_decisions(self, outcomes: Outcomes) -> None:
         decision = outcomes.facts["decision"]

@@ -55,6 +55,9 @@ _TOLERANCE: Final = 1e-3
 """Largest difference of a probability between a picture alone and the same picture in a batch."""
 _PICTURES: Final = 16
 """Number of generated pictures on which the outputs are examined."""
+_FEW: Final = 3
+_MANY: Final = 32
+"""Sizes of the batches in which pictures must get the same answers as alone. 32 is the default of `score`."""
 _MAX_CHECKED: Final = 200
 """Labelled photos of a check; each is computed with up to ten preprocessings."""
 _MAX_DECIDING: Final = 1000
@@ -239,15 +242,23 @@ class _Adoption:
         softmax: bool | None = None,
         temperature: float | None = None,
     ) -> onnx.ModelProto:
-        """The model that takes pixels. foreign: the same in another precision. softmax: by default, where missing."""
+        """The model that takes pixels. foreign: the same in another precision. softmax: by default, where missing.
+
+        Raises ModelError.
+        """
         source, target, spec = self.source, self.target, preprocess or self.preprocess
         if foreign is not None:
             source = foreign_input(self.path, foreign, self.source.layout)
             target = foreign_output(self.path, foreign, len(self.labels[0]), self.target.name)
         behind = self.kind == "logits" if softmax is None else softmax
-        return wrap(
-            foreign or self.foreign, source, target, card, preprocess=spec, softmax=behind, temperature=temperature
-        )
+        try:
+            return wrap(
+                foreign or self.foreign, source, target, card, preprocess=spec, softmax=behind, temperature=temperature
+            )
+        except onnx.checker.ValidationError as error:
+            raise ModelError(
+                f"{self.path}: cannot be joined with normalisation and softmax ({first_line(error)})"
+            ) from error
 
     def check(self) -> list[Alternative]:
         """The result of each plausible preprocessing; empty without a folder of labelled photos."""
@@ -307,7 +318,7 @@ class _Adoption:
         half = to_half_floats(self.foreign)
         try:
             onnx.save(self.wrapped(card, foreign=half, temperature=temperature), out)
-        except onnx.checker.ValidationError as error:  # the converter may miss branches
+        except ModelError as error:  # the converter may miss branches
             raise ModelError(f"{self.path}: onnxruntime cannot convert it to half floats", advice="fp32") from error
         require_agreement(self.path, open_session(out, "cpu"), full)
 
@@ -422,17 +433,32 @@ def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: 
             f"another size, give its height and width in a JSON file of the preprocessing"
         ) from error
     rows: Probabilities = np.concatenate(outputs)
+    if len(rows) != len(pictures):
+        raise ModelError(
+            f"{path}: gives an output of shape {list(outputs[0].shape)} for one picture; the first axis must be that "
+            f"of the pictures"
+        )
     return rows
 
 
 def _check_batches(model: Path, session: Session) -> None:
-    """Raise ModelError unless pictures get the same answers one by one and as a batch."""
-    pixels = probe_pictures(session.card.preprocess.shape, 3)
-    try:
-        single = np.concatenate([session.predict(pixels[index : index + 1]) for index in range(len(pixels))])
-        batch = session.predict(pixels)
-    except ModelError as error:
-        raise ModelError(f"{model}: takes one picture at a time; export it with a dynamic batch dimension") from error
+    """Raise ModelError unless pictures get the same answers one by one and in batches."""
+    pictures = probe_pictures(session.card.preprocess.shape, _FEW)
+    pictures = np.concatenate([pictures, pictures[1:2] // 8])  # the last is dark
+    single = np.concatenate([session.predict(picture[None]) for picture in pictures])
+    for size in (_FEW, _MANY):
+        chosen = np.minimum(np.arange(size), _FEW)  # the larger batch is dark, unlike the smaller one
+        try:
+            batch = session.predict(pictures[chosen])
+        except ModelError as error:
+            raise ModelError(
+                f"{model}: computes a picture alone, but not a batch of {size}; export it with a dynamic batch "
+                f"dimension"
+            ) from error
+        _require_equal(model, batch, single[chosen])
+
+
+def _require_equal(model: Path, batch: Probabilities, single: Probabilities) -> None:
     if not np.abs(batch - single).max() <= _TOLERANCE:
         raise ModelError(
             f"{model}: gives a picture other numbers in a batch than alone, so its answers depend on the other "

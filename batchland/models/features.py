@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME
-from batchland.models.nodes import constant, opset_of
+from batchland.models.nodes import branches, constant, opset_of
 from batchland.models.ort import CPU, create_session
 
 MAX_WIDTH: Final = 8192
@@ -62,7 +62,7 @@ def _last_layer(graph: onnx.GraphProto) -> onnx.NodeProto | None:
     for node in reversed(graph.node):
         if needed.isdisjoint(node.output):
             continue
-        if any(part in node.op_type for part in _HEAVY) or _has_branches(node):
+        if any(part in node.op_type for part in _HEAVY) or any(branches(node)):
             alone = needed <= set(node.output)
             return node if alone and _is_layer(node, pictures) else None
         needed = (needed - set(node.output)) | pictures.intersection(node.input)
@@ -73,13 +73,9 @@ def _computed_from_pictures(graph: onnx.GraphProto) -> set[str]:
     """Names of the tensors that depend on the values of the pictures, not only on their number."""
     found = {INPUT_NAME}
     for node in graph.node:
-        if node.op_type not in ("Shape", "Size") and (_has_branches(node) or found.intersection(node.input)):
+        if node.op_type not in ("Shape", "Size") and (any(branches(node)) or found.intersection(node.input)):
             found.update(node.output)
     return found
-
-
-def _has_branches(node: onnx.NodeProto) -> bool:
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
 
 
 def _is_layer(node: onnx.NodeProto, pictures: Iterable[str]) -> bool:

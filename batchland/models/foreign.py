@@ -141,13 +141,19 @@ def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str |
     matching = [output for output in floats if output.classes == classes] if len(outputs) > 1 else floats
     if len(matching) == 1:
         return matching[0]
-    wanted = "float tensor [batch, classes]"
-    if len(outputs) > 1:
-        wanted = f"of several tensors exactly one with {classes} numbers per picture, as there are labels"
-    message = f"{path}: its output is {_shapes(model.graph.output)}; a classifier gives one {wanted}"
+    shapes = _shapes(model.graph.output)
     if len(matching) > 1:
-        raise ModelError(message, advice="output_name")
-    raise ModelError(message)
+        names = ", ".join(output.name for output in matching)
+        raise ModelError(
+            f"{path}: {len(matching)} of its outputs have {classes} numbers per picture, as there are labels: {names}",
+            advice="output_name",
+        )
+    if len(outputs) > 1:
+        raise ModelError(
+            f"{path}: its outputs are {shapes}; none of them has {classes} float numbers per picture, as there are "
+            f"labels"
+        )
+    raise ModelError(f"{path}: its output is {shapes}; a classifier gives one float tensor [batch, classes]")
 
 
 def _output(value: onnx.ValueInfoProto) -> ForeignOutput:

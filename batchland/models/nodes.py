@@ -16,10 +16,17 @@ def constant(name: str, values: np.ndarray[Any, Any]) -> onnx.NodeProto:
 def input_names(node: onnx.NodeProto) -> Iterator[str]:
     """Names of its inputs, and of those of the nodes in its branches."""
     yield from filter(None, node.input)  # an omitted input has an empty name
+    for branch in branches(node):
+        for inner in branch.node:
+            yield from input_names(inner)
+
+
+def branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in its attributes: branches, and the body of a loop."""
     for attribute in node.attribute:
-        for branch in (attribute.g, *attribute.graphs):
-            for inner in branch.node:
-                yield from input_names(inner)
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -1,25 +1,22 @@
 """Put an ONNX graph between normalisation and softmax, so that it takes uint8 pixels and gives probabilities."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import onnx
-import onnx.compose
+import onnx.checker
 from onnx import TensorProto, helper, numpy_helper
 
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
 from batchland.models.foreign_preprocess import ForeignPreprocess
-from batchland.models.nodes import constant, input_names
+from batchland.models.nodes import branches, constant, input_names
 
 _PREFIX: Final = "adopted/"
 """Prefix of all names of the foreign graph."""
 _EPSILON: Final = 1e-12
 """Added to a probability before its logarithm."""
-_Tensor = tuple[str, int, Sequence[int]]
-"""Name, data type and shape without the batch."""
 
 
 def wrap(
@@ -36,39 +33,61 @@ def wrap(
 
     A foreign input of floats gets `(pixel / 255 - mean) / std` per channel; one of bytes gets the pixels. temperature:
     divides the logits; without `softmax`, the logarithms of the probabilities.
+
+    Raises onnx.checker.ValidationError.
     """
-    classes = len(card.classes)
-    foreign = onnx.compose.add_prefix(foreign, _PREFIX)
-    kept = [value for value in foreign.graph.output if value.name == _PREFIX + target.name]
-    del foreign.graph.output[:]
-    foreign.graph.output.extend(kept)
-    for value in (*foreign.graph.input, *foreign.graph.output):
-        dim = value.type.tensor_type.shape.dim[0]
-        dim.Clear()
-        dim.dim_param = "batch"
-    del foreign.graph.value_info[:]  # they may name a fixed batch size
-    _drop_unused_weights(foreign.graph)
+    graph = onnx.GraphProto()
+    graph.CopyFrom(foreign.graph)
+    _add_prefix(graph)
+    name_in, name_out = _PREFIX + source.name, _PREFIX + target.name
+    _drop_unused_weights(graph, name_out)
     if source.batch is not None:
-        _reshape_any_batch(foreign.graph, source.batch)
-    before = _normalisation(source, card, preprocess)
-    after = _probabilities(target, classes, softmax=softmax, temperature=temperature)
-    for part in (before, after):
-        part.ir_version = foreign.ir_version
-        del part.opset_import[:]
-        part.opset_import.extend(foreign.opset_import)
-    whole = onnx.compose.merge_models(before, foreign, [("input", _PREFIX + source.name)])
-    whole = onnx.compose.merge_models(whole, after, [(_PREFIX + target.name, "output")])
-    opsets = {entry.domain: entry.version for entry in whole.opset_import}  # merging repeats them
-    del whole.opset_import[:]
-    whole.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in opsets.items())
-    del whole.metadata_props[:]
+        _reshape_any_batch(graph, source.batch)
+    before = _normalisation(source, preprocess, name_in)
+    after = _probabilities(target, name_out, softmax=softmax, temperature=temperature)
+    classes = len(card.classes)
+    whole = helper.make_model(
+        helper.make_graph(
+            [*before, *graph.node, *after],
+            graph.name or "adopted",
+            [
+                helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", *card.preprocess.shape]),
+                *(value for value in graph.input if value.name != name_in),
+            ],
+            [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", classes])],
+            graph.initializer,
+            sparse_initializer=graph.sparse_initializer,
+        ),
+        ir_version=foreign.ir_version,
+        opset_imports=foreign.opset_import,
+        functions=foreign.functions,
+    )
     whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.checker.check_model(whole)
     return whole
 
 
-def _drop_unused_weights(graph: onnx.GraphProto) -> None:
+def _add_prefix(graph: onnx.GraphProto) -> None:
+    """Put the prefix before all names of tensors and nodes, also in branches and in the bodies of loops.
+
+    onnx.compose.add_prefix leaves out the names of initializers that are read only in a branch.
+    """
+    del graph.value_info[:]  # they may name a fixed batch size
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.name = _PREFIX + value.name
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = _PREFIX + sparse.values.name
+    for node in graph.node:
+        node.name = node.name and _PREFIX + node.name
+        for names in (node.input, node.output):
+            names[:] = [name and _PREFIX + name for name in names]
+        for branch in branches(node):
+            _add_prefix(branch)
+
+
+def _drop_unused_weights(graph: onnx.GraphProto, output: str) -> None:
     """Remove initializers that no node reads, which only make the file larger."""
-    read = {name for node in graph.node for name in input_names(node)} | {value.name for value in graph.output}
+    read = {name for node in graph.node for name in input_names(node)} | {output}
     used = [tensor for tensor in graph.initializer if tensor.name in read]
     inputs = [value for value in graph.input if value.name in read]
     if len(used) < len(graph.initializer):
@@ -93,7 +112,8 @@ def _reshape_any_batch(graph: onnx.GraphProto, batch: int) -> None:
                 graph.initializer.append(numpy_helper.from_array(shape, node.input[1]))
 
 
-def _normalisation(source: ForeignInput, card: ModelCard, preprocess: ForeignPreprocess) -> onnx.ModelProto:
+def _normalisation(source: ForeignInput, preprocess: ForeignPreprocess, name: str) -> list[onnx.NodeProto]:
+    """Nodes from the pixels to the foreign input of that name."""
     mean, std = np.array(preprocess.mean), np.array(preprocess.std)
     floats = source.dtype in FLOATS
     nodes = [helper.make_node("Cast", [INPUT_NAME], ["cast"], to=TensorProto.FLOAT if floats else source.dtype)]
@@ -113,16 +133,14 @@ def _normalisation(source: ForeignInput, card: ModelCard, preprocess: ForeignPre
     if source.channels_first:
         nodes.append(helper.make_node("Transpose", [last], ["turned"], perm=[0, 3, 1, 2]))
         last = "turned"
-    nodes.append(helper.make_node("Cast", [last], ["input"], to=source.dtype))
-    height, width, channels = card.preprocess.shape
-    shape = [channels, height, width] if source.channels_first else [height, width, channels]
-    return _model(
-        "before", nodes, (INPUT_NAME, TensorProto.UINT8, card.preprocess.shape), ("input", source.dtype, shape)
-    )
+    return [*nodes, helper.make_node("Cast", [last], [name], to=source.dtype)]
 
 
-def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool, temperature: float | None) -> onnx.ModelProto:
-    nodes = [helper.make_node("Cast", ["output"], ["floats"], to=TensorProto.FLOAT)]
+def _probabilities(
+    target: ForeignOutput, name: str, *, softmax: bool, temperature: float | None
+) -> list[onnx.NodeProto]:
+    """Nodes from the foreign output of that name to the probabilities."""
+    nodes = [helper.make_node("Cast", [name], ["floats"], to=TensorProto.FLOAT)]
     last = "floats"
     if not target.flat:
         nodes.append(helper.make_node("Flatten", [last], ["flat"], axis=1))
@@ -145,9 +163,4 @@ def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool, temper
         if softmax
         else helper.make_node("Identity", [last], [OUTPUT_NAME])
     )
-    return _model("after", nodes, ("output", target.dtype, [classes]), (OUTPUT_NAME, TensorProto.FLOAT, [classes]))
-
-
-def _model(name: str, nodes: list[onnx.NodeProto], taken: _Tensor, given: _Tensor) -> onnx.ModelProto:
-    values = [helper.make_tensor_value_info(name, dtype, ["batch", *shape]) for name, dtype, shape in (taken, given)]
-    return helper.make_model(helper.make_graph(nodes, name, values[:1], values[1:]))
+    return nodes

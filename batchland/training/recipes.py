@@ -45,6 +45,6 @@ _MILD: Final = Augmentation(crop=0.75, horizontal_flip=True, brightness=0.2, con
 RECIPES: Final[dict[tuple[RecipeName, Architecture], Recipe]] = {
     ("walkthrough", "scratch"): Recipe(60, "sgd", 0.01, 0.0, "plateau", 0.0, False, _WALKTHROUGH),
     ("walkthrough", "transfer"): Recipe(50, "sgd", 0.01, 0.0, "plateau", 0.0, False, _WALKTHROUGH),
-    ("default", "scratch"): Recipe(40, "adamw", 5e-4, 0.05, "cosine", 0.1, False, _MILD),
+    ("default", "scratch"): Recipe(40, "adamw", 5e-4, 0.05, "cosine", 0.1, False, _MILD, batch_norm=True),
     ("default", "transfer"): Recipe(len(L2_STRENGTHS), "lbfgs", None, 0.05, "cosine", 0.0, True, _MILD, "linear"),
 }

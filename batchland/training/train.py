@@ -215,6 +215,8 @@ class _ModelRun:
             "classes": len(self.data.classes),
             "versions": self._versions,
         }
+        if RECIPES[self.options.recipe, self.name].batch_norm:  # earlier versions had none
+            self._identity["batch_norm"] = True
         self._resume = ResumeFolder(self.out, self._identity)
         self._stages = ModelStages(
             self.name, self.model, self.data, self.options, self.compute, self._resume.path, self._after_features

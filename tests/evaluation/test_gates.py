@@ -1,5 +1,6 @@
 """Gates: parsing, checking and error messages."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,13 @@ def test_areas_of_other_choices_are_not_compared(tmp_path: Path, tonight: Evalua
     earlier = last_night.summary.model_copy(update={"areas_of": None, "top_k": 1})
     assert verdict(gate, tonight, last_night._replace(summary=earlier)) == (
         True,
-        f"macro_auroc went from 1 to 0.75, {now} and from the first 1 choice only before, {unknown} (fails if {gate})",
+        f"macro_auroc went from 1 to 0.75, {now} and from the first choice only before, {unknown} (fails if {gate})",
+    )
+    some = last_night._replace(summary=last_night.summary.model_copy(update={"areas_of": "some"}))
+    of_some = replace(tonight, summary=tonight.summary.model_copy(update={"areas_of": "some"}))
+    assert verdict(gate, of_some, some) == (
+        True,
+        f"macro_auroc went from 1 to 0.75, but is computed from all classes of some images only now and from all "
+        f"classes of some images only before, {unknown} (fails if {gate})",
     )
     assert verdict("drop(top1) > 0.5", tonight, of_all)[0] is False

@@ -112,6 +112,50 @@ def test_an_answer_that_depends_on_the_other_pictures_is_an_error(tmp_path, labe
     )
 
 
+def node(kind, taken, given, **attributes):
+    return helper.make_node(kind, taken.split(), given.split(), **attributes)
+
+
+LARGE = [node("Shape", "images", "shape"), node("Gather", "shape zero", "size"), node("Greater", "size many", "yes")]
+DARK = [node("ReduceMean", "images", "mean", keepdims=0), node("Less", "mean little", "yes")]
+
+
+@pytest.mark.parametrize("condition", [LARGE, DARK], ids=["large", "dark"])
+def test_an_answer_that_differs_only_in_large_or_dark_batches_is_an_error(tmp_path, labels, condition):
+    tail = [
+        *condition, node("Cast", "yes", "added", to=TensorProto.FLOAT), node("Mul", "added first", "more"),
+        node("Add", "logits more", "scores"),
+    ]  # fmt: skip
+    first = np.array([1, 0, 0, 0], np.float32)
+    constants = [("zero", 0), ("many", 20), ("little", np.float32(0.3)), ("first", first)]
+    with pytest.raises(ModelError, match="gives a picture other numbers in a batch than alone"):
+        adopt(with_tail(tmp_path / "f.onnx", tail, constants), labels, tmp_path / "o.onnx", preprocess="unit")
+
+
+def test_an_output_with_the_pictures_on_another_axis_is_an_error(tmp_path, labels):
+    path = with_tail(tmp_path / "f.onnx", [node("Transpose", "logits", "scores")], axes=[4, "N"])
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{path}: gives an output of shape [4, 1] for one picture; the first axis must be that of the pictures"
+    )
+
+
+def test_what_the_checker_of_onnx_refuses_is_an_error(tmp_path, labels, monkeypatch):
+    path = foreign(tmp_path / "f.onnx")
+    real = onnx.checker.check_model
+
+    def refuse(model):
+        if model.metadata_props:
+            raise onnx.checker.ValidationError("wrong\nhere")
+        real(model)
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    assert str(caught.value) == f"{path}: cannot be joined with normalisation and softmax (wrong)"
+
+
 def test_weights_that_nothing_reads_are_left_out(tmp_path, labels):
     model = onnx.load(foreign(tmp_path / "f.onnx"))
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(1000, np.float32), "unused"))
@@ -270,7 +314,8 @@ def test_a_batch_size_in_a_reshape_is_opened(tmp_path, labels, batch):
 
 
 @pytest.mark.parametrize(
-    ("batch", "message"), [(1, "takes one picture at a time"), (2, "takes batches of 2 pictures only")]
+    ("batch", "message"),
+    [(1, "computes a picture alone, but not a batch of 3"), (2, "takes batches of 2 pictures only")],
 )
 def test_a_model_that_cannot_compute_batches_is_an_error(tmp_path, labels, batch, message):
     """A product fixes the batch size."""
@@ -358,8 +403,30 @@ def with_tail(path, nodes, constants=(), *, axes=("N", 4), outputs=None, classes
     return path
 
 
-def node(kind, taken, given, **attributes):
-    return helper.make_node(kind, taken.split(), given.split(), **attributes)
+def branch(*nodes, takes=(), gives):
+    values = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in takes]
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in gives.items()]
+    return helper.make_graph(nodes, "branch", values, outputs)
+
+
+@pytest.mark.parametrize("kind", ["If", "Loop"])
+def test_weights_that_only_a_branch_reads(tmp_path, labels, kind):
+    if kind == "If":
+        pooled = [node("GlobalAveragePool", "images", "own"), node("Flatten", "own", "flat")]
+        doubled = branch(*pooled, node("MatMul", "flat twice", "sum"), gives={"sum": 1})
+        plain = branch(node("Identity", "logits", "same"), gives={"same": 1})
+        tail = [node("If", "yes", "scores", then_branch=doubled, else_branch=plain)]
+        constants = [("yes", True), ("twice", 2 * WEIGHT)]
+    else:
+        body = branch(
+            node("Identity", "go", "still"), node("Mul", "sum two", "more"),
+            takes=[("turn", 7, []), ("go", 9, []), ("sum", 1, None)], gives={"still": 9, "more": 1},
+        )  # fmt: skip
+        tail = [node("Loop", "turns yes logits", "scores", body=body)]
+        constants = [("turns", 1), ("yes", True), ("two", np.float32(2))]
+    session = adopt(with_tail(tmp_path / "f.onnx", tail, constants), labels, tmp_path / "o.onnx", preprocess="unit")
+    squared = expected("unit") ** 2  # the logits are doubled
+    np.testing.assert_allclose(session.predict(PIXELS), squared / squared.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 SOFTMAX = node("Softmax", "logits", "soft", axis=1)
@@ -519,8 +586,8 @@ def test_the_output_with_as_many_numbers_as_labels_is_chosen(tmp_path, labels):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "p.onnx", preprocess="half")
     assert str(caught.value) == (
-        f"{path}: its output is scores float [None, 4], means float [None, 3]; a classifier gives one of several "
-        f"tensors exactly one with 5 numbers per picture, as there are labels"
+        f"{path}: its outputs are scores float [None, 4], means float [None, 3]; none of them has 5 float numbers per "
+        f"picture, as there are labels"
     )
 
 

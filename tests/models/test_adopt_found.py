@@ -227,8 +227,8 @@ def test_the_output_of_a_name_is_taken(tmp_path, labels):
     done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--classes", labels, "--preprocess", "unit")
     assert (done.exit_code, done.stderr) == (
         5,
-        f"batchland: {model}: its output is scores float [None, 3], aux float [None, 3]; a classifier gives one of "
-        f"several tensors exactly one with 3 numbers per picture, as there are labels; name it with --output-name\n",
+        f"batchland: {model}: 2 of its outputs have 3 numbers per picture, as there are labels: scores, aux; name it "
+        f"with --output-name\n",
     )
     options = AdoptOptions(classes=labels, preprocess="unit", output_name="aux")
     session = adopt(model, tmp_path / "o.onnx", options)

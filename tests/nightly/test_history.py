@@ -86,7 +86,7 @@ def test_a_row_holds_every_fact():
         failed=0,
         failed_by_code={},
         images_per_second=50.0,
-        accuracy=Figure(value=0.8, low=0.7111708344068411, high=0.8666330666689675),
+        accuracy=Figure(value=0.8, low=0.7111708344068413, high=0.8666330666689674),
         gates="failed",
         gate_messages=("top1 is 0.8 (fails if top1 < 0.5)", "top1 is 0.8 (fails if top1 < 0.9)"),
         report="/reports/toy",

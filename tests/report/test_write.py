@@ -132,6 +132,9 @@ def test_a_damaged_report_is_rejected(small: Evaluation, tmp_path: Path) -> None
     files.outcomes.write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="its tables cannot be read"):
         read_report(files.folder)
+    files.outcomes.write_bytes(files.per_class.read_bytes())
+    with pytest.raises(UsageError, match=r"its outcomes\.parquet has no column image; evaluate again"):
+        read_report(files.folder)
     files.summary.write_text('{"schema_version": 7}')
     with pytest.raises(UsageError, match=r"not a summary that this version of batchland can read \(schema_version\)"):
         read_report(files.folder)

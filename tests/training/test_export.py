@@ -69,7 +69,7 @@ def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFact
 
 
 def in_torch(model: TrainedModel, pixels: np.ndarray, temperature: float) -> np.ndarray:
-    served = build(model.card.name, 3, model.card.preprocess, "timm/test_resnet", "linear")  # type: ignore[arg-type]
+    served = build(model.card.name, 3, model.card.preprocess, "timm/test_resnet", "linear", batch_norm=True)  # type: ignore[arg-type]
     served.load_state_dict(torch.load(model.checkpoint, weights_only=True)["state"])
     served.temperature.fill_(temperature)
     with torch.inference_mode():

@@ -79,7 +79,7 @@ def test_walkthrough_recipe_learns(data: Path, tmp_path: Path, options: Any, epo
 def test_one_step_changes_every_layer(data: Path, tmp_path: Path) -> None:
     (trained,) = train(data, tmp_path, TrainOptions(**SCRATCH, epochs=1))
     torch.manual_seed(1337)
-    before = build("scratch", 3, trained.card.preprocess).state_dict()
+    before = build("scratch", 3, trained.card.preprocess, batch_norm=True).state_dict()
     changed = {name for name, tensor in state(trained).items() if not torch.equal(tensor, before[name])}
     assert changed == set(before) - {"mean", "std"}
 
@@ -132,7 +132,7 @@ def test_number_of_workers_does_not_change_the_weights(data: Path, tmp_path: Pat
 def test_reported_losses_are_means_over_images(scratch: TrainedModel, data: Path) -> None:
     """Recomputed from the checkpoint by the definition of cross-entropy."""
     loaded = load_data(data, scratch.card.preprocess)
-    model = build("scratch", 3, scratch.card.preprocess)
+    model = build("scratch", 3, scratch.card.preprocess, batch_norm=True)
     model.load_state_dict(state(scratch))
     with torch.inference_mode():
         probabilities = model.eval()(torch.from_numpy(loaded.validation.pixels))
@@ -324,8 +324,9 @@ def test_backbone_determines_the_preprocessing(data: Path, tmp_path: Path) -> No
 def test_layer_table_counts_every_parameter(scratch: TrainedModel) -> None:
     table = (scratch.checkpoint.parent / "layers.txt").read_text()
     convolution = next(line for line in table.splitlines() if "Conv2d" in line).split()
-    assert convolution[-10:] == ["[1,", "3,", "32,", "32]", "[1,", "16,", "32,", "32]", "448", "True"]
-    total = sum(tensor.numel() for name, tensor in state(scratch).items() if name.startswith("network"))
+    assert convolution[-10:] == ["[1,", "3,", "32,", "32]", "[1,", "16,", "32,", "32]", "432", "True"]
+    weights = (tensor for name, tensor in state(scratch).items() if name.endswith(("weight", "bias")))
+    total = sum(tensor.numel() for tensor in weights)
     assert f"Total params: {total:,}" in table
 
 
@@ -334,4 +335,7 @@ def test_bfloat16_training_also_learns(data: Path, tmp_path: Path) -> None:
     assert trained.card.training is not None
     assert trained.card.training.validation_accuracy == 1.0
     assert trained.card.training.settings["precision"] == "bf16"
-    assert {tensor.dtype for tensor in state(trained).values()} == {torch.float32}
+    assert {tensor.dtype for tensor in state(trained).values()} == {
+        torch.float32,
+        torch.int64,
+    }  # counters of batch norm
