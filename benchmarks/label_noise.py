@@ -4,13 +4,15 @@
 
 Simulated: images of which the first 5 choices are kept; a class's logits are normal and shifted for the true class.
 `sharper`: all or half of the images have logits that are multiplied. `hard`: share of images whose logits point to
-another class, though the label is right. Writes benchmarks/results/label_noise.md.
+another class, though the label is right. OTHERS are models of other kinds. Writes benchmarks/results/label_noise.md.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from batchland.evaluation.label_errors import LabelledChoices, fit_label_noise
 from benchmarks.machine import RESULTS, describe_machine
@@ -44,8 +46,67 @@ CASES: Final = (
 )  # fmt: skip
 
 
-def simulate(case: Case, images: int, seed: int) -> tuple[float, int, int, int, int, float]:
-    """Accuracy, mistakes, suspects, those with a wrong label, wrong labels, and expected wrong ones among suspects."""
+Array = npt.NDArray[Any]
+Found = tuple[float, int, int, int, int, float]
+"""Accuracy, mistakes, suspects, those with a wrong label, wrong labels, and expected wrong ones among suspects."""
+
+
+def one_confusion(rng: np.random.Generator, images: int, classes: int) -> tuple[Array, Array]:
+    true = rng.integers(0, classes, images)
+    return true, _logits(rng, np.where((true == 0) & (rng.random(images) < 0.3), 1, true), classes, 5, 4)
+
+
+def next_class(rng: np.random.Generator, images: int, classes: int) -> tuple[Array, Array]:
+    true = rng.integers(0, classes, images)
+    return true, _logits(rng, np.where(rng.random(images) < 0.1, (true + 1) % classes, true), classes, 5, 4)
+
+
+def heavy_tails(rng: np.random.Generator, images: int, classes: int) -> tuple[Array, Array]:
+    true = rng.integers(0, classes, images)
+    logits = rng.standard_t(2, (images, classes))
+    logits[np.arange(images), true] += 4
+    return true, logits * 2
+
+
+def something_else(rng: np.random.Generator, images: int, classes: int) -> tuple[Array, Array]:
+    true = rng.integers(0, classes, images)
+    logits = _logits(rng, true, classes, 4, 4)
+    other = rng.random(images) < 0.03
+    logits[other] = _logits(rng, rng.integers(0, classes, images), classes, 5, 3)[other]
+    return true, logits
+
+
+def almost_always_right(rng: np.random.Generator, images: int, classes: int) -> tuple[Array, Array]:
+    true = rng.integers(0, classes, images)
+    return true, _logits(rng, true, classes, 5, 3)
+
+
+OTHERS: Final[tuple[tuple[str, Callable[[np.random.Generator, int, int], tuple[Array, Array]], float], ...]] = (
+    ("30% of one class look like another", one_confusion, 0),
+    ("30% of one class look like another", one_confusion, 0.02),
+    ("10% of each class look like the next", next_class, 0),
+    ("10% of each class look like the next", next_class, 0.02),
+    ("heavy-tailed logits (Student's t, 2 degrees of freedom)", heavy_tails, 0),
+    ("heavy-tailed logits (Student's t, 2 degrees of freedom)", heavy_tails, 0.02),
+    ("3% of the images are something else, confidently classified", something_else, 0),
+    ("3% of the images are something else, confidently classified", something_else, 0.02),
+    ("almost always right", almost_always_right, 0),
+    ("almost always right", almost_always_right, 0.02),
+    ("almost always right", almost_always_right, 0.1),
+)
+"""Description, function that gives true classes and logits, and share of wrong labels."""
+OTHERS_REPEATS: Final = {300: 10, 1000: 10, 5000: 4}
+"""Number of images -> simulations."""
+
+
+def _logits(rng: np.random.Generator, looks_like: Array, classes: int, shift: float, scale: float) -> Array:
+    logits = rng.normal(0, 1, (len(looks_like), classes))
+    logits[np.arange(len(looks_like)), looks_like] += shift
+    return logits * scale
+
+
+def simulate(case: Case, images: int, seed: int) -> Found:
+    """One simulation of a case."""
     rng = np.random.default_rng(seed)
     rows = np.arange(images)
     true = rng.integers(0, case.classes, images)
@@ -56,18 +117,25 @@ def simulate(case: Case, images: int, seed: int) -> tuple[float, int, int, int, 
     hard = rng.random(images) < case.hard
     other = (true + rng.integers(1, case.classes, images)) % case.classes
     logits[hard, other[hard]] += case.shift**2 * 2
+    return plant_and_find(rng, true, logits, case.planted)
+
+
+def plant_and_find(rng: np.random.Generator, true: Array, logits: Array, planted: float) -> Found:
+    """Plant wrong labels, fit the model of label noise and count."""
+    images, classes = logits.shape
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
-    wrong = rng.random(images) < case.planted
-    label = np.where(wrong, (true + rng.integers(1, case.classes, images)) % case.classes, true)
+    wrong = rng.random(images) < planted
+    label = np.where(wrong, (true + rng.integers(1, classes, images)) % classes, true)
     order = np.argsort(-probabilities, axis=1)[:, :TOP_K]
     choices = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
     is_label = order == label[:, None]
     rank = np.where(is_label.any(axis=1), is_label.argmax(axis=1) + 1, 0)
-    of_label = probabilities[rows, label].astype(np.float32)
-    noise = fit_label_noise(LabelledChoices(choices, rank, of_label), case.classes)
+    of_label = probabilities[np.arange(images), label].astype(np.float32)
+    sample = LabelledChoices(choices, rank, of_label, label, order[:, 0])
+    noise = fit_label_noise(sample, classes)
     mistake = rank != 1
-    found = noise.error_probabilities(LabelledChoices(choices[mistake], rank[mistake], of_label[mistake]))
+    found = noise.error_probabilities(sample.where(mistake))
     suspect = found >= noise.suspected_from
     right = int((wrong[mistake] & suspect).sum())
     expected = float(found[suspect].sum())
@@ -101,6 +169,26 @@ def main() -> None:
                 f"{suspects:.1f} | {right:.1f} | {expected:.1f} |"
             )
             print(lines[-1], flush=True)
+    lines += [
+        "",
+        "## Models of other kinds",
+        "",
+        "`lists`: simulations with a suspect. The other figures are means of all simulations.",
+        "",
+        "| model | classes | images | wrong labels | mistakes | lists | suspects | of them wrong | expected |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, make, planted in OTHERS:
+        for classes in (3, 10):
+            for images, repeats in OTHERS_REPEATS.items():
+                generators = map(np.random.default_rng, range(repeats))
+                rows = np.array([plant_and_find(rng, *make(rng, images, classes), planted) for rng in generators])
+                _, mistakes, suspected, right, wrong, expected = rows.mean(axis=0)
+                lines.append(
+                    f"| {name} | {classes} | {images:,} | {wrong:.1f} | {mistakes:.1f} | "
+                    f"{np.count_nonzero(rows[:, 2])} of {repeats} | {suspected:.1f} | {right:.1f} | {expected:.1f} |"
+                )
+                print(lines[-1], flush=True)
     (RESULTS / "label_noise.md").write_text("\n".join(lines) + "\n")
 
 

@@ -8,6 +8,10 @@ mixture, because a model may be much more overconfident on some images than on o
 
 Wrong labels differ from both: they are also far behind, whatever the probabilities are. The weights are fitted to all
 labels together. No label is suspected unless the fit shows that some are wrong, and at most as many as it shows.
+
+Wrong labels are spread over the classes. Two classes that are often confused, by the model or by those who labelled,
+are left out (`_confusions`). Confident mistakes that are spread over the classes look like wrong labels: those of a
+model with heavy-tailed logits, or those on images of something else.
 """
 
 import math
@@ -22,8 +26,7 @@ SUSPECTED_FROM: Final = 0.6
 """Smallest probability of a label error that is suspected."""
 EVIDENCE: Final = 6.0
 """Labels are suspected only if twice the log likelihood ratio of noise against no noise is at least this. By chance it
-exceeds 5.4 in one of a hundred cases. Without wrong labels it was at most 0.5 in the simulations of
-benchmarks/label_noise.py."""
+exceeds 5.4 in one of a hundred cases."""
 COUNTED: Final = 0.25
 """If at least this share of images has no information, the probabilities are counts of votes: no label is suspected."""
 FITTED_IMAGES: Final = 20_000
@@ -36,8 +39,14 @@ _SHARPNESS: Final = 2.0 ** np.arange(-5, 2.6, 0.5)
 _DECAYS: Final = (0.2, 0.5, 1.0)
 """Speeds at which the order of the classes loses weight, relative to the slowest: a mean rank an eighth of the way
 down."""
-_ASSUMED_NOISE: Final = 0.05
-"""Share of labels that are ignored in the choice of the sharpness."""
+_ASSUMED_NOISE: Final = 0.1
+"""Share of labels that are ignored in the choice of the sharpness. If more are wrong, the probabilities seem too high,
+and that explains the wrong labels almost as well as noise does: with 0.05 and a tenth of the labels wrong, the list was
+empty or complete, by chance."""
+_CONFUSION_BY_CHANCE: Final = 0.01
+"""Largest chance that random wrong labels make any cell of the confusion matrix a confusion."""
+_CLEARLY_MORE: Final = 2
+"""Ratio of the pairs of suspects in the same cell to those expected that must clearly be exceeded."""
 _STEPS: Final = 200
 _TINY: Final = 1e-300
 
@@ -51,6 +60,19 @@ class LabelledChoices(NamedTuple):
     """Rank of the label among the choices, from 1; 0 beyond the choices kept."""
     true_probability: npt.NDArray[np.float32]
     """Probability of the label; not used beyond the choices kept."""
+    label: Ints
+    """Class index of the label."""
+    first: Ints
+    """Class index of the first choice."""
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> "LabelledChoices":
+        """Some of the images."""
+        choices, rank, probability = self.choices[mask], self.true_rank[mask], self.true_probability[mask]
+        return LabelledChoices(choices, rank, probability, self.label[mask], self.first[mask])
+
+    def in_cells(self, cells: Ints, classes: int) -> npt.NDArray[np.bool_]:
+        """Whether each image is in one of these cells of the confusion matrix: label * classes + first choice."""
+        return np.isin(self.label * classes + self.first, cells)
 
     @property
     def informative(self) -> npt.NDArray[np.bool_]:
@@ -75,6 +97,8 @@ class LabelNoise(NamedTuple):
     suspected_from: float = SUSPECTED_FROM
     """Smallest probability of a label error that is suspected. It is higher than SUSPECTED_FROM if otherwise more
     labels were suspected than are wrong."""
+    confusions: Ints = np.zeros(0, np.int64)
+    """Cells of the confusion matrix that are confusions of two classes (label * classes + first choice)."""
 
     @property
     def noise(self) -> float:
@@ -82,11 +106,15 @@ class LabelNoise(NamedTuple):
         return float(self.weights[-1])
 
     def error_probabilities(self, mistakes: LabelledChoices) -> Floats:
-        """Probability that each label is wrong, for images with a first choice that differs from the label."""
+        """Probability that each label is wrong, for images with a first choice that differs from the label.
+
+        0 for images that cannot say so, and for confusions of two classes.
+        """
         if not self.noise:
-            return np.zeros(len(mistakes.true_rank))
+            return np.zeros(len(mistakes.label))
         parts = _Parts(mistakes, self.classes).all(self.sharpness) * self.weights
-        wrong: Floats = np.where(mistakes.informative, parts[:, -1] / np.maximum(parts.sum(axis=1), _TINY), 0.0)
+        wrong: Floats = parts[:, -1] / np.maximum(parts.sum(axis=1), _TINY)
+        wrong[~mistakes.informative | mistakes.in_cells(self.confusions, self.classes)] = 0
         return wrong
 
 
@@ -96,28 +124,70 @@ def fit_label_noise(sample: LabelledChoices, classes: int) -> LabelNoise:
     With two classes, or one choice, a wrong label and a confident mistake look alike: then the noise is 0.
     """
     none = LabelNoise(1.0, np.zeros(1), classes)
-    if sample.choices.size:
-        informative = sample.informative
-        if informative.mean() < 1 - COUNTED:
-            return none
-        sample = LabelledChoices(
-            sample.choices[informative], sample.true_rank[informative], sample.true_probability[informative]
-        )
-    mistake = sample.true_rank != 1
-    if not mistake.any() or classes < 3 or sample.choices.shape[1] < 2:
+    if classes < 3 or sample.choices.shape[1] < 2 or sample.informative.mean() < 1 - COUNTED:
         return none
+    sample = sample.where(sample.informative)
+    confusions = none.confusions
+    while found := _fit(sample, classes):
+        mistakes = sample.where(sample.label != sample.first)
+        suspects = mistakes.where(found.error_probabilities(mistakes) >= found.suspected_from)
+        new = _confusions(suspects, np.bincount(sample.label, minlength=classes) / len(sample.label), confusions)
+        if not len(new):
+            return found._replace(confusions=confusions)
+        confusions = np.append(confusions, new)
+        sample = sample.where(~sample.in_cells(new, classes))
+    return none
+
+
+def _fit(sample: LabelledChoices, classes: int) -> LabelNoise | None:
+    """The model of all images of the sample; None if they do not show that labels are wrong."""
+    mistake = sample.true_rank != 1
+    if not mistake.any():
+        return None
     images = _Parts(sample, classes)
     sharpness = images.sharpness()
     parts = images.all(sharpness)
     _, clean = _fit_weights(parts[:, :-1])
     weights, noisy = _fit_weights(parts)
     if 2 * (noisy - clean) < EVIDENCE:
-        return none
+        return None
     found = LabelNoise(sharpness, weights, classes)
     explained = math.ceil(found.noise * len(mistake))
-    shares = np.sort((parts * weights)[mistake, -1] / np.maximum((parts[mistake] * weights).sum(axis=1), _TINY))[::-1]
+    shares = np.sort(found.error_probabilities(sample.where(mistake)))[::-1]
     limit = float(shares[explained - 1]) if explained < len(shares) else 0.0
     return found._replace(suspected_from=max(SUSPECTED_FROM, limit))
+
+
+def _confusions(suspects: LabelledChoices, frequency: Floats, before: Ints) -> Ints:
+    """Cells of the confusion matrix with clearly more suspects than random wrong labels would give.
+
+    The wrong labels of images with the same first choice are spread over the other classes, equally or by frequency. A
+    cell is a confusion if the Chernoff bound on its binomial chance, times the number of cells, is below
+    _CONFUSION_BY_CHANCE. If there is none, but too many pairs of suspects are in the same cell, all cells with two or
+    more are confusions. frequency: share of each class among the labels. before: confusions that are left out already.
+    """
+    classes = len(frequency)
+
+    def chances(cells: Ints) -> Floats:
+        label, first = cells // classes, cells % classes
+        by_frequency: Floats = frequency[label] / np.maximum(1 - frequency[first], _TINY)
+        return np.maximum(1 / (classes - 1), by_frequency)
+
+    left = 1 - np.bincount(before % classes, weights=chances(before), minlength=classes)
+    cells, images = np.unique(suspects.label * classes + suspects.first, return_counts=True)
+    by_first = np.bincount(suspects.first, minlength=classes)
+    chance = (chances(cells) / np.maximum(left[cells % classes], _TINY)).clip(max=1 - 1e-9)
+    share = images / by_first[cells % classes]
+    evidence = share * np.log(share / chance) + (1 - share) * np.log(np.maximum(1 - share, _TINY) / (1 - chance))
+    limit = math.log(classes * (classes - 1) / _CONFUSION_BY_CHANCE)
+    confusion = (share > chance) & (by_first[cells % classes] * evidence > limit)
+    if not confusion.any():
+        same = float((images * (images - 1)).sum() / 2)
+        expected = _CLEARLY_MORE * float((images * (by_first[cells % classes] - 1) * chance).sum() / 2)
+        if same > expected and same * math.log(same / expected) - same + expected > -math.log(_CONFUSION_BY_CHANCE):
+            confusion = images > 1
+    found: Ints = cells[confusion]
+    return found
 
 
 class _Parts:

@@ -69,7 +69,8 @@ class Mistakes:
             choices = lists.values.to_numpy()[lists.offsets.to_numpy()[:-1, None] + first]
             rank = batch["true_rank"].fill_null(0).to_numpy().astype(np.int64)
             true = batch["true_probability"].fill_null(float("nan")).to_numpy()
-            probability = noise.error_probabilities(LabelledChoices(choices, rank, true))
+            label, predicted = (batch[name].to_numpy().astype(np.int64) for name in ("true_index", "predicted_index"))
+            probability = noise.error_probabilities(LabelledChoices(choices, rank, true, label, predicted))
             suspicion = batch["probability"].to_numpy() - np.nan_to_num(true)
             added = (
                 pa.array(suspicion.astype(np.float32)),

@@ -237,7 +237,7 @@ class LabelErrors(Document):
     mistakes: Count
     suspected: Count
     share: float | None
-    """Expected share of wrong labels among those suspected; None without one."""
+    """Expected share of wrong labels among those suspected, if the model of label noise is right; None without one."""
 
 
 class ConfusedPair(Document):
@@ -507,14 +507,15 @@ MISTAKES: Final = pa.schema(
         column(
             "suspected_label_error",
             pa.bool_(),
-            "label_error_probability is at least 0.6, and not more images than wrong labels are estimated.",
+            "label_error_probability is at least 0.6, and not more images than wrong labels are estimated. Confident "
+            "mistakes of the model that are spread over the classes are suspected, too.",
             nullable=False,
         ),
         column(
             "label_error_probability",
             pa.float32(),
-            "Probability that the label is wrong, by a model of label noise. 0 for all images without a clear sign of "
-            "wrong labels.",
+            "Probability that the label is wrong, right only if the model of label noise is (docs/analysts.md). 0 for "
+            "all images without a clear sign of wrong labels, and for two classes that are often confused.",
             nullable=False,
         ),
     ]

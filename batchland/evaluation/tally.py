@@ -85,7 +85,8 @@ class Tally:
         entering = np.flatnonzero(ok)[self._sample.add(len(chosen))]
         choices = np.zeros((len(entering), CHOICES), np.float32)
         choices[:, : outcomes.kept] = outcomes.choices[entering, :CHOICES]
-        self._sample.keep(choices, outcomes.true_rank[entering], outcomes.true_probability[entering])
+        rank, of_label = outcomes.true_rank[entering], outcomes.true_probability[entering]
+        self._sample.keep(choices, rank, of_label, outcomes.truth[entering], outcomes.predicted[entering])
 
     @property
     def cells(self) -> Cells:
@@ -102,9 +103,10 @@ class Tally:
     def sample(self) -> LabelledChoices:
         """A random sample of the scored images."""
         if not self._sample.columns:
-            return LabelledChoices(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
-        choices, rank, probability = self._sample.columns
-        return LabelledChoices(choices[:, : self.kept], rank, probability)
+            floats, integers = np.zeros(0, np.float32), np.zeros(0, np.int64)
+            return LabelledChoices(np.zeros((0, 0), np.float32), integers, floats, integers, integers)
+        choices, *others = self._sample.columns
+        return LabelledChoices(choices[:, : self.kept], *others)
 
     @property
     def failures(self) -> tuple[FailureGroup, ...]:

@@ -41,14 +41,13 @@ def wrap(
     _add_prefix(graph)
     name_in, name_out = _PREFIX + source.name, _PREFIX + target.name
     _drop_unused_weights(graph, name_out)
-    if source.batch is not None:
-        _reshape_any_batch(graph, source.batch)
+    shapes = _reshape_any_batch(graph, source.batch) if source.batch is not None else []
     before = _normalisation(source, preprocess, name_in)
     after = _probabilities(target, name_out, softmax=softmax, temperature=temperature)
     classes = len(card.classes)
     whole = helper.make_model(
         helper.make_graph(
-            [*before, *graph.node, *after],
+            [*before, *shapes, *graph.node, *after],
             graph.name or "adopted",
             [
                 helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", *card.preprocess.shape]),
@@ -96,20 +95,24 @@ def _drop_unused_weights(graph: onnx.GraphProto, output: str) -> None:
         graph.input.extend(inputs)
 
 
-def _reshape_any_batch(graph: onnx.GraphProto, batch: int) -> None:
+def _reshape_any_batch(graph: onnx.GraphProto, batch: int) -> list[onnx.NodeProto]:
     """Let every Reshape to a fixed batch size take any batch size. torch's exporter writes fixed ones by default.
+
+    The result is the new shapes.
 
     If a shape begins with that number for another reason, answers in a batch become different; `adopt` checks that.
     """
     shapes = {tensor.name: tensor for tensor in graph.initializer}
     shapes |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    opened = []
     for number, node in enumerate(graph.node):
         if node.op_type == "Reshape" and node.input[1] in shapes:
             shape = numpy_helper.to_array(shapes[node.input[1]]).copy()
             if shape.ndim == 1 and len(shape) > 1 and shape[0] == batch and (shape > 0).all():
                 shape[0] = -1
                 node.input[1] = f"{_PREFIX}any batch {number}"
-                graph.initializer.append(numpy_helper.from_array(shape, node.input[1]))
+                opened.append(constant(node.input[1], shape))
+    return opened
 
 
 def _normalisation(source: ForeignInput, preprocess: ForeignPreprocess, name: str) -> list[onnx.NodeProto]:

@@ -92,7 +92,8 @@ def test_a_model_that_is_more_overconfident_on_half_of_the_images(accuracy: floa
     is_label = order == given[:, None]
     rank = np.where(is_label.any(axis=1), is_label.argmax(axis=1) + 1, 0)
     best = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
-    images = LabelledChoices(best, rank, probabilities[np.arange(6000), given].astype(np.float32))
+    of_label = probabilities[np.arange(6000), given].astype(np.float32)
+    images = LabelledChoices(best, rank, of_label, given, order[:, 0])
     noise = fit_label_noise(images, 10)
     found = noise.error_probabilities(images)
     suspected = (rank != 1) & (found >= noise.suspected_from)
@@ -102,6 +103,52 @@ def test_a_model_that_is_more_overconfident_on_half_of_the_images(accuracy: floa
         assert wrong[suspected].sum() >= 0.5 * wrong.sum()
         assert suspected.sum() <= noise.noise * 6000 + 1
         assert 0.75 <= found[suspected].mean() <= wrong[suspected].mean() + 0.01
+
+
+def simulated(logits: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Which labels are suspected."""
+    rows = np.arange(len(given))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    order = np.argsort(-probabilities, axis=1)
+    rank = (order == given[:, None]).argmax(axis=1) + 1
+    best = np.take_along_axis(probabilities, order, axis=1)[:, :5]
+    images = LabelledChoices(best, np.where(rank > 5, 0, rank), probabilities[rows, given], given, order[:, 0])
+    noise = fit_label_noise(images, logits.shape[1])
+    return (rank != 1) & (noise.error_probabilities(images) >= noise.suspected_from)
+
+
+def logits_of(looks_like: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+    logits = rng.normal(size=(len(looks_like), 10))
+    logits[np.arange(len(looks_like)), looks_like] += 5
+    return logits * scale
+
+
+@pytest.mark.parametrize(("share", "classes", "images"), [(0.3, 1, 1000), (0.1, 10, 300), (0.1, 10, 5000)])
+def test_a_confusion_of_two_classes_is_not_suspected(share: float, classes: int, images: int) -> None:
+    """A share of the first classes looks like the next one. In a large set, other labels that are wrong are found."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 10, images)
+    confused = (truth < classes) & (rng.random(images) < share)
+    logits = logits_of(np.where(confused, (truth + 1) % 10, truth), 4, rng)
+    assert not simulated(logits, truth).any()
+    if images == 5000:
+        given, wrong = plant(truth, 0.03, 10, seed=1)
+        found = simulated(logits, given)
+        assert (found & wrong).sum() >= 0.5 * wrong.sum()
+        assert (found & ~wrong).sum() <= 0.05 * found.sum()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_wrong_labels_of_a_model_without_mistakes(seed: int) -> None:
+    """A tenth of 300 labels is wrong."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 10, 300)
+    logits = logits_of(truth, 3, rng)
+    given, wrong = plant(truth, 0.1, 10, seed=seed)
+    found = simulated(logits, given)
+    assert (found & wrong).sum() >= 0.5 * wrong.sum()
+    assert not (found & ~wrong).any()
 
 
 @pytest.mark.parametrize("classes", [6, 100])

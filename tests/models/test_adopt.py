@@ -301,13 +301,19 @@ def test_a_model_without_pictures_as_input_is_an_error(tmp_path, labels):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_a_batch_size_in_a_reshape_is_opened(tmp_path, labels, batch):
+@pytest.mark.parametrize(("batch", "ir_version"), [(1, 8), (2, 8), (1, 3)])
+def test_a_batch_size_in_a_reshape_is_opened(tmp_path, labels, batch, ir_version):
     """As torch exports a model if no axis is declared dynamic."""
     model = onnx.load(foreign(tmp_path / "f.onnx", batch=batch))
     model.graph.initializer.append(numpy_helper.from_array(np.array([batch, 4], np.int64), "fixed"))
     model.graph.node[-1].input[0] = "reshaped"
     model.graph.node.insert(3, helper.make_node("Reshape", ["logits", "fixed"], ["reshaped"]))
+    if ir_version == 3:  # every initializer must be an input
+        model.ir_version = 3
+        model.graph.input.extend(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in model.graph.initializer
+        )
     onnx.save(model, tmp_path / "f.onnx")
     session = adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
     np.testing.assert_allclose(session.predict(PIXELS), expected("imagenet"), atol=1e-5)

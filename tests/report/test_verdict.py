@@ -166,22 +166,20 @@ def said(tmp_path: Path) -> tuple[Evaluation, Baseline]:
 
 def test_the_terminal_says_the_same(said):
     worse, before = said
-    assert evaluation_terminal_text(worse, baseline=before).splitlines()[1:8] == [
+    assert evaluation_terminal_text(worse, baseline=before).splitlines()[1:7] == [
         "verdict: Failed. Worse than report by more than chance: 90.0% to 79.7% of the same 300, \u221210.3 points "
         "(p < 0.001).",
         "  Better than always answering Red Tower, which would be right for 33.3%.",
         "  Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",
         "  The model is the same, the images are the same.",
         "to do: Find out what changed before you use these answers. The model is the same, the images are the same.",
-        "to do: Review the 61 suspected labels: if all are wrong and the model is right, the accuracy is 20.3 points "
-        "higher.",
         "to do: Add training images of Green Hill: below the average by more than chance.",
     ]
 
 
 def test_markdown_says_the_same(said):
     worse, before = said
-    assert evaluation_markdown(worse, baseline=before).splitlines()[:10] == [
+    assert evaluation_markdown(worse, baseline=before).splitlines()[:9] == [
         "## b: evaluation",
         "",
         "**Failed.** Worse than report by more than chance: 90.0% to 79.7% of the same 300, \u221210.3 points "
@@ -191,7 +189,5 @@ def test_markdown_says_the_same(said):
         "- The model is the same, the images are the same.",
         "- Better than always answering Red Tower, which would be right for 33.3%.",
         "- To do: Find out what changed before you use these answers. The model is the same, the images are the same.",
-        "- To do: Review the 61 suspected labels: if all are wrong and the model is right, the accuracy is 20.3 points "
-        "higher.",
         "- To do: Add training images of Green Hill: below the average by more than chance.",
     ]

@@ -57,7 +57,7 @@ class JpegHeader(NamedTuple):
     samplings: tuple[int, ...]
     """Sampling factors of each component: horizontal times 16 plus vertical."""
     adobe_transform: int | None
-    """0: as stored, 1: YCbCr, 2: YCCK; None without Adobe's segment."""
+    """0: as stored, 1: YCbCr, 2: YCCK, of three components YCbCr as any other number; None without Adobe's segment."""
     jfif: bool
     exif: bytes | None
     xmp: bytes | None
@@ -103,7 +103,7 @@ def read_header(data: bytes) -> JpegHeader:
         elif marker == _DHT:
             tables.update(_first_symbols(content))
         elif marker == _APP0:
-            facts["jfif"] |= content.startswith(b"JFIF\0")
+            facts["jfif"] |= content.startswith(b"JFIF\0") and len(content) >= 14
         elif marker == _APP1 and content.startswith(b"Exif\0\0"):
             exif.append(content[6:] if exif else content)
         elif marker == _APP1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
@@ -342,7 +342,9 @@ def without_metadata(data: bytes, header: JpegHeader) -> bytes:
     if header.jfif:
         kept.append(b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0")
     if header.adobe_transform is not None:
-        transform = header.adobe_transform if header.adobe_transform in (0, 1, 2) else 1
+        transform = header.adobe_transform
+        if transform != 0 and len(header.component_ids) < 4:  # libjpeg reads unknown ones as YCbCr, with a warning
+            transform = 1
         kept.append(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform]))
     for marker, begin, end in _segments(data, len(b"\xff\xd8")):
         if marker == _SOS:

@@ -21,7 +21,7 @@ from batchland.images.sources.list_content import problem_with, problem_with_lin
 from batchland.images.sources.list_table import PEEKED_BYTES, Entry, check_content, open_table
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
-from batchland.system.urls import bare_url, is_url, local_path, split_url
+from batchland.system.urls import INVALID, bare_url, is_url, local_path, mistyped_url, split_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,6 +124,10 @@ class ImageList:
 
     def _ref(self, entry: bytes) -> ImageRef:
         text = entry.decode(errors="replace")
+        if is_url(text.strip()):  # blanks belong to a path, not to a URL
+            text, entry = text.strip(), entry.strip()
+        elif meant := mistyped_url(text):
+            return ImageRef(meant, b"", ("io_error", f"it {INVALID}"))
         try:
             if is_url(text):
                 return self._web_ref(text) if is_web(text) else _ref_of_url(text, display_name(entry))
@@ -131,8 +135,8 @@ class ImageList:
                 from batchland.images.sources.web import joined_url
 
                 return self._web_ref(joined_url(self._base, text))
-        except UsageError as error:
-            return ImageRef(bare_url(text), b"", ("vanished", str(error)))
+        except UsageError:
+            return ImageRef(bare_url(text), b"", ("io_error", f"it {INVALID}"))
         if is_url(self._base) and not text.startswith("/"):
             ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
             return ref
@@ -183,7 +187,7 @@ def _usable(entries: Iterator[Entry], list_name: str) -> Iterator[Entry]:
 
 
 def _problem_with_path(path: bytes) -> str | None:
-    text = path.decode(errors="replace")
+    text = path.decode(errors="replace").strip()
     if is_url(text):
         scheme = text.partition(":")[0].lower()
         if scheme not in _SCHEMES:

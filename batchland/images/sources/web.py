@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -37,7 +37,7 @@ from batchland._version import __version__
 from batchland.errors import ImageError, UsageError
 from batchland.images.sources.refs import ImageFile, ImageRef
 from batchland.system.times import known_time
-from batchland.system.urls import bare_url, split_url
+from batchland.system.urls import bare_url, is_url, split_url
 
 MAX_BYTES: Final = 64 * 1024**2
 """Larger images fail as `too_large`; no more than this of them is received."""
@@ -60,8 +60,14 @@ _SECONDS: Final = 45.0
 """For the content of an image. A server that sends it byte by byte is given up."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that are retried."""
-_SECRET: Final = re.compile(r"(?i)sig|token|key|auth|pass|secret|cred|expir|policy|session|^x-(amz|goog|ms)-|^hdn")
-"""Names of query parameters that may hold a signature or a password."""
+_SECRET: Final = re.compile(
+    r"(?i)sig|token|key|auth|pass|pwd|secret|cred|expir|policy|sessi|jwt|hmac|bearer|ticket|^x-(amz|goog|ms)-|^hdn"
+    r"|(?<![a-z])(sas|sid|otp|tok)(?![a-z])"
+)
+"""Names of parameters that may hold a signature or a password. `side` is none: the short ones are whole words."""
+_PATH_PARAMETER: Final = re.compile(";([^;/=]+)=[^;/]*")
+_MAX_NESTED: Final = 4
+"""URLs inside URLs, one in the other; what is nested deeper is left out."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,12 @@ class WebImages:
     backoff_seconds: float = BACKOFF_SECONDS
 
     def ref(self, url: str) -> ImageRef:
-        """The image at a URL. Its name is the URL without user, password and parameters that may be secret."""
+        """The image at a URL. Its name is the URL without user, password and parameters that may be secret.
+
+        Raises UsageError for an invalid URL.
+        """
+        split_url(url)
+        url = url.partition("#")[0]
         return ImageRef(public_url(url), url.encode(), store=self)
 
     def read(self, path: bytes) -> ImageFile:
@@ -92,7 +103,7 @@ class WebImages:
                 "io_error", "the URL, or the one that it redirects to, is not a valid web address"
             ) from error
         except (HTTPError, OSError) as error:
-            raise ImageError("io_error", f"the web server does not answer ({_reason(error)})") from error
+            raise ImageError("io_error", _reason(error)) from error
         if response.status in (404, 410):
             raise ImageError("vanished", f"the web server answers {response.status}")
         if response.status in (401, 402, 403, 407, 451):
@@ -150,10 +161,51 @@ def _release(response: urllib3.BaseHTTPResponse) -> None:
 
 
 def public_url(url: str) -> str:
-    """A URL without user, password and parameters that may be secret. Other parameters identify the image."""
-    query = split_url(url).query
-    kept = [pair for pair in query.split("&") if pair and not _SECRET.search(pair.partition("=")[0])]
-    return bare_url(url) + ("?" if kept else "") + "&".join(kept)
+    """A URL without user, password, fragment and parameters that may be secret.
+
+    Other parameters identify the image. A URL that is the value of a parameter is treated likewise.
+    """
+    return _public(url.partition("#")[0], 0)
+
+
+def _public(address: str, depth: int) -> str:
+    address, _, query = address.partition("?")
+    address = bare_url(address) if is_url(address) else address
+    address = _PATH_PARAMETER.sub(lambda found: "" if _is_secret(found[1]) else found[0], address)
+    query = _public_query(query, depth)
+    return f"{address}?{query}" if query else address
+
+
+def _public_query(query: str, depth: int) -> str:
+    """Without the parameters that may be secret. They are separated by `&` or `;`."""
+    kept, secret = "", False
+    for separator, parameter in re.findall("(^|[&;])([^&;]*)", query):
+        name, equals, value = parameter.partition("=")
+        if is_url(unquote(parameter)):
+            name, equals, value = "", "", parameter
+        secret = _is_secret(name) or (secret and separator == ";" and not equals)  # then `;` belongs to a password
+        if not secret:
+            kept += (separator if kept else "") + name + equals + _public_value(value, depth + 1)
+    return kept
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET.search(unquote(unquote(name))))
+
+
+def _public_value(value: str, depth: int) -> str:
+    """The value of a parameter, without the secrets of a URL in it."""
+    decoded = unquote(value)
+    if not is_url(decoded) and not re.search("[?&;#]", decoded):
+        return value
+    if depth > _MAX_NESTED:
+        return ""
+    address, mark, fragment = decoded.partition("#")
+    part = _public if is_url(address) or "?" in address else _public_query
+    public = part(address, depth) + mark + _public_query(fragment, depth)
+    if public == decoded:
+        return value
+    return public if value == decoded else quote(public, safe="")
 
 
 def joined_url(base: str, entry: str) -> str:
@@ -166,6 +218,10 @@ def joined_url(base: str, entry: str) -> str:
 
 class _PrivateAddressError(Exception):
     """A host has no public address."""
+
+
+class _TooSlowError(OSError):
+    """The content comes too slowly."""
 
 
 class _Timed:
@@ -301,13 +357,13 @@ def _escaped(url: str) -> str:
 
 
 def _content(response: urllib3.BaseHTTPResponse) -> bytes:
-    """The content, at most MAX_BYTES + 1 of it. Raises HTTPError, TimeoutError if it comes too slowly."""
+    """The content, at most MAX_BYTES + 1 of it. Raises HTTPError, _TooSlowError, ImageError."""
     end, blocks, size = time.monotonic() + _SECONDS, [], 0
     while size <= MAX_BYTES and (block := response.read1(min(_BLOCK, MAX_BYTES + 1 - size), decode_content=False)):
         blocks.append(block)
         size += len(block)
         if time.monotonic() > end:
-            raise TimeoutError(f"sends too slowly, {size} bytes in {_SECONDS:.0f} s")
+            raise _TooSlowError(f"the web server sends too slowly, {size} bytes in {_SECONDS:.0f} s")
     received = b"".join(blocks)
     return _decompressed(received, response.headers.get("Content-Encoding", "")) if response.status == 200 else received
 
@@ -315,7 +371,7 @@ def _content(response: urllib3.BaseHTTPResponse) -> bytes:
 def _decompressed(received: bytes, encoding: str) -> bytes:
     """The content of a server that compresses although it was asked not to, at most MAX_BYTES + 1 of it.
 
-    Raises DecodeError. urllib3 does not notice that compressed content is cut.
+    Raises DecodeError, and ImageError for unknown compression. urllib3 does not notice that compressed content is cut.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -323,7 +379,7 @@ def _decompressed(received: bytes, encoding: str) -> bytes:
     if encoding == "deflate" and int.from_bytes(received[:2]) % 31:
         encoding = "deflate without header"
     if encoding not in _WINDOW_BITS:
-        raise DecodeError("the content is compressed in a way that was not asked for")
+        raise ImageError("io_error", "the web server compresses the content in a way that was not asked for")
     content = b""
     try:
         while received:
@@ -344,11 +400,14 @@ def _decompressed(received: bytes, encoding: str) -> bytes:
 def _reason(error: BaseException) -> str:
     """What went wrong, without the address and the objects that urllib3 prints."""
     cause: BaseException = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+    if isinstance(cause, DecodeError | _TooSlowError):
+        return str(cause)
     if isinstance(cause, ProtocolError):
-        return "the connection ended too early, or the answer is not HTTP"
+        return "the connection to the web server ended too early, or its answer is not HTTP"
     if isinstance(cause, ValueError):  # its text quotes the URL whole
         return "the URL is not valid"
-    return re.sub(r"^<.*?>: |^\w+\(.*?\): ", "", str(cause)) or type(cause).__name__
+    text = re.sub(r"^<.*?>: |^\w+\(.*?\): ", "", str(cause))
+    return f"the web server does not answer ({text or type(cause).__name__})"
 
 
 def _modified_us(stamp: str | None) -> int | None:

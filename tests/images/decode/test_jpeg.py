@@ -59,6 +59,15 @@ def test_warnings_about_metadata_are_ignored(odd):
     np.testing.assert_array_equal(pixels_of(odd), pixels_of(JPEG))
 
 
+@pytest.mark.parametrize("before", [JPEG[:20], JPEG[:2], with_segments(JPEG[:2], segment(0xE0, b"JFIF\0\1\1"))])
+@pytest.mark.parametrize("transform", [*range(5), 255])
+def test_the_colours_of_any_adobe_transform_are_those_of_pillow(before, transform):
+    bad_profile = segment(0xE2, b"ICC_PROFILE\0\5\2profile")
+    data = before + segment(0xEE, ADOBE + bytes([transform])) + bad_profile + JPEG[20:]
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(pixels_of(data), np.asarray(image.convert("RGB")))
+
+
 def test_damage_is_found_in_spite_of_a_warning_about_metadata():
     odd = JPEG.replace(b"JFIF\0\1\1", b"JFIF\0\x09\1")
     assert error_of(odd[: len(odd) // 2] + b"\xff\xd9")[0] == "truncated"

@@ -27,6 +27,7 @@ from batchland.images.sources.list_content import COLUMNS
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, read_image
 from batchland.scoring.account import Progress
+from batchland.system.urls import INVALID
 
 NAMES = ["b.jpg", "a/ü ,;.jpg", "./c#.png", "b.jpg", "gone.jpg", "no-extension"]
 
@@ -262,7 +263,7 @@ def test_entries_that_no_file_can_have_are_failed_rows(tmp_path: Path) -> None:
         failures[ref.name] = (caught.value.code, str(caught.value))
     assert failures == {
         "a\0b.jpg": ("vanished", "no file can have this name"),
-        "s3://bucket/x.jpg": ("vanished", "s3://bucket/x.jpg: is not a valid URL (Invalid IPv6 URL)"),
+        "s3://bucket/x.jpg": ("io_error", f"it {INVALID}"),
     }
 
 
@@ -435,10 +436,36 @@ def test_a_list_without_existing_files_is_an_error(
     assert str(caught.value) == f"{tmp_path}/list.txt: {message.format(folder=tmp_path)}"
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("http://bob:hun/ter2@host/a.jpg", "http://host/a.jpg"),
+        ("http://bob:hun?ter2@host/a.jpg", "http://host/a.jpg"),
+        ("http://bob:hun#ter2@host/a.jpg", "http://host/a.jpg"),
+        ("http://bob:hunter2@[host/a.jpg?sig=S&mail=a@b&hunter=2", "http://b"),
+        ("http:\\\\bob:hunter2@host\\a.jpg", "http://host\\a.jpg"),
+        ("http:bob:hunter2@host/a.jpg", "http://host/a.jpg"),
+        ('"HTTPS://bob:hunter2@host/a.jpg"', 'https://host/a.jpg"'),
+        ("http://127.0.0.1:99999/x", "http://127.0.0.1:99999/x"),
+        ("s3://KEY:hun/ter2@bucket/a.jpg", "s3://bucket/a.jpg"),
+    ],
+)
+def test_what_is_no_valid_url_shows_no_password(tmp_path: Path, line: str, name: str) -> None:
+    (tmp_path / "list.txt").write_text(f"fine.jpg\n{line}\n")
+    _, ref = _list(tmp_path / "list.txt")
+    assert ref == ImageRef(name, b"", ("io_error", f"it {INVALID}"))
+
+
+def test_blanks_around_a_url_are_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f" http://bob:hunter2@host/a.jpg\t\n  file://{tmp_path}/b.jpg \n c.jpg \n")
+    web, local, path = _list(tmp_path / "list.txt")
+    assert (web.name, web.path) == ("http://host/a.jpg", b"http://bob:hunter2@host/a.jpg")
+    assert (local.name, local.path) == (f"file://{tmp_path}/b.jpg", bytes(tmp_path / "b.jpg"))
+    assert path.name == " c.jpg "
+
+
 def test_invalid_web_addresses_are_failed_rows(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("http://[::1/a.jpg\nhttps://host/b.jpg\n")
     first, second = _list(tmp_path / "list.txt")
-    assert first == ImageRef(
-        "http://[::1/a.jpg", b"", ("vanished", "http://[::1/a.jpg: is not a valid URL (Invalid IPv6 URL)")
-    )
+    assert first == ImageRef("http://[::1/a.jpg", b"", ("io_error", f"it {INVALID}"))
     assert (second.name, second.error) == ("https://host/b.jpg", None)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pytest
@@ -198,8 +199,7 @@ def test_compressed_content_is_limited_and_checked(site, monkeypatch):
     site.put("/damaged.jpg", b"not gzip", Content_Encoding="gzip")
     assert failure(f"{site.url}/bomb.jpg") == ("too_large", "more than 100000 bytes")
     assert len(read(f"{site.url}/fits.jpg").data) == 100_000
-    message = "the web server does not answer (the compressed content is damaged)"
-    assert failure(f"{site.url}/damaged.jpg") == ("io_error", message)
+    assert failure(f"{site.url}/damaged.jpg") == ("io_error", "the compressed content is damaged")
     assert site.asked["/damaged.jpg"] == 4
 
 
@@ -222,8 +222,6 @@ DEFLATED = zlib.compress(b"picture" * 99)
         ("deflate", DEFLATED[:-5], "the compressed content ends too early"),
         ("deflate", DEFLATED[2:-5], "the compressed content ends too early"),
         ("gzip", gzip.compress(b"picture" * 99)[:-8] + bytes(8), "the compressed content is damaged"),
-        ("br", b"picture", "the content is compressed in a way that was not asked for"),
-        ("gzip, gzip", b"picture", "the content is compressed in a way that was not asked for"),
     ],
 )
 def test_compressed_content_is_whole_or_is_asked_for_again(site, encoding, body, message):
@@ -232,8 +230,16 @@ def test_compressed_content_is_whole_or_is_asked_for_again(site, encoding, body,
         assert read(f"{site.url}/a.jpg").data == b"picture" * 99
         assert site.asked["/a.jpg"] == 1
     else:
-        assert failure(f"{site.url}/a.jpg") == ("io_error", f"the web server does not answer ({message})")
+        assert failure(f"{site.url}/a.jpg") == ("io_error", message)
         assert site.asked["/a.jpg"] == 4
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip"])
+def test_an_unknown_compression_is_not_asked_for_again(site, encoding):
+    site.put("/a.jpg", b"picture", Content_Encoding=encoding)
+    message = "the web server compresses the content in a way that was not asked for"
+    assert failure(f"{site.url}/a.jpg") == ("io_error", message)
+    assert site.asked["/a.jpg"] == 1
 
 
 @pytest.mark.parametrize("wait", ["soon", "-5", "Mon, 30 Nov 2026 00:00:00 GMT", ""])
@@ -317,6 +323,49 @@ def test_names_have_no_secrets():
     assert public_url("https://u:p@h/a%20b.jpg?w=300&id=7") == "https://h/a%20b.jpg?w=300&id=7"
     signed = "https://h/a.jpg?X-Amz-Signature=1&X-Amz-Credential=2&sig=3&token=4&Expires=5&Policy=6&api_key=7&width=8"
     assert public_url(signed) == "https://h/a.jpg?width=8"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("?jwt=S&sas=S&hmac=S&PHPSESSID=S&sid=S&pwd=S&otp=S&ticket=S&bearer=S&tok=S&x_sid=S&w=3", "?w=3"),
+        ("?side=1&residence=2&stock=3&code=4&hash=5&id=6&sasha=7", None),
+        ("?%73ig=S&%2573ig=S&a%62=1", "?a%62=1"),
+        ("?a=1;sig=S", "?a=1"),
+        ("?sig=S;b=2;c", "?b=2;c"),
+        ("?password=hun;ter2&b=2", "?b=2"),
+        ("?size=100;200&&x", None),
+        (";jsessionid=S/b.jpg", "/b.jpg"),
+        (";v=2/b.jpg;w=3?x=1", None),
+        ("#sig=S", ""),
+        ("?b=1#access_token=S", "?b=1"),
+        ("?u=http%3A%2F%2Fx%2F%3Fsig%3DS&b=1", "?u=http%3A%2F%2Fx%2F&b=1"),
+        ("?u=http%3A%2F%2Fme%3Apw%40x%2Fc.jpg%3Fid%3D7%26sig%3DS", "?u=http%3A%2F%2Fx%2Fc.jpg%3Fid%3D7"),
+        ("?u=http://me:pw@x/c.jpg?w=3", "?u=http://x/c.jpg?w=3"),
+        ("?http://me:pw@x/c.jpg", "?http://x/c.jpg"),
+        ("?u=%2Fc%3Fid%3D7%26token%3DS", "?u=%2Fc%3Fid%3D7"),
+        ("?u=http%3A%2F%2Fx%2F%3Fv%3Dhttp%253A%252F%252Fy%252F%253Fsig%253DS",
+         "?u=http%3A%2F%2Fx%2F%3Fv%3Dhttp%253A%252F%252Fy%252F"),
+        ("?u=http%3A%2F%2Fx%2F%3Fid%3D7&title=a%26b%23c", None),
+    ],
+)  # fmt: skip
+def test_secrets_are_left_out_of_names_wherever_they_are(given, name):
+    url = f"https://h/a{given}"
+    assert public_url(url) == (url if name is None else f"https://h/a{name}")
+
+
+def test_urls_that_are_nested_too_deeply_are_left_out():
+    url = "http://h/?sig=S"
+    for _ in range(9):
+        url = f"http://h/?u={quote(url, safe='')}"
+    assert "sig" not in public_url(url)
+    assert public_url(url).startswith("http://h/?u=http%3A%2F%2Fh%2F%3Fu%3Dhttp")
+
+
+def test_a_fragment_is_not_part_of_the_image(site):
+    site.put("/a.jpg", b"picture")
+    ref = WebImages(private=True).ref(f"{site.url}/a.jpg#sig=S")
+    assert (ref.name, ref.path) == (f"{site.url}/a.jpg", f"{site.url}/a.jpg".encode())
 
 
 def test_few_connections_to_one_host(tmp_path, toy_model, site):
