@@ -191,7 +191,11 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     errors = summary.label_errors
     if errors and errors.share is not None:
         share = f"{count(errors.suspected)} of {count(errors.mistakes)} mistakes may be wrong labels"
-        yield Finding("note", f"{share}; expect about {errors.share:.0%} of these to be wrong.", "labels")
+        yield Finding(
+            "note",
+            f"{share}; about {errors.share:.0%} of these are, if wrong labels are spread over the classes.",
+            "labels",
+        )
 
 
 def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:

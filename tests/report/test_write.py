@@ -187,7 +187,7 @@ def test_suspected_label_errors_are_a_finding(tmp_path: Path) -> None:
     labels.write_text("image,label\n" + "".join(f"{n},{'abcdef'[g]}\n" for n, g in zip(names, given, strict=True)))
     evaluation = evaluate(predictions, labels)
     assert [finding.text for finding in findings(evaluation) if finding.anchor == "labels"] == [
-        "32 of 76 mistakes may be wrong labels; expect about 90% of these to be wrong."
+        "32 of 76 mistakes may be wrong labels; about 90% of these are, if wrong labels are spread over the classes."
     ]
     assert verdict(evaluation).actions == (
         "Review the 32 suspected labels: if all are wrong and the model is right, the accuracy is 3.2 points higher.",
