@@ -3,8 +3,9 @@
     python -m benchmarks.label_noise
 
 Simulated: images of which the first 5 choices are kept; a class's logits are normal and shifted for the true class.
-`sharper`: all or half of the images have logits that are multiplied. `hard`: share of images whose logits point to
-another class, though the label is right. OTHERS are models of other kinds. Writes benchmarks/results/label_noise.md.
+`sharper`: the logits of all images, or of half of them, are multiplied, so the model is too confident there. `hard`:
+for this share of the images, the model gives the logits of another class, although the label is right. OTHERS are
+models of other kinds. Writes benchmarks/results/label_noise.md.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,7 @@ BLEND: Final = 2.0
 """Images; see stratified_variance."""
 
 
-TAILS: Final = 20
+_TAILS: Final = 20
 """Standard deviations; the probability beyond them is below 1e-80."""
 
 
@@ -81,7 +81,7 @@ def _hypergeometric(drawn: int, right: int, images: int) -> tuple[int, Floats]:
 
 def _around(mean: float, deviation: float, least: int, most: int) -> tuple[int, Floats]:
     """The first of consecutive numbers, and all of them, without those that are practically impossible."""
-    spread = TAILS * (1 + deviation)
+    spread = _TAILS * (1 + deviation)
     first = max(least, int(mean - spread))
     return first, np.arange(first, min(most, int(mean + spread) + 1) + 1, dtype=np.float64)
 
