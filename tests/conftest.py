@@ -25,6 +25,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return usable_cores() + 1
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes do not name a test: they may hold the time, and every worker must find the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_waiting_for_the_disk() -> Iterator[None]:
     """No test of this process survives a power cut, so none needs to wait until its files are on the disk."""

@@ -96,7 +96,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def test_a_night_uses_secrets_and_records_none(site: Path, web_server: tuple[str, list[str]]) -> None:
     address, asked = web_server
     leak = site / "leak.sh"
-    leak.write_text('#!/bin/sh\necho "$1" > sent\necho "cannot log in with $1"\nexit 3\n')
+    leak.write_text(f'#!/bin/sh\necho "$1" > {site}/sent\necho "cannot log in with $1"\nexit 3\n')
     leak.chmod(0o755)
     job = write_job(
         site,
