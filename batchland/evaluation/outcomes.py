@@ -193,10 +193,12 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
         at = np.repeat(np.arange(len(ok)), lengths), np.arange(len(flat)) - np.repeat(starts, lengths)
         chosen[at], choices[at] = index, probability
     hits = chosen == truth[:, None]
-    found = hits.any(axis=1) if longest else np.zeros(len(ok), bool)
-    rank = np.where(found, hits.argmax(axis=1) + 1 if longest else 0, 0)
-    true_probability = np.full(len(ok), np.nan, np.float32)
-    true_probability[found] = choices[found, rank[found] - 1]
+    rank, true_probability = np.zeros(len(ok), np.int64), np.full(len(ok), np.nan, np.float32)
+    if longest:
+        place, row = hits.argmax(axis=1), np.arange(len(ok))
+        found = hits[row, place]
+        rank[found] = place[found] + 1
+        true_probability[found] = choices[row, place][found]
     squares = np.einsum("ij,ij->i", choices, choices, dtype=np.float64)
     has_all, logs = _log_probabilities(batch, classes)
     complete = lengths == classes

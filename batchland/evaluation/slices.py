@@ -162,9 +162,9 @@ class _Numbered(ABC):
         """The number of each image's value; -1 without one."""
 
     def _count(self, value: Ints, right: Flags) -> None:
-        known = value >= 0
-        self._images += np.bincount(value[known], minlength=len(self._values))
-        self._right += np.bincount(value[known & right], minlength=len(self._values))
+        wrong, hits = np.bincount(2 * value + right + 2, minlength=2 * len(self._values) + 2).reshape(-1, 2)[1:].T
+        self._images += wrong + hits
+        self._right += hits
 
     def parts(self) -> list[Part]:
         return [Part(*each) for each in zip(self._values, self._images.tolist(), self._right.tolist(), strict=True)]
@@ -380,8 +380,8 @@ def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, 
     encoded = values if isinstance(values, pa.DictionaryArray) else values.dictionary_encode()
     number = encoded.indices.to_numpy()
     texts = encoded.dictionary.to_pylist()
-    images, hits = np.bincount(number, minlength=len(texts)), np.bincount(number[right], minlength=len(texts))
-    return zip(texts, images.tolist(), hits.tolist(), strict=True)
+    wrong, hits = np.bincount(2 * number + right, minlength=2 * len(texts)).reshape(-1, 2).T
+    return zip(texts, (wrong + hits).tolist(), hits.tolist(), strict=True)
 
 
 def _after_last(names: pa.Array, sign: str) -> pa.Array:

@@ -49,7 +49,10 @@ class TableFile(StoredTable):
         self._path = Path(folder, "table.parquet")
         # Encoding names and numbers as dictionaries takes more time than all the rest, and more space.
         texts = [field.name for field in schema if field.type == pa.string() and field.name != "image"]
-        self._writer = pq.ParquetWriter(self._path, schema, compression=compression, use_dictionary=texts)
+        deltas = {field.name: "DELTA_BINARY_PACKED" for field in schema if field.type in (pa.int32(), pa.int64())}
+        self._writer = pq.ParquetWriter(
+            self._path, schema, compression=compression, use_dictionary=texts, column_encoding=deltas
+        )
         self._held: list[pa.Table] = []
 
     def append(self, rows: pa.Table) -> None:
