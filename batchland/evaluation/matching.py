@@ -280,10 +280,11 @@ class _Run:
                 taken = self._examine(batch, index)
                 if not len(taken):
                     continue
-                images, classes = pc.coalesce(taken["image"], taken["name"]), taken["class"]
+                classes = taken["class"]
                 if self._plain:
-                    fingerprint.add(images, classes)
+                    fingerprint.add(taken["name"], classes)
                 else:
+                    images = pc.coalesce(taken["image"], taken["name"])
                     by_name.write_batch(pa.record_batch([images, classes], schema=_IMAGES))
                 yield pa.record_batch([taken["row"], classes, *taken.columns[5:]], schema=schema)
             if not self._plain:

@@ -61,8 +61,8 @@ class Described(NamedTuple):
     @classmethod
     def scored(cls, outcomes: Outcomes) -> Self:
         """Of the scored images of a block."""
-        rows = pa.array(np.flatnonzero(outcomes.ok))
-        images, facts, own = (values.take(rows) for values in (outcomes.images, outcomes.facts, outcomes.own))
+        ok = pa.array(outcomes.ok)
+        images, facts, own = (values.filter(ok) for values in (outcomes.images, outcomes.facts, outcomes.own))
         return cls(images, facts, own, outcomes.truth[outcomes.ok])
 
     @classmethod
@@ -189,8 +189,7 @@ class _Ranges(_Numbered):
         return self._ranges(self._measure(images.facts))
 
     def _ranges(self, values: Floats) -> Ints:
-        found: Ints = np.where(np.isnan(values), -1, np.digitize(values, self._edges))
-        return found
+        return _edges_reached(values, self._edges)
 
 
 class _Shape(_Numbered):
@@ -200,9 +199,7 @@ class _Shape(_Numbered):
     def _numbers(self, images: Images) -> Ints:
         width, height = _numbers(images.facts["width"]), _numbers(images.facts["height"])
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = np.digitize(width / height, (0.95, 1.05))
-        found: Ints = np.where(np.isnan(width), -1, value)
-        return found
+            return _edges_reached(width / height, (0.95, 1.05))
 
 
 class _Named:
@@ -397,7 +394,7 @@ def _folders(names: pa.Array) -> pa.DictionaryArray:
     encoded = pc.binary_slice(raw, 0, end).dictionary_encode()
     folders = encoded.dictionary.to_pylist()
     rest = pc.binary_slice(raw, end, _LONGEST)
-    if all(each.endswith(b"/") for each in folders) and not pc.any(pc.match_substring(rest, "/")).as_py():
+    if all(each.endswith(b"/") for each in folders) and pc.max(pc.find_substring(rest, "/")).as_py() < 0:
         return pa.DictionaryArray.from_arrays(encoded.indices, pa.array([each[:-1].decode() for each in folders]))
     return _before_last(names, "/").dictionary_encode()
 
@@ -412,6 +409,12 @@ def _element(lists: pa.ListArray, index: int) -> pa.Array:
     """The first (0) or last (-1) element of each list, none of which is empty."""
     ends = lists.offsets.to_numpy()
     return lists.values.take(pa.array(ends[:-1] if index == 0 else ends[1:] - 1))
+
+
+def _edges_reached(values: Floats, edges: Sequence[float]) -> Ints:
+    """How many of the edges each value reaches; -1 for NaN."""
+    found: Ints = np.where(np.isnan(values), -1, (values >= np.array(edges)[:, None]).sum(axis=0))
+    return found
 
 
 def _megapixels(facts: pa.RecordBatch) -> Floats:

@@ -22,7 +22,7 @@ from batchland.system.cores import usable_cores
 
 Order = Sequence[tuple[str, Literal["ascending", "descending"]]]
 
-ROWS_IN_MEMORY: Final = 400_000
+ROWS_IN_MEMORY: Final = 2**20
 """Up to this number of rows, DuckDB is not used."""
 MEMORY: Final = "350MB"
 """Memory limit of one sort by DuckDB."""
