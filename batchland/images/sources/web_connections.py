@@ -85,7 +85,7 @@ class _Answer(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:
         owner, self._owner = self._owner, None
-        fp, left = self.fp, self.chunk_left if self.chunked else self.length  # type: ignore[attr-defined]
+        fp, left = self.fp, self.chunk_left if self.chunked else self.length
         try:
             if owner is not None and not self.will_close and not left:
                 owner.after_answer(fp, self.status)
