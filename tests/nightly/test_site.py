@@ -1,9 +1,12 @@
 """`batchland init`: a new site runs its first night after a model and images are put into it."""
 
+import errno
+import os
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
 from commands import batchland
 
 YESTERDAY = date.today() - timedelta(days=1)
@@ -44,6 +47,33 @@ def test_a_folder_that_is_not_empty_is_not_changed(tmp_path: Path) -> None:
         f"batchland: {tmp_path}: exists and is not an empty folder; give a new one, or delete it first\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_mounted_folder_becomes_a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = tmp_path / "site"
+    mounted.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == mounted)
+    number = mounted.stat().st_ino
+    write_text, written = Path.write_text, []
+
+    def fail_once(path: Path, text: str) -> int:
+        written.append(path)
+        if len(written) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", fail_once)
+    full = batchland("init", mounted)
+    assert (full.exit_code, full.stderr) == (
+        74,
+        f"batchland: {mounted}: cannot be written (No space left on device)\n",
+    )
+    assert list(mounted.iterdir()) == []
+    assert batchland("init", mounted).exit_code == 0
+    assert sorted(path.name for path in mounted.iterdir()) == [
+        "README.md", "incoming", "jobs", "models", "predictions", "runs"
+    ]  # fmt: skip
+    assert (mounted.stat().st_ino, os.listdir(tmp_path)) == (number, ["site"])
 
 
 def test_the_readme_of_a_site_names_commands_that_exist(tmp_path: Path) -> None:
