@@ -179,6 +179,19 @@ def test_too_many_failures_fail_the_night_after_everything_is_written(project):
     assert run(project, NIGHT, "max_failed=1").record.good
 
 
+@pytest.mark.parametrize("limit", [(), ("max_failed='100%'",)], ids=["no limit", "100%"])
+def test_a_night_without_one_scored_image_fails_with_any_limit(project, limit):
+    for image in (project / "in" / str(NIGHT)).rglob("*.jpg"):
+        image.write_bytes(b"")
+    record, attempt = run(project, NIGHT, "monitor={action='off'}", *limit)
+    assert (attempt.outcome, attempt.exit_code, attempt.error) == (
+        "too_many_failed",
+        3,
+        "none of 9 images could be scored (empty 9); the predictions are written, see the rows with status = 'failed'",
+    )
+    assert (record.models[0].counts.failed, record.good) == (9, False)
+
+
 def test_gates_compare_with_the_last_good_night(project):
     (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     nights = [NIGHT + timedelta(days=days) for days in range(4)]
