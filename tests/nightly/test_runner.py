@@ -476,7 +476,7 @@ def test_the_plan_lists_the_steps_and_does_nothing(project):
         f"report {project}/runs/toy/2024-11-23/report/toy",
         "gate: fail if top1 < 90%",
         "gate: fail if drop(top1) > 1%",
-        "fail if more than 5 images do",
+        "fail if more than 5 of the images fail",
         f"record {project}/runs/toy/2024-11-23/run.json",
         f"metrics {project}/toy.prom",
     ), ())  # fmt: skip
