@@ -128,8 +128,8 @@ class Recorder:
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         try:
             self._reserve.unlink(missing_ok=True)
-        except OSError as error:
-            self.warn(f"{self._reserve}: cannot be removed ({error.strerror})")
+        except OSError as fault:
+            self.warn(f"{self._reserve}: cannot be removed ({fault.strerror})")
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         error = f": {ending.error}" if ending.error else ""
         extra = {"data": changes, "in_summary": True}

@@ -273,7 +273,7 @@ def _progressive_problem(data: bytes, components: bytes, scans: Iterable[int]) -
                     "corrupt", "the scans of a progressive JPEG do not follow each other, as no encoder writes"
                 )
             known[first : last + 1] = bytes([shifts & 15]) * (last + 1 - first)
-    if all(bits.get(component) == bytes(64) for component in components):
+    if all(component in bits and not any(bits[component]) for component in components):
         return None
     return ImageError("truncated", "the last scans of a progressive JPEG are missing")
 
