@@ -11,7 +11,6 @@ from typing import Any
 
 from batchland import ScoreOptions, score
 from batchland.models.session import Session
-from batchland.predictions import parts
 
 SLOW_SCORE = str(Path(__file__))
 
@@ -24,7 +23,7 @@ if __name__ == "__main__":
         return answer(self, *batch)
 
     Session.answer = slow  # type: ignore[method-assign]
-    parts.CHECKPOINT_SECONDS = 0.02  # type: ignore[misc]
     print("ready", flush=True)
     given = {name: [value] if is_list else True for name, is_list, value in (each.partition("=") for each in changes)}
-    score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, **given))
+    chosen = ScoreOptions(model=model, batch_size=4, part_size=8, **given)
+    score(images, out, chosen, checkpoint_seconds=0.02)

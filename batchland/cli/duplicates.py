@@ -48,17 +48,17 @@ def duplicates(
     from batchland.system.files import write_file
 
     keep_pandas_out()
-    inputs = [Path(each) for each in predictions]
+    page_options = ReportOptions(inputs=predictions, overwrite=overwrite)
     if out is not None:
-        check_new_table(out, DUPLICATES, inputs, overwrite=overwrite)
+        check_new_table(out, DUPLICATES, predictions, overwrite=overwrite)
     if page is not None:
-        check_duplicates_page(page, inputs, overwrite=overwrite)
+        check_duplicates_page(page, page_options)
     found = find_duplicates(predictions, build(DuplicateOptions, values))
     if out is not None:
         as_csv = out.suffix.lower() == ".csv"
         write_file(out, partial(write_csv if as_csv else pq.write_table, found.table))
     if page is not None:
-        write_file(page, duplicates_page(found.result, found.roots, ReportOptions()))
+        write_file(page, duplicates_page(found.result, found.roots, page_options))
     if as_json:
         print_json(found.result)
     else:

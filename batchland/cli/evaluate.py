@@ -113,10 +113,10 @@ def evaluate(
     conditions = [parse_gate(text) for text in gates]
     earlier = read_report(baseline) if baseline else None
     names = REPORT_FILES if len(predictions) == 1 else (*COMPARISON_FILES, *report_names(*predictions))
-    check_folder(out, names, overwrite=overwrite)
+    page = _page(no_pictures, overwrite, (*predictions, str(labels)))
+    check_folder(out, names, inputs=page.inputs, overwrite=overwrite)
     evaluations = [run(each, labels, options) for each in predictions]
     results = check_gates(conditions, evaluations[-1], earlier or (evaluations[0] if len(evaluations) == 2 else None))
-    page = _page(no_pictures, overwrite)
     one = evaluation_markdown if as_markdown else evaluation_terminal_text
     both = comparison_markdown if as_markdown else comparison_terminal_text
     comparison = None
@@ -194,16 +194,17 @@ def compare(
         raise click.UsageError(_ONE_FORMAT)
     if len(reports) < 2:
         raise click.UsageError("give at least two reports")
+    options = _page(no_pictures, overwrite, tuple(map(str, reports)))
     if len(reports) > 2:
         if as_json or as_markdown:
             raise click.UsageError("--json and --markdown are for two reports")
         compared = compare_several([read_report(each) for each in reports], build(CompareOptions, values).confidence)
-        page = write_several(compared, out, _page(no_pictures, overwrite))
+        page = write_several(compared, out, options)
         click.echo(f"{several_text(compared)}report: {page}")
         return
     first, second = map(read_report, reports)
     comparison = run(first, second, build(CompareOptions, values))
-    files = write_comparison(comparison, out, _page(no_pictures, overwrite))
+    files = write_comparison(comparison, out, options)
     if as_json:
         print_json(comparison.summary)
     elif as_markdown:
@@ -212,9 +213,9 @@ def compare(
         click.echo(f"{comparison_terminal_text(comparison)}report: {files.html}")
 
 
-def _page(no_pictures: bool, overwrite: bool) -> "ReportOptions":
+def _page(no_pictures: bool, overwrite: bool, inputs: tuple[str, ...]) -> "ReportOptions":
     from batchland.report.options import ReportOptions
 
     command = shlex.join(["batchland", *sys.argv[1:]])
     pictures = {"picture_bytes": 0} if no_pictures else {}
-    return ReportOptions(overwrite=overwrite, command=command, **pictures)
+    return ReportOptions(overwrite=overwrite, inputs=inputs, command=command, **pictures)

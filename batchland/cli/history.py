@@ -47,7 +47,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     "--out",
     required=True,
     type=PATH,
-    help="The page, NAME.html; its table is NAME.parquet beside it. Earlier ones are replaced.",
+    help="The page, NAME.html; its table is NAME.parquet beside it. Earlier ones of the same job are replaced.",
 )
 @options_of(
     "batchland.trend.options:TrendOptions",
@@ -65,6 +65,7 @@ def trend(name: str, runs: Path, out: Path, overwrite: bool, **values: Any) -> N
     """
     from batchland.nightly.dates import local_today, without_future
     from batchland.nightly.history import job_records
+    from batchland.report.options import ReportOptions
     from batchland.trend.measure import measure
     from batchland.trend.options import TrendOptions
     from batchland.trend.page import terminal_summary
@@ -72,7 +73,7 @@ def trend(name: str, runs: Path, out: Path, overwrite: bool, **values: Any) -> N
 
     options = build(TrendOptions, values)
     found = measure(without_future(job_records(runs, name), local_today()), options)
-    files = write_trend(found, out, overwrite=overwrite)
+    files = write_trend(found, out, ReportOptions(inputs=(str(runs / name),), overwrite=overwrite))
     click.echo(terminal_summary(found) + f"Trend: {files.html}; table: {files.parquet}.")
 
 

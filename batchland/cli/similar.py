@@ -37,11 +37,12 @@ def similar(
     from batchland.system.files import write_file
 
     keep_pandas_out()
+    page_options = ReportOptions(inputs=(image, *predictions), overwrite=overwrite)
     if page is not None:
-        check_similar_page(page, [Path(image), *map(Path, predictions)], overwrite=overwrite)
+        check_similar_page(page, page_options)
     found = find_similar(image, predictions, build(SimilarOptions, values))
     if page is not None:
-        write_file(page, similar_page(found, ReportOptions()))
+        write_file(page, similar_page(found, page_options))
     if as_json:
         print_json(found.result)
     else:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,6 +18,7 @@ from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.evaluation.table_file import StoredTable, TableFile
 from batchland.predictions.layout import manifest_path
+from batchland.predictions.storage import display_location, output_location
 from batchland.system.files import (
     Replaceable,
     check_new_file,
@@ -25,11 +27,13 @@ from batchland.system.files import (
     remove_leftovers,
     write_file,
 )
+from batchland.system.input_mark import HEAD_BYTES, has_mark
+from batchland.system.urls import is_url
 
 MISTAKES_FILE: Final = "mistakes.parquet"
 _PAGE: Final = "report.html"
-_HEAD_BYTES: Final = 4096
-"""The name of the program is in the first bytes of each page and summary."""
+_FORMULA: Final = r"^([=+\-@\t\r])"
+"""The first character of text that a spreadsheet runs as a formula."""
 _SIGNS: Final = {_PAGE: b'<meta name="generator" content="batchland ', "summary.json": b'"batchland.'}
 """File -> what is near the beginning of those that batchland wrote."""
 REPORT_FILES: Final = (
@@ -92,9 +96,10 @@ def read_summary(folder: Path) -> EvaluationSummary:
         ) from error
 
 
-def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False) -> None:
-    """Raise UsageError if `folder` is a file, or holds anything not called one of `names` (unless `overwrite`).
+def check_folder(folder: Path, names: Sequence[str], *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:
+    """Raise UsageError if `folder` is a file, or (unless `overwrite`) holds what a report must not replace.
 
+    That is anything not called one of `names`, and a report that was not made from these `inputs`, if they are given.
     Raises OutputError if nothing can be written there.
     """
     if folder.exists() and not folder.is_dir():
@@ -108,6 +113,9 @@ def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False)
             raise UsageError(f"{folder}: holds a {name} that batchland did not write", advice="overwrite_beside")
     if foreign:
         raise UsageError(f"{folder}: holds {foreign[0]!r}, which is not part of a report", advice="overwrite_beside")
+    page = folder / _PAGE
+    if page.is_file() and page.stat().st_size and not has_mark(page, inputs):
+        raise UsageError(f"{folder}: holds a report that was made from other files", advice="overwrite_beside")
 
 
 def _lacks(path: Path, sign: bytes) -> bool:
@@ -115,7 +123,7 @@ def _lacks(path: Path, sign: bytes) -> bool:
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as file:
-        return sign not in file.read(_HEAD_BYTES)
+        return sign not in file.read(HEAD_BYTES)
 
 
 def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summary: BaseModel, page: str) -> None:
@@ -134,28 +142,42 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summa
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
 
-def check_new_table(path: Path, schema: pa.Schema, reads: Iterable[Path] = (), *, overwrite: bool = False) -> None:
-    """`check_new_file` for a table, .csv or .parquet, which replaces only an earlier table with the same columns.
+def check_new_table(path: Path, schema: pa.Schema, predictions: Iterable[str], *, overwrite: bool = False) -> None:
+    """`check_new_file` for a table with the column `predictions`, .csv or .parquet, that is made from `predictions`.
 
-    overwrite: any file but predictions.
+    It replaces only an earlier table with the same columns and no rows of other predictions. overwrite: any file but
+    predictions.
     """
+    locations = [output_location(each) if is_url(each) else Path(each) for each in predictions]
+    given = set(map(display_location, locations))
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise UsageError(f"{path}: give a name that ends in .csv or .parquet")
     if manifest_path(path).exists():
         raise UsageError(f"{path}: has a manifest, so it is of predictions; give another name")
-    earlier = Replaceable("an earlier table with the same columns", lambda file: _columns(file) == schema.names)
+    earlier = Replaceable(
+        "an earlier table of the same predictions", lambda file: _is_table_of(file, schema.names, given)
+    )
+    reads = [each for each in locations if isinstance(each, Path)]
     check_new_file(path, suffix, reads, replaces=earlier, overwrite=overwrite)
 
 
-def _columns(path: Path) -> list[str]:
-    """Names of the columns of a .csv or .parquet file; none if it cannot be read."""
+def _is_table_of(path: Path, columns: list[str], predictions: set[str]) -> bool:
+    """Whether a .csv or .parquet file has these columns, and only rows of these predictions."""
     with suppress(OSError, pa.ArrowException, UnicodeDecodeError, csv.Error):
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                return next(csv.reader(file), [])
-        return list(pq.read_schema(path).names)
-    return []
+                rows = csv.DictReader(file)
+                known = set(map(csv_text, predictions))
+                return rows.fieldnames == columns and {row["predictions"] for row in rows} <= known
+        if pq.read_schema(path).names == columns:
+            return set(pq.read_table(path, columns=["predictions"])["predictions"].to_pylist()) <= predictions
+    return False
+
+
+def csv_text(text: str) -> str:
+    """Text as in the files of `write_csv`: with an apostrophe before what a spreadsheet would run as a formula."""
+    return re.sub(_FORMULA, r"'\1", text)
 
 
 def write_csv(table: pa.Table, file: BinaryIO) -> None:
@@ -164,7 +186,7 @@ def write_csv(table: pa.Table, file: BinaryIO) -> None:
 
     for number, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
-            safe = pc.replace_substring_regex(table[field.name], r"^([=+\-@\t\r])", r"'\1")
+            safe = pc.replace_substring_regex(table[field.name], _FORMULA, r"'\1")
             table = table.set_column(number, field, safe)
     file.write(b"\xef\xbb\xbf")
     arrow_csv.write_csv(table, file)

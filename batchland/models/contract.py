@@ -1,6 +1,9 @@
 """Requirements of a model file: a card, a graph that matches it, and answers that match both."""
 
+import logging
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +14,9 @@ from batchland.errors import ModelError
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.system.files import Replaceable, check_new_file, read_error
 from batchland.system.regular_files import read_regular
+from batchland.system.text import visible
+
+_log: Final = logging.getLogger("batchland")
 
 Probabilities = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
@@ -21,6 +27,8 @@ FEATURES_NAME: Final = "features"
 """Output of models whose card has `features`."""
 DISTANCE_NAME: Final = "distance"
 """Output of models whose card has `known`."""
+_CARD_ENTRY: Final = b"\x0a" + bytes([len(METADATA_KEY)]) + METADATA_KEY.encode() + rb"\x12([\x80-\xff]*[\x00-\x7f])"
+"""An entry of metadata_props: its key, and the length of the value, seven bits a byte."""
 TOLERANCE: Final = 0.01
 """How far a sum of probabilities may be from 1, and a probability below 0: rounding of half floats."""
 
@@ -65,10 +73,22 @@ def _expected_file(path: Path) -> str:
 
 
 def check_new_model(path: Path, reads: Iterable[Path] = ()) -> None:
-    """`check_new_file` for a model with a card, which replaces only an earlier one with a card."""
-    entry = b"\x0a" + bytes([len(METADATA_KEY)]) + METADATA_KEY.encode()  # the key of an entry of metadata_props
-    earlier = Replaceable("a model with a batchland card", lambda file: entry in read_model(file))
+    """`check_new_file` for a model with a card, which replaces only an earlier one with a card; its name is logged."""
+    earlier = Replaceable("a model with a batchland card", lambda file: _card_text(read_model(file)) is not None)
     check_new_file(path, ".onnx", reads, replaces=earlier)
+    if path.exists() and (text := _card_text(read_model(path))):
+        with suppress(ModelError):
+            card = ModelCard.from_json(text, str(path))
+            _log.info("%s: will replace the model %s of %s", path, visible(card.name), card.created_at[:10])
+
+
+def _card_text(content: bytes) -> str | None:
+    """The card in a model file, without parsing the graph; None if it has none."""
+    found = re.search(_CARD_ENTRY, content)
+    if found is None:
+        return None
+    length = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(found[1]))
+    return content[found.end() : found.end() + length].decode("utf-8", "replace")
 
 
 def require_self_contained(path: Path, content: bytes) -> None:

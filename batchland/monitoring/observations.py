@@ -104,7 +104,7 @@ def observe(rows: pa.Table) -> Observations:
     cells = rows["thumbnail"].combine_chunks()
     missing = np.zeros(len(rows), bool) if not cells.null_count else cells.is_null().to_numpy(zero_copy_only=False)
     side = THUMBNAIL_SIDE
-    joined = b"".join(value or bytes(side * side * 3) for value in cells.to_pylist())
+    joined = b"".join(pc.fill_null(cells, bytes(side * side * 3)).to_numpy(zero_copy_only=False))
     thumbnails = np.frombuffer(joined, np.uint8).reshape(-1, side, side, 3)
     figures = [_floats(rows, name) for name in (*PICTURE, *ANSWER)]
     layout = np.where(missing[:, None], np.nan, _layout(thumbnails))

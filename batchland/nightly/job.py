@@ -99,7 +99,8 @@ class Job(ScoreSettings):
         AfterValidator(checked_by(FailureLimit.parse)),
         WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": [20, "1.5%"]}),
     ] = None
-    """The night fails if more images than this failed: a number or a percentage. The default allows any number."""
+    """The night fails if more images than this failed: a number or a percentage. The default allows any number, but a
+    night in which every image failed always fails."""
     on_missing: Literal["fail", "skip"] = "fail"
     """fail or skip the night if the folder of images is missing, empty or still growing."""
     settle: Duration = dt.timedelta(0)

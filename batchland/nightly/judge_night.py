@@ -48,7 +48,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     if rows is None:
         note = "the predictions were written by an earlier version, without figures of the images"
         return NightVerdict(verdict="not_judged", judged_by="rules", images=0, notes=(note,))
-    write_file(_figures_file(job, night, name), lambda file: pq.write_table(rows, file, compression="zstd"))
+    _write_figures(_figures_file(job, night, name), rows)
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
     good = [record for record in reference_nights(records, name) if record.date < night]
     start = reference_start(records, night)
@@ -214,12 +214,20 @@ def _night(job: Job, record: RunRecord, name: str) -> Night:
     return Night(record.date, _observed(_figures_file(job, record.date, name)), run.counts.listed, run.counts.failed)
 
 
+def _write_figures(path: Path, rows: pa.Table) -> None:
+    """Written so that 60 of them are read fast: columns of noise gain little from compression."""
+    write_file(
+        path, lambda file: pq.write_table(rows, file, compression="none", use_dictionary=False, write_statistics=False)
+    )
+
+
 def _observed(path: Path) -> Observations:
     """The figures of an earlier night; none if their file is missing or damaged."""
     if not path.exists():
         return NOTHING
     try:
-        return observe(pq.read_table(path))
+        with pq.ParquetFile(path) as file:
+            return observe(file.read(use_threads=False))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         _log.warning("%s: cannot be read (%s); nothing is compared with the figures of this night", path, reason)

@@ -31,12 +31,12 @@ Outcome = Literal[
 """How an attempt ended. The outcome of a night is that of its deciding attempt.
 
 ok: everything is written and every gate passed. skipped: there was nothing to score, and the job allows that.
-too_many_failed: written, but more images failed than `max_failed`. gate_failed: written and evaluated, a gate failed.
-suspicious: written, but not like the good nights, see `monitor`; a person can accept it. wrong_delivery: the delivery
-has too many or wrong files, so nothing was scored. missing_input: the delivery is missing, empty, still
-growing or not complete. failed: another error; see the message. time_limit,
-interrupted: stopped after a whole batch, a rerun resumes. killed: the process ended without a record (kill -9, power
-failure); a rerun resumes. locked: another run of the job was active.
+too_many_failed: written, but more images failed than `max_failed`, or all. gate_failed: written and evaluated, a gate
+failed. suspicious: written, but not like the good nights, see `monitor`; a person can accept it. wrong_delivery: the
+delivery has too many or wrong files, so nothing was scored. missing_input: the delivery is missing, empty, still
+growing or not complete. failed: another error; see the message. time_limit, interrupted: stopped after a whole batch,
+a rerun resumes. killed: the process ended without a record (kill -9, power failure); a rerun resumes. locked: another
+run of the job was active.
 """
 
 ModelState = Literal["scored", "resumed", "kept", "replaced", "nothing_new", "unfinished", "extended"]

@@ -41,7 +41,7 @@ from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import Location, display_location
 from batchland.scoring.account import Progress
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
-from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
+from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings, check_answered
 from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
 from batchland.system.text import counted, images
@@ -278,15 +278,16 @@ class Steps:
             self.recorder.comparisons = compare_models(self.job, evaluated, self.night)
 
     def _check_limits(self) -> None:
-        """Raise the error of `max_failed` or of the first failed gate, after everything is written."""
+        """Raise the error of failed images or of the first failed gate, after everything is written."""
         models = self.recorder.models
         for model in models.values():
             self.recorder.warn(unchecked_accuracy(self.job, model))
             self.recorder.warn(unchecked_strangers(self.job, model))
         limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
-        for model in models.values():
-            if limit and model.counts:
-                limit.check(model.counts)
+        for counts in (model.counts for model in models.values() if model.counts):
+            if limit:
+                limit.check(counts)
+            check_answered(counts)
         self._check_gates()
         if suspicious := explain(self.recorder.models.values()):
             if self.recorder.accepted:

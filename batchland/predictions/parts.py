@@ -27,7 +27,7 @@ from batchland.predictions.storage import Output
 CHECKPOINT_SECONDS: Final = 30.0
 """An unfinished part is written at least at this interval, so that a killed run loses at most this much work."""
 _FIRST_CHECKPOINT_SECONDS: Final = 1.0
-"""After this time it is written first. The interval doubles until it is CHECKPOINT_SECONDS."""
+"""After this time it is written first. The interval doubles until it is the given one."""
 _NOTHING: Final = pa.schema([])
 _FINGERPRINT_KEY: Final = b"batchland.fingerprint"
 
@@ -224,7 +224,8 @@ class UnfinishedPart:
 class PartWriter:
     """Context that takes batches of rows, in the order of `pending`, and stores them part by part.
 
-    on_part: called with the summary of each stored part, in order, in another thread. clock: seconds.
+    on_part: called with the summary of each stored part, in order, in another thread. checkpoint_seconds: an unfinished
+    part is written at least at this interval. clock: seconds.
     """
 
     def __init__(
@@ -233,6 +234,7 @@ class PartWriter:
         spec: PartSpec,
         on_part: Callable[[PartSummary], None] | None = None,
         *,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
@@ -245,7 +247,8 @@ class PartWriter:
         """The part from which rows were last copied."""
         self._clock = clock
         self._last_checkpoint = clock()
-        self._interval = min(_FIRST_CHECKPOINT_SECONDS, CHECKPOINT_SECONDS)
+        self._max_interval = checkpoint_seconds
+        self._interval = min(_FIRST_CHECKPOINT_SECONDS, checkpoint_seconds)
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
 
@@ -295,7 +298,7 @@ class PartWriter:
         if part.waits_for_rows:
             self._finish_first()
         elif self._clock() - self._last_checkpoint >= self._interval:
-            self._interval = min(2 * self._interval, CHECKPOINT_SECONDS)
+            self._interval = min(2 * self._interval, self._max_interval)
             self._flush(part)
 
     def checkpoint(self) -> None:

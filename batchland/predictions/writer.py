@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.parts import (
+    CHECKPOINT_SECONDS,
     Entry,
     Find,
     PartSpec,
@@ -73,6 +74,7 @@ class PredictionSink(PartWriter):
         own: pa.Schema | None = None,
         overwrite: bool = False,
         restart: bool = False,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         spec = PartSpec.of(
             fingerprint,
@@ -82,7 +84,7 @@ class PredictionSink(PartWriter):
             row_group_size=row_group_size,
             own=own or pa.schema([]),
         )
-        super().__init__(output, spec)
+        super().__init__(output, spec, checkpoint_seconds=checkpoint_seconds)
         self.part_size = spec.part_size
         self.out = output.name
         self.notes_dir = output.notes_dir

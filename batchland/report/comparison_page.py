@@ -31,6 +31,7 @@ def comparison_page(comparison: "Comparison", options: ReportOptions) -> str:
     galleries = _galleries(comparison, options)
     return render_page(
         "comparison.html.j2",
+        inputs=options.inputs,
         summary=summary,
         options=options,
         verdict=verdict(summary),

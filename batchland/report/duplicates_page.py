@@ -1,6 +1,6 @@
 """The page about near-duplicates: their pictures, group by group."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -45,12 +45,19 @@ def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: Report
         )
         for group in chosen
     ]
-    return render_page(_TEMPLATE, found=found, groups=groups, headline=duplicates_headline(found), version=__version__)
+    return render_page(
+        _TEMPLATE,
+        inputs=options.inputs,
+        found=found,
+        groups=groups,
+        headline=duplicates_headline(found),
+        version=__version__,
+    )
 
 
-def check_duplicates_page(path: Path, reads: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise UsageError if the page cannot become the file `path`. reads: the files behind it."""
-    check_new_page(path, _TEMPLATE, "an earlier page of copies", reads, overwrite=overwrite)
+def check_duplicates_page(path: Path, options: ReportOptions) -> None:
+    """Raise UsageError if the page of the predictions `options.inputs` cannot become the file `path`."""
+    check_new_page(path, _TEMPLATE, "an earlier page of copies in the same predictions", options)
 
 
 def duplicates_headline(found: Duplicates) -> str:

@@ -43,6 +43,7 @@ def evaluation_page(
     images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
     return render_page(
         "report.html.j2",
+        inputs=options.inputs,
         scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js", "map.js", "report_map.js"),
         images=images,
         map=map_view(evaluation, images) if options.map else None,

@@ -2,14 +2,16 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from batchland.report import plots
+from batchland.report.options import ReportOptions
 from batchland.system import text
 from batchland.system.files import Replaceable, check_new_file
+from batchland.system.input_mark import HEAD_BYTES, has_mark, input_mark
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,15 +23,18 @@ FIRST_ROWS: Final = 50
 """Rows of a longer table that are shown at first."""
 
 
-_HEAD_BYTES: Final = 4096
-"""Within which a page names its template."""
-
-
-def render_page(template: str, *, folder: Path = TEMPLATES, scripts: Sequence[str] = (), **context: Any) -> str:
+def render_page(
+    template: str,
+    *,
+    folder: Path = TEMPLATES,
+    scripts: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    **context: Any,
+) -> str:
     """Render a template of `folder` as one HTML document.
 
     scripts: names of templates/*.js that the page needs besides page.js. The content security policy allows only
-    these, by hash.
+    these, by hash. inputs: what the page is made from, for `check_new_page`.
     """
     script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", *scripts))
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
@@ -37,26 +42,31 @@ def render_page(template: str, *, folder: Path = TEMPLATES, scripts: Sequence[st
     return (
         _environment(folder)
         .get_template(template)
-        .render(script=script, script_hash=digest, style=style, generator=_generator(template), **context)
+        .render(
+            script=script,
+            script_hash=digest,
+            style=style,
+            generator=_generator(template),
+            mark=input_mark(inputs),
+            **context,
+        )
     )
 
 
-def check_new_page(
-    path: Path, template: str, what: str, reads: Iterable[Path] = (), *, overwrite: bool = False
-) -> None:
-    """`check_new_file` for a page, .html, which replaces only an earlier page of the same template (or `overwrite`).
+def check_new_page(path: Path, template: str, what: str, options: ReportOptions) -> None:
+    """`check_new_file` for a page, .html, which replaces only an earlier page of the same template and inputs.
 
     what: for messages, as in Replaceable.
     """
-    earlier = Replaceable(what, partial(is_page_of, template=template))
-    check_new_file(path, ".html", reads, replaces=earlier, overwrite=overwrite)
+    earlier = Replaceable(what, lambda page: is_page_of(page, template) and has_mark(page, options.inputs))
+    check_new_file(path, ".html", map(Path, options.inputs), replaces=earlier, overwrite=options.overwrite)
 
 
 def is_page_of(path: Path, template: str) -> bool:
     """Whether an existing file is a page of this template."""
     mark = f'<meta name="generator" content="{_generator(template)}">'.encode()
     with path.open("rb") as file:
-        return mark in file.read(_HEAD_BYTES)
+        return mark in file.read(HEAD_BYTES)
 
 
 def _generator(template: str) -> str:

@@ -21,5 +21,8 @@ class ReportOptions(Options):
     """Draw a map of the images where the predictions have features, which takes some seconds."""
     command: str | None = None
     """The command line, shown on the page as its origin."""
+    inputs: tuple[str, ...] = ()
+    """Paths or URLs that the report is made from. If given, an earlier report is replaced only if it was made from the
+    same; if not, any earlier report is."""
     overwrite: bool = False
-    """Write into a folder that is not empty; other files in it stay."""
+    """Write into a folder that holds other files or another report; the other files stay."""

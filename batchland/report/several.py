@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from batchland._version import __version__
-from batchland.evaluation.saved import check_folder
+from batchland.evaluation.saved import check_folder, csv_text
 from batchland.evaluation.several import SeveralCompared
 from batchland.report.findings import LEVEL
 from batchland.report.html import render_page
@@ -70,14 +70,15 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
     """
     options = options or ReportOptions()
     folder = Path(out)
-    check_folder(folder, SEVERAL_FILES, overwrite=options.overwrite)
+    check_folder(folder, SEVERAL_FILES, inputs=options.inputs, overwrite=options.overwrite)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(compared.pairs[0]._fields)
-    writer.writerows([_safe(pair.better), _safe(pair.worse), *pair[2:]] for pair in compared.pairs)
+    writer.writerows([csv_text(pair.better), csv_text(pair.worse), *pair[2:]] for pair in compared.pairs)
     write_file(folder / "pairs.csv", "\ufeff" + text.getvalue())
     page = render_page(
         "several.html.j2",
+        inputs=options.inputs,
         compared=compared,
         headline=several_headline(compared),
         cells={(pair.better, pair.worse): pair for pair in compared.pairs},
@@ -88,8 +89,3 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
     )
     write_file(folder / "report.html", page)
     return folder / "report.html"
-
-
-def _safe(name: str) -> str:
-    """A spreadsheet would run it as a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

@@ -1,6 +1,5 @@
 """The page and the text about images that are similar to one."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,6 +26,7 @@ def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
     cards = [_Card(each, makers[each.predictions].make(each.image, each.file_size)) for each in found.result.similar]
     return render_page(
         _TEMPLATE,
+        inputs=options.inputs,
         found=found.result,
         asked=_Asked(asked.make(found.query.name, None)),
         cards=cards,
@@ -34,9 +34,9 @@ def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
     )
 
 
-def check_similar_page(path: Path, reads: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise UsageError if the page cannot become the file `path`. reads: the files behind it."""
-    check_new_page(path, _TEMPLATE, "an earlier page of similar images", reads, overwrite=overwrite)
+def check_similar_page(path: Path, options: ReportOptions) -> None:
+    """Raise UsageError if the page of `options.inputs`, image and predictions, cannot become the file `path`."""
+    check_new_page(path, _TEMPLATE, "an earlier page of the same image and predictions", options)
 
 
 class _Asked(NamedTuple):

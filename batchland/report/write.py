@@ -70,7 +70,7 @@ def write_report(
     """
     options = options or ReportOptions()
     folder = Path(out)
-    check_folder(folder, REPORT_FILES, overwrite=options.overwrite)
+    check_folder(folder, REPORT_FILES, inputs=options.inputs, overwrite=options.overwrite)
     tables: dict[str, pa.Table | TableFile] = {
         "per_class": evaluation.per_class,
         "confusion": evaluation.confusion,
@@ -97,7 +97,7 @@ def write_comparison(
     """
     options = options or ReportOptions()
     folder = Path(out)
-    check_folder(folder, (*COMPARISON_FILES, *reports), overwrite=options.overwrite)
+    check_folder(folder, (*COMPARISON_FILES, *reports), inputs=options.inputs, overwrite=options.overwrite)
     tables = {"per_class": comparison.per_class, "flips": comparison.flips}
     write_folder(folder, tables, comparison.summary, comparison_page(comparison, options))
     return ComparisonFiles(folder, *(folder / name for name in COMPARISON_FILES))
@@ -118,7 +118,7 @@ def write_side_by_side(
     options = options or ReportOptions()
     folder = Path(out)
     names = report_names(a.summary.predictions, b.summary.predictions)
-    check_folder(folder, (*COMPARISON_FILES, *names), overwrite=options.overwrite)
+    check_folder(folder, (*COMPARISON_FILES, *names), inputs=options.inputs, overwrite=options.overwrite)
     shared = b.summary.options
     comparison = compare(a, b, CompareOptions(**{name: shared[name] for name in CompareOptions.model_fields}))
     write_report(a, folder / names[0], options)

@@ -10,7 +10,7 @@ from batchland.predictions.parts import Entry
 from batchland.predictions.schema import Seconds
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.engines.engine import PartEngine, Scored, ScoredPart, require_probabilities
-from batchland.system.signals import GRACE_SECONDS, StopSignal
+from batchland.system.signals import StopSignal
 
 
 class Progress(NamedTuple):
@@ -50,7 +50,8 @@ class Stopwatch:
 class Account:
     """Counts and seconds of one run of a model.
 
-    time_limit: seconds after which it stops, None for none. engine: given if its workers store the rows.
+    time_limit: seconds after which it stops, None for none. grace: seconds that the batch it waits for gets to end when
+    the run must stop. engine: given if its workers store the rows.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Account:
         sink: PredictionSink,
         signal: StopSignal,
         time_limit: float | None,
+        grace: float,
         engine: PartEngine | None = None,
     ) -> None:
         self._engine = engine
@@ -68,6 +70,7 @@ class Account:
         self._sink = sink
         self._signal = signal
         self._time_limit = time_limit
+        self._grace = grace
         self._scored = self._failed = 0
         self._read = self._decode = self._infer = 0.0
         self.decoded_on_gpu = 0
@@ -123,8 +126,8 @@ class Account:
         self._stop_after(0.0)
 
     def stop_if_waiting_too_long(self) -> None:
-        """While waiting for a batch: the same, but only when the batch has had GRACE_SECONDS to end."""
-        self._stop_after(GRACE_SECONDS)
+        """While waiting for a batch: the same, but only when the batch has had `grace` seconds to end."""
+        self._stop_after(self._grace)
 
     def _stop_after(self, grace: float) -> None:
         signalled = self._signal.received is not None and self._signal.seconds_ago >= grace

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
 from batchland.system.options import NonNegativeInt, Options, PositiveInt, Seconds
+from batchland.system.text import images
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
@@ -154,6 +155,9 @@ class ScoreOptions(ScoreSettings):
     """Name of the job that runs this; recorded in the manifest, where retention looks for it."""
 
 
+_SEE_ROWS: Final = "the predictions are written, see the rows with status = 'failed'"
+
+
 class FailureLimit(NamedTuple):
     """How many images may fail before a finished run counts as failed: a number or a percentage."""
 
@@ -177,11 +181,20 @@ class FailureLimit(NamedTuple):
             raise TooManyFailedError(missing)
         allowed = self.number if self.number is not None else counts.listed * (self.percent or 0) / 100
         if counts.failed > allowed:
-            codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
             raise TooManyFailedError(
-                f"{counts.failed} of {counts.listed} images failed ({codes}), more than max-failed {self.text} allows; "
-                f"the predictions are written, see the rows with status = 'failed'"
+                f"{counts.failed} of {counts.listed} images failed ({_codes(counts)}), more than max-failed "
+                f"{self.text} allows; {_SEE_ROWS}"
             )
+
+
+def check_answered(counts: "Counts") -> None:
+    """Raise TooManyFailedError if every image failed, so that there is nothing to use or to judge."""
+    if counts.listed and counts.failed == counts.listed:
+        raise TooManyFailedError(f"none of {images(counts.listed)} could be scored ({_codes(counts)}); {_SEE_ROWS}")
+
+
+def _codes(counts: "Counts") -> str:
+    return ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
 
 
 def unlisted_folders(counts: "Counts") -> str | None:

@@ -68,7 +68,7 @@ class Run:
         """Further fields of the manifest, when everything is listed."""
         return {}
 
-    def open_sink(self, model: OpenModel) -> PredictionSink:
+    def open_sink(self, model: OpenModel, checkpoint_seconds: float) -> PredictionSink:
         """The output, to be entered as a context."""
         return PredictionSink(
             open_output(self.out),
@@ -80,6 +80,7 @@ class Run:
             own=self.own,
             overwrite=self.options.overwrite or self.options.retry_failed or self.options.add_missing,
             restart=self.options.restart,
+            checkpoint_seconds=checkpoint_seconds,
         )
 
     def _check_output(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.models.session import OpenModel
-from batchland.predictions.parts import Entry
+from batchland.predictions.parts import CHECKPOINT_SECONDS, Entry
 from batchland.predictions.schema import Manifest, predictions_schema
 from batchland.predictions.storage import display_location, manifest_location, output_location, public_location
 from batchland.predictions.writer import PredictionSink
@@ -23,7 +23,7 @@ from batchland.scoring.retry import LateRun, RetryRun
 from batchland.scoring.reuse import Reuse
 from batchland.scoring.run import Run
 from batchland.scoring.shard import ShardRun
-from batchland.system.signals import StopSignal
+from batchland.system.signals import GRACE_SECONDS, StopSignal
 
 
 class RunSummary(NamedTuple):
@@ -46,6 +46,8 @@ def score(
     *,
     skip: Skip | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    grace_seconds: float = GRACE_SECONDS,
 ) -> RunSummary:
     """Score every image of `images`, a folder, a URL or an open listing, and write the predictions to `out`.
 
@@ -55,6 +57,8 @@ def score(
     run.
 
     skip: returns whether a listed image is already scored, and so gets no row; the manifest counts those.
+    checkpoint_seconds: rows are stored at least at this interval, so that a killed run loses at most this much work
+    (engine `local`). grace_seconds: after a signal or the time limit, the run waits this long for a batch that hangs.
 
     Raises UsageError, ModelError, DeviceError, OutputError, LockedError, Interrupted on SIGINT or SIGTERM, and
     TimeLimitError.
@@ -66,9 +70,9 @@ def score(
         if manifest := run.finished_before(engine.model):
             return _summary(run, manifest, engine.model, done_before=True)
         earlier = reusable_predictions(run.options, engine.model)
-        with StopSignal() as signal, run.open_sink(engine.model) as sink:
+        with StopSignal() as signal, run.open_sink(engine.model, checkpoint_seconds) as sink:
             by_parts = engine if isinstance(engine, PartEngine) else None
-            account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit, by_parts)
+            account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit, grace_seconds, by_parts)
             reuse = Reuse(run.options.timeout, account.stop_if_waiting_too_long, copies=by_parts is None)
             if run.options.reuse:
                 with sink.errors():

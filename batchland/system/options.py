@@ -162,6 +162,8 @@ def _path(error: ErrorDetails) -> tuple[str, ...]:
 
 
 def _suggestion(name: str, path: tuple[str, ...], options: type[BaseModel]) -> str:
+    if len(path) > 1 and path[-1] in options.model_fields:
+        return f'"{path[-1]}" belongs above all tables'
     known = list(_names(options))
     siblings = [each for each in known if tuple(each.split(".")[:-1]) == path[:-1]]
     near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)

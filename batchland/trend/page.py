@@ -7,6 +7,7 @@ from typing import Final
 from batchland._version import __version__
 from batchland.monitoring.drift import CHANCE, MOVED, MOVED_FAR
 from batchland.report.html import check_new_page, render_page
+from batchland.report.options import ReportOptions
 from batchland.report.plots import WIDTH
 from batchland.trend.findings import findings, headline
 from batchland.trend.measure import Trend
@@ -19,14 +20,15 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 _TREND: Final = "trend.html.j2"
 
 
-def render(trend: Trend) -> str:
-    """The trend as one HTML document that loads nothing else."""
+def render(trend: Trend, inputs: Sequence[str] = ()) -> str:
+    """The trend as one HTML document that loads nothing else. inputs: as for `render_page`."""
     rows, by_model = _shown(trend)
     days = sorted({row["date"] for row in rows})
     calendar = Calendar(days)
     return render_page(
         _TREND,
         folder=TEMPLATES,
+        inputs=inputs,
         scripts=("map.js", "night_map.js") if trend.maps else (),
         maps=trend.maps,
         job=trend.job,
@@ -51,9 +53,9 @@ def render(trend: Trend) -> str:
     )
 
 
-def check_trend_page(path: Path, *, overwrite: bool) -> None:
-    """Raise UsageError if the page cannot become the file `path`."""
-    check_new_page(path, _TREND, "an earlier page of a trend", overwrite=overwrite)
+def check_trend_page(path: Path, options: ReportOptions) -> None:
+    """Raise UsageError if the page of the records `options.inputs` cannot become the file `path`."""
+    check_new_page(path, _TREND, "an earlier page of the same job", options)
 
 
 def render_overview(runs: Path, views: Sequence[JobView], written: str) -> str:

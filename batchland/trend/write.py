@@ -14,6 +14,7 @@ from batchland.errors import BatchlandError, OutputError, UsageError
 from batchland.nightly.dates import without_future
 from batchland.nightly.record_files import read_runs
 from batchland.report.html import is_page_of
+from batchland.report.options import ReportOptions
 from batchland.system.files import Replaceable, check_new_file, write_file
 from batchland.system.lock import locked
 from batchland.trend.measure import Trend, measure
@@ -35,17 +36,20 @@ class TrendFiles(NamedTuple):
     parquet: Path
 
 
-def write_trend(trend: Trend, out: Path, *, overwrite: bool = False) -> TrendFiles:
+def write_trend(trend: Trend, out: Path, options: ReportOptions | None = None) -> TrendFiles:
     """Write the page to `out` and the table beside it, as `*.parquet`.
 
-    Raises UsageError if `out` does not end in .html, or if a file would be replaced that is not of a trend (unless
-    `overwrite`); OutputError.
+    options: its `inputs` are the folder of the records; not all other options are used.
+
+    Raises UsageError if `out` does not end in .html, or if a file would be replaced that is not of a trend, or a page
+    of other `inputs` (unless `overwrite`); OutputError.
     """
+    options = options or ReportOptions()
     files = TrendFiles(out, out.with_suffix(".parquet"))
-    check_trend_page(files.html, overwrite=overwrite)
+    check_trend_page(files.html, options)
     earlier = Replaceable("the table of a trend", _is_trend)
-    check_new_file(files.parquet, ".parquet", replaces=earlier, overwrite=overwrite)
-    page = render(trend)
+    check_new_file(files.parquet, ".parquet", replaces=earlier, overwrite=options.overwrite)
+    page = render(trend, options.inputs)
     write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
     write_file(files.html, page)
     return files
@@ -79,13 +83,16 @@ def write_night_pages(folder: Path, today: date) -> None:
 
     def trend() -> None:
         if records := without_future(read_runs(folder), today):
-            write_trend(measure(records), folder / TREND_FILE, overwrite=True)
+            options = ReportOptions(inputs=(str(folder),), overwrite=True)
+            write_trend(measure(records), folder / TREND_FILE, options)
 
     for step in (trend, partial(write_overview, folder.parent, today)):
         try:
             step()
         except BatchlandError as error:
             _log.warning("%s", error)
+        except OSError as error:
+            _log.warning("%s: a page cannot be written (%s: %s)", folder, error.filename, error.strerror)
         except Exception as error:  # a bug
             _log.warning("%s: a page cannot be written (%s: %s)", folder, type(error).__name__, error)
 

@@ -1,5 +1,7 @@
 """`batchland evaluate` as it is typed: what it prints, writes and ends with."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,59 @@ def test_terminal_output_and_files(night: Path) -> None:
         "report: report/report.html\n"
     )
     assert sorted(path.name for path in Path("report").iterdir()) == sorted(REPORT_FILES)
+
+
+OTHER_FILES = (
+    "batchland: report: holds a report that was made from other files; give another --out; --overwrite replaces the "
+    "files of a report and keeps all others\n"
+)
+
+
+def test_only_a_report_on_the_same_files_is_replaced(night: Path) -> None:
+    """A rerun replaces its own report, also with other options or a changed predictions file."""
+
+    def run(*arguments: str, folder: str = ".") -> tuple[int, str]:
+        os.chdir(night / folder)
+        result = batchland(*arguments)
+        os.chdir(night)
+        return result.exit_code, result.stderr
+
+    write_label_folders(Path("others"), NAMES)
+    one = ("evaluate", "preds.parquet", "--labels", "labels", "--out", "report")
+    both = ("evaluate", "before.parquet", "preds.parquet", "-l", "labels", "-o", "report")
+    assert [run(*one), run(*one, "--confidence", "0.9")] == [(0, "")] * 2
+    assert run("evaluate", "../preds.parquet", "-l", ".", "-o", "../report", folder="labels") == (0, "")
+    before = Path("report/summary.json").read_bytes()
+    for others in (
+        ("evaluate", "before.parquet", "--labels", "labels", "--out", "report"),
+        ("evaluate", "preds.parquet", "--labels", "others", "--out", "report"),
+        ("compare", "report", "report", "--out", "report"),
+    ):
+        assert run(*others)[0] == 2
+        assert Path("report/summary.json").read_bytes() == before
+    assert run("evaluate", "before.parquet", "--labels", "labels", "--out", "report") == (2, OTHER_FILES)
+    assert run("evaluate", "before.parquet", "--labels", "labels", "--out", "report", "--overwrite") == (0, "")
+    assert run(*one) == (2, OTHER_FILES)
+    assert run(*both)[0] == 2
+    shutil.rmtree("report")
+    assert [run(*both), run(*both)] == [(0, "")] * 2
+    assert run("evaluate", "preds.parquet", "before.parquet", "-l", "labels", "-o", "report") == (2, OTHER_FILES)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_only_a_comparison_of_the_same_reports_is_replaced(night: Path, count: int) -> None:
+    for name in ("before", "preds"):
+        batchland("evaluate", f"{name}.parquet", "-l", "labels", "-o", name)
+    Path("again").symlink_to("preds")
+    reports = ("before", "preds", "again")[:count]
+    for given, expected in (
+        (reports, (0, "")),
+        (reports, (0, "")),
+        (reports[::-1], (2, OTHER_FILES)),
+        ((*reports[::-1], "--overwrite"), (0, "")),
+    ):
+        result = batchland("compare", *given, "--out", "report")
+        assert (result.exit_code, result.stderr) == expected
 
 
 def test_each_promise_is_one_line(night: Path) -> None:

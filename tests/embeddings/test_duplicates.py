@@ -171,10 +171,14 @@ def test_only_an_earlier_table_of_copies_is_replaced(scored: Path, tmp_path: Pat
     alone, labels = tmp_path / "alone.parquet", tmp_path / "labels.csv"
     alone.write_bytes(two.read_bytes())
     labels.write_text("image,label\n1.jpg,Red\n")
+    others = []
+    for name in ("others.csv", "others.parquet"):
+        others.append(tmp_path / name)
+        assert batchland("duplicates", two, "--out", others[-1]).exit_code == 0
+        assert batchland("duplicates", two, one, "--out", others[-1]).exit_code == 0  # has no rows of others
     for out, why in (
         (two, "has a manifest, so it is of predictions"),
-        (alone, "exists and is not an earlier table with the same columns"),
-        (labels, "exists and is not an earlier table with the same columns"),
+        *((out, "exists and is not an earlier table of the same predictions") for out in (alone, labels, *others)),
     ):
         before = out.read_bytes()
         result = batchland("duplicates", one, "--out", out)
@@ -187,7 +191,11 @@ def test_only_an_earlier_table_of_copies_is_replaced(scored: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("command", "what"), [("duplicates", "an earlier page of copies"), ("similar", "an earlier page of similar images")]
+    ("command", "what"),
+    [
+        ("duplicates", "an earlier page of copies in the same predictions"),
+        ("similar", "an earlier page of the same image and predictions"),
+    ],
 )
 def test_a_page_replaces_only_an_earlier_page_of_its_kind(
     scored: Path, tmp_path: Path, command: str, what: str
@@ -197,7 +205,10 @@ def test_a_page_replaces_only_an_earlier_page_of_its_kind(
     arguments = [with_features(plain, tmp_path / "one.parquet", features), "--page", page]
     arguments = ["1.jpg", *arguments] if command == "similar" else arguments
     assert [batchland(command, *arguments).exit_code for _ in range(2)] == [0, 0]
-    for text in ("<p>mine</p>", '<meta name="generator" content="batchland report">'):
+    made = page.read_text()
+    digits = made.partition('name="batchland-inputs" content="')[2][:32]
+    assert len(digits) == 32
+    for text in ("<p>mine</p>", made.replace(digits, "0" * 32), made.replace("batchland ", "")):
         page.write_text(text)
         result = batchland(command, *arguments)
         message = f"batchland: {page}: exists and is not {what}; give another name; --overwrite replaces it\n"

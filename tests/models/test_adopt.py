@@ -254,7 +254,7 @@ def test_out_replaces_neither_inputs_nor_other_files(tmp_path, labels, name, mes
     assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_only_a_model_with_a_card_is_replaced(tmp_path, labels):
+def test_only_a_model_with_a_card_is_replaced(tmp_path, labels, caplog):
     out = foreign(tmp_path / "o.onnx")
     before = out.read_bytes()
     with pytest.raises(UsageError) as caught:
@@ -262,8 +262,12 @@ def test_only_a_model_with_a_card_is_replaced(tmp_path, labels):
     assert str(caught.value) == f"{out}: exists and is not a model with a batchland card; give another name"
     assert out.read_bytes() == before
     out.unlink()
+    caplog.set_level("INFO", "batchland")
+    first = adopt(tmp_path / "f.onnx", labels, out)
+    assert [line for line in caplog.messages if "replace" in line] == []
     adopt(tmp_path / "f.onnx", labels, out)
-    adopt(tmp_path / "f.onnx", labels, out)
+    day = first.card.created_at[:10]
+    assert [line for line in caplog.messages if "replace" in line] == [f"{out}: will replace the model f of {day}"]
 
 
 def test_invalid_models_and_label_files_are_errors(tmp_path, labels):

@@ -29,23 +29,22 @@ NIGHTLY = f"""{JOB}max_failed = "30%"
 
 NIGHTS = {day: date(2024, 11, day) for day in range(1, 31)}
 
-# A run that stops after its third batch until a line comes in.
+# A run that has the rows of two batches and waits for a line before it takes those of the third.
 PAUSING = """
 import sys
 from datetime import date
 from pathlib import Path
-import batchland.models.session
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
-predict, batches = batchland.models.session.Session.answer, 0
-def pausing(self, *batch):
-    global batches
-    batches += 1
-    if batches == 3:
-        print("pause", flush=True)
-        sys.stdin.readline()
-    return predict(self, *batch)
-batchland.models.session.Session.answer = pausing
+from batchland.scoring.engines.local import LocalEngine
+score = LocalEngine.score
+def pausing(self, *given):
+    for number, scored in enumerate(score(self, *given)):
+        if number == 2:
+            print("pause", flush=True)
+            sys.stdin.readline()
+        yield scored
+LocalEngine.score = pausing
 sys.exit(run_night(load_job(Path(sys.argv[1])), date.fromisoformat(sys.argv[2])).attempt.exit_code)
 """
 
@@ -99,6 +98,7 @@ class Project:
             assert child.stdout.readline() == "pause\n"
             part = self.folder / "out" / f".date={night}.parts" / "part-000000.parquet"
             while not part.exists():
+                assert child.poll() is None, child.communicate()[1]
                 time.sleep(0.01)
             yield child
             if child.poll() is None:

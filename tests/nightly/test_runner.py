@@ -1,5 +1,6 @@
 """Run one night of a job: partitions, record, messages, and every way to fail."""
 
+import errno
 import json
 import os
 import shutil
@@ -177,6 +178,19 @@ def test_too_many_failures_fail_the_night_after_everything_is_written(project):
     assert attempt.error.startswith("1 of 9 images failed (empty 1), more than ")
     assert (record.models[0].counts.listed, record.good) == (9, False)
     assert run(project, NIGHT, "max_failed=1").record.good
+
+
+@pytest.mark.parametrize("limit", [(), ("max_failed='100%'",)], ids=["no limit", "100%"])
+def test_a_night_without_one_scored_image_fails_with_any_limit(project, limit):
+    for image in (project / "in" / str(NIGHT)).rglob("*.jpg"):
+        image.write_bytes(b"")
+    record, attempt = run(project, NIGHT, "monitor={action='off'}", *limit)
+    assert (attempt.outcome, attempt.exit_code, attempt.error) == (
+        "too_many_failed",
+        3,
+        "none of 9 images could be scored (empty 9); the predictions are written, see the rows with status = 'failed'",
+    )
+    assert (record.models[0].counts.failed, record.good) == (9, False)
 
 
 def test_gates_compare_with_the_last_good_night(project):
@@ -463,7 +477,7 @@ def test_the_plan_lists_the_steps_and_does_nothing(project):
         f"report {project}/runs/toy/2024-11-23/report/toy",
         "gate: fail if top1 < 90%",
         "gate: fail if drop(top1) > 1%",
-        "fail if more than 5 images do",
+        "fail if more than 5 of the images fail",
         f"record {project}/runs/toy/2024-11-23/run.json",
         f"metrics {project}/toy.prom",
     ), ())  # fmt: skip
@@ -553,6 +567,28 @@ def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     assert run(project).attempt.exit_code == 0
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good
     assert f"{project}/runs/toy/latest: cannot be written (" in caplog.text
+    assert [path.name for path in (project / "runs" / "toy").iterdir() if path.name.startswith(".latest")] == []
+
+
+def test_storage_that_fails_is_an_error_without_a_traceback(project, monkeypatch, caplog):
+    """It does not answer to `stat` of the records."""
+
+    def fails(folder):
+        raise OSError(errno.EIO, "Input/output error", f"{folder}/2026-11-20/run.json")
+
+    monkeypatch.setattr(steps_module, "read_runs", fails)
+    attempt = run(project).attempt
+    message = f"{project}/runs/toy/2026-11-20/run.json: Input/output error"
+    assert (attempt.outcome, attempt.exit_code, attempt.error) == ("failed", 74, message)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_reserve_that_cannot_be_removed_is_named(project):
+    (project / "runs" / "toy" / str(NIGHT) / ".reserve").mkdir(parents=True)
+    result = run(project)
+    assert result.attempt.exit_code == 0
+    (warning,) = result.record.warnings
+    assert warning.startswith(f"{project}/runs/toy/{NIGHT}/.reserve: cannot be removed (")
 
 
 def test_a_class_with_only_failed_images_is_named(project):

@@ -1,18 +1,20 @@
 """Let each system call of a command fail once: no traceback, the right exit code, no partial files, a normal rerun.
 
-`pytest -m slow tests/predictions/test_fault_sweep.py -s` runs the sweep whole and prints its figures; with FAULTS=5 in
-the environment, five faults of each kind.
+`pytest -m slow tests/predictions/test_fault_sweep.py -s` runs the sweep whole and prints its figures. With FAULTS=5 in
+the environment, it tries five faults of each kind; with FAULTS=1/3, a random third, chosen by FAULTS_SEED (0).
 """
 
 import errno
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,8 @@ from toys import COLOURS, picture
 
 FAULTS = Path(__file__).parents[1] / "faults"
 COMPILER = shutil.which("cc") or shutil.which("gcc")
+PAGES = {"job/trend.html", "job/trend.parquet", "index.html"}
+"""Of all nights. A night does not fail because they cannot be written."""
 KINDS = ("open", "read", "write", "truncate", "fsync", "close", "rename", "mkdir", "unlink", "stat", "list", "flock")
 SCENARIOS = (
     "score",
@@ -266,10 +270,15 @@ def check(driver: Driver, scenario: Scenario, folder: Path, kind: str, n: int, c
     if outcome.code not in (0, 74):
         return where
     if outcome.code == 0:
-        hidden = [path for path in published.rglob(".*") if path.name != ".lock"]
+        hidden = [path for path in published.rglob(".*") if not path.name.endswith(".lock")]
         if hidden and "cannot be removed" not in outcome.text:
             return f"{where}: leaves {[path.name for path in hidden]} and does not say so"
-        return where + different(found, scenario.expected) if found != scenario.expected else ""
+        if found == scenario.expected:
+            return ""
+        late = {name for name, data in scenario.expected.items() if found.get(name) != data}
+        if scenario.published != "runs" or not late <= PAGES or not re.search("cannot be (written|read)", outcome.text):
+            return where + different(found, scenario.expected)
+        # pages are left for the next run, with a warning
     torn = [name for name, data in found.items() if data not in (old.get(name), scenario.expected.get(name))]
     output, old_output, new_output = (
         {name: data for name, data in files.items() if name.startswith("p/")}
@@ -288,18 +297,33 @@ def different(found: dict[str, bytes], expected: dict[str, bytes]) -> str:
     return f": other files: {sorted({name for name, _ in found.items() ^ expected.items()})}"
 
 
+Choice = Callable[[int], Sequence[int]]
+"""The calls to fail, of so many; from 1."""
+
+
+def spread(most: int) -> Choice:
+    """At most so many calls, spread over the run."""
+    return lambda calls: sorted({1 + calls * k // most for k in range(most)}) if calls else ()
+
+
+def chosen_by(environment: dict[str, str], name: str) -> Choice:
+    """As FAULTS says. name: of the scenario."""
+    given, seed = environment.get("FAULTS", "1/1"), environment.get("FAULTS_SEED", "0")
+    if "/" not in given:
+        return spread(int(given))
+    chance = random.Random(f"{seed} {name}")
+    return lambda calls: sorted(chance.sample(range(1, calls + 1), -int(-calls * Fraction(given) // 1)))
+
+
 def sweep(
-    driver: Driver, scenario: Scenario, folder: Path, kinds: tuple[str, ...], most: int | None
+    driver: Driver, scenario: Scenario, folder: Path, kinds: tuple[str, ...], choice: Choice
 ) -> tuple[int, list[str]]:
     """Number of faults tried, and the problems found."""
     tried, wrong = 0, []
     for kind in kinds:
         reset(folder, scenario.before)
         calls = driver.run(folder, scenario.command, scenario.below, kind).count
-        chosen = (
-            range(1, calls + 1) if most is None else sorted({1 + calls * k // most for k in range(most)} - {calls + 1})
-        )
-        for n in chosen if calls else ():
+        for n in choice(calls):
             tried += 1
             code = errno.ENOSPC if kind in ("write", "truncate") else errno.EIO
             if problem := check(driver, scenario, folder, kind, n, code):
@@ -309,7 +333,7 @@ def sweep(
 
 @pytest.mark.parametrize("name", ["score", pytest.param("overwrite-folder", marks=pytest.mark.slow)])
 def test_some_calls_fail(driver, prepare, folder, name):
-    tried, wrong = sweep(driver, prepare(name), folder, KINDS, 1)
+    tried, wrong = sweep(driver, prepare(name), folder, KINDS, spread(1))
     assert wrong == []
     assert tried >= 10
 
@@ -318,8 +342,7 @@ def test_some_calls_fail(driver, prepare, folder, name):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_call_fails_once(driver, prepare, folder, name):
-    most = int(os.environ.get("FAULTS", "0")) or None
-    tried, wrong = sweep(driver, prepare(name), folder, KINDS, most)
+    tried, wrong = sweep(driver, prepare(name), folder, KINDS, chosen_by(dict(os.environ), name))
     kinds = Counter(problem.split()[0] for problem in wrong)
     print(f"\n{name}: {tried} faults, {len(wrong)} wrong {dict(kinds)}", *wrong, sep="\n")
     assert wrong == []

@@ -19,7 +19,6 @@ from commands import batchland
 from toys import COLOURS, contents, options, picture, toy_card
 
 import batchland.images.crash_guard as suspects_module
-import batchland.scoring.account as account_module
 from batchland import score
 from batchland.errors import Interrupted, OutputError
 from batchland.images.loader import load_image
@@ -179,10 +178,9 @@ def test_a_signal_is_answered_even_while_images_hang(tmp_path, photos, toy_model
         return load_image(ref, spec)
 
     monkeypatch.setattr(suspects_module, "load_image", hang)
-    monkeypatch.setattr(account_module, "GRACE_SECONDS", 0.1)
     out = tmp_path / "p.parquet"
     with pytest.raises(Interrupted) as caught:
-        score(photos, out, options(toy_model))
+        score(photos, out, options(toy_model), grace_seconds=0.1)
     release.set()
     assert caught.value.exit_code == 143
     kept = int(re.search(r"stopped after (\d+) images", str(caught.value))[1])

@@ -10,7 +10,6 @@ from toys import toy_card
 
 from batchland.images.batch import Batch, Outcome
 from batchland.images.sources.refs import ImageRef
-from batchland.predictions import parts
 from batchland.predictions.parts import PartSpec, PartSummary, PartWriter
 from batchland.predictions.rows import to_rows
 from batchland.predictions.storage import open_output
@@ -19,7 +18,6 @@ from batchland.predictions.storage import open_output
 def test_a_part_that_is_completed_while_its_checkpoint_is_written_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "CHECKPOINT_SECONDS", 0)
     refs = [ImageRef(f"{number}.jpg", b"") for number in range(4)]
     outcomes = tuple(Outcome(width=30, height=20, file_size=99) for _ in refs)
     batch = Batch(refs, np.zeros((4, 8, 8, 3), np.uint8), outcomes)
@@ -29,7 +27,7 @@ def test_a_part_that_is_completed_while_its_checkpoint_is_written_is_reported_on
         output.begin(spec.fingerprint, overwrite=False, restart=False)
         write, written = output.write_part, []
         found: list[PartSummary] = []
-        with PartWriter(output, spec, found.append) as writer:
+        with PartWriter(output, spec, found.append, checkpoint_seconds=0) as writer:
             assert list(writer.pending([(0, refs)])) == [*refs, None]
             part = writer._pending[0]
 

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from toys import COLOURS, Stop, contents, options, picture, stop_after, toy_card, write_toy_model
 
 import batchland.predictions.local as local_module
-import batchland.predictions.parts as sink_module
 import batchland.scoring.engines.engine as engine_module
 from batchland import ScoreOptions, score
 from batchland._version import __version__
@@ -151,11 +150,11 @@ def test_an_interrupted_run_is_resumed_and_gives_the_same_bytes(tmp_path, photos
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 
 
-def test_an_unfinished_part_is_resumed_from_its_last_checkpoint(tmp_path, photos, toy_model, monkeypatch):
-    monkeypatch.setattr(sink_module, "CHECKPOINT_SECONDS", 0.0)
+def test_an_unfinished_part_is_resumed_from_its_last_checkpoint(tmp_path, photos, toy_model):
     score(photos, tmp_path / "whole" / "p.parquet", options(toy_model))
+    broken = tmp_path / "broken" / "p.parquet"
     with pytest.raises(Stop):
-        score(photos, tmp_path / "broken" / "p.parquet", options(toy_model), on_progress=stop_after(44))
+        score(photos, broken, options(toy_model), on_progress=stop_after(44), checkpoint_seconds=0)
     summary = score(photos, tmp_path / "broken" / "p.parquet", options(toy_model))
     assert summary.manifest.resumed_images == 44
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")

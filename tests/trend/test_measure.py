@@ -20,6 +20,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.record_files import update_run
 from batchland.nightly.run_record import CONFIDENCE_BINS, ModelRun, PredictionMix, RunRecord
 from batchland.nightly.runner import run_night
+from batchland.report.options import ReportOptions
 from batchland.trend.findings import headline
 from batchland.trend.measure import measure
 from batchland.trend.options import TrendOptions
@@ -381,9 +382,14 @@ def test_a_table_that_is_not_a_trend_is_kept(tmp_path):
             write_trend(trend, tmp_path / "trend.html")
         assert str(caught.value) == f"{files.parquet}: exists and is not the table of a trend; give another name"
         assert pq.read_table(files.parquet) == table
-    assert write_trend(trend, tmp_path / "trend.html", overwrite=True) == files
+    assert write_trend(trend, tmp_path / "trend.html", ReportOptions(overwrite=True)) == files
+    job = ReportOptions(inputs=("runs/nightly",))
+    with pytest.raises(UsageError, match=r"trend\.html: exists and is not an earlier page of the same job"):
+        write_trend(trend, tmp_path / "trend.html", job)
+    write_trend(trend, tmp_path / "trend.html", job.model_copy(update={"overwrite": True}))
+    assert write_trend(trend, tmp_path / "trend.html", job) == files
     files.html.write_text("<p>mine</p>")
-    with pytest.raises(UsageError, match=r"trend\.html: exists and is not an earlier page of a trend"):
+    with pytest.raises(UsageError, match=r"trend\.html: exists and is not an earlier page of the same job"):
         write_trend(trend, tmp_path / "trend.html")
     assert files.html.read_text() == "<p>mine</p>"
 

@@ -1,0 +1,31 @@
+"""A mark of what a page was made from, so that a rerun of the same command knows its own page."""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from batchland.system.urls import is_url
+
+HEAD_BYTES: Final = 4096
+"""The mark and the name of the program are in the first bytes of each page."""
+_MARK: Final = re.compile(rb'<meta name="batchland-inputs" content="([0-9a-f]{32})">')
+
+
+def input_mark(inputs: Sequence[str]) -> str:
+    """32 hexadecimal digits for these paths and URLs in this order; none for no inputs."""
+    if not inputs:
+        return ""
+    absolute = (each if is_url(each) else os.path.abspath(each) for each in inputs)  # noqa: PTH100 - keeps links as they are
+    return hashlib.sha256("\0".join(absolute).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def has_mark(page: Path, inputs: Sequence[str]) -> bool:
+    """Whether an existing page has the mark of these inputs. True if there are no inputs."""
+    if not inputs:
+        return True
+    with page.open("rb") as file:
+        found = _MARK.search(file.read(HEAD_BYTES))
+    return found is not None and found[1].decode() == input_mark(inputs)
