@@ -78,6 +78,8 @@ class Recorder:
         self._accepted_runs: dict[str, str | None] = {}
         """run_id of the predictions that were accepted, by the name of the model in the job."""
         self._reserve = self.folder / ".reserve"
+        self._fault: str | None = None
+        """Why the record could not be saved."""
 
     @property
     def attempt(self) -> Attempt:
@@ -161,7 +163,7 @@ class Recorder:
             self.warnings.append(text)
 
     def save(self) -> str | None:
-        """Write the record as it is now. An error is logged and returned."""
+        """Write the record as it is now. An error is returned, and logged the first time."""
         self.record = RunRecord(
             job=self.job.name,
             job_file=str(self.job.file),
@@ -182,8 +184,11 @@ class Recorder:
         try:
             self.record = update_run(self.folder, self.record)
         except (OSError, BatchlandError) as error:
-            fault = f"{self.folder / RUN_FILE}: cannot be written ({error})"
-            _log.error("%s", fault)
+            reason = getattr(error, "strerror", None) or error
+            fault = f"{self.folder / RUN_FILE}: cannot be written ({reason})"
+            if fault != self._fault:
+                _log.error("%s", fault)
+            self._fault = fault
             return fault
         try:
             point_to_latest(self.job.folder, self.today)
