@@ -30,6 +30,7 @@ from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, re
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
 from batchland.predictions.storage import display_location
 from batchland.system.files import replace_file
+from batchland.system.text import reason
 
 _RESERVE_BYTES: Final = 64 * 1024
 """Disk space held until the end of the run, so that its record can be written on a full disk."""
@@ -184,8 +185,7 @@ class Recorder:
         try:
             self.record = update_run(self.folder, self.record)
         except (OSError, BatchlandError) as error:
-            reason = getattr(error, "strerror", None) or error
-            fault = f"{self.folder / RUN_FILE}: cannot be written ({reason})"
+            fault = f"{self.folder / RUN_FILE}: cannot be written ({reason(error)})"
             if fault != self._fault:
                 _log.error("%s", fault)
             self._fault = fault
