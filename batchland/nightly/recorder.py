@@ -129,8 +129,10 @@ class Recorder:
             ending = ending._replace(error=self.job.placeholders.hide(ending.error))
         changes = ending._asdict() | {"finished_at": _now(), "refused": self._is_refused(ending)}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
-        with suppress(OSError):
-            self._reserve.unlink()
+        try:
+            self._reserve.unlink(missing_ok=True)
+        except OSError as fault:
+            self.warn(f"{self._reserve}: cannot be removed ({fault.strerror})")
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         error = f": {ending.error}" if ending.error else ""
         extra = {"data": changes, "in_summary": True}

@@ -1,5 +1,6 @@
 """Run one night of a job: partitions, record, messages, and every way to fail."""
 
+import errno
 import json
 import os
 import shutil
@@ -567,6 +568,28 @@ def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     assert run(project).attempt.exit_code == 0
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good
     assert f"{project}/runs/toy/latest: cannot be written (" in caplog.text
+    assert [path.name for path in (project / "runs" / "toy").iterdir() if path.name.startswith(".latest")] == []
+
+
+def test_storage_that_fails_is_an_error_without_a_traceback(project, monkeypatch, caplog):
+    """It does not answer to `stat` of the records."""
+
+    def fails(folder):
+        raise OSError(errno.EIO, "Input/output error", f"{folder}/2026-11-20/run.json")
+
+    monkeypatch.setattr(steps_module, "read_runs", fails)
+    attempt = run(project).attempt
+    message = f"{project}/runs/toy/2026-11-20/run.json: Input/output error"
+    assert (attempt.outcome, attempt.exit_code, attempt.error) == ("failed", 74, message)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_reserve_that_cannot_be_removed_is_named(project):
+    (project / "runs" / "toy" / str(NIGHT) / ".reserve").mkdir(parents=True)
+    result = run(project)
+    assert result.attempt.exit_code == 0
+    (warning,) = result.record.warnings
+    assert warning.startswith(f"{project}/runs/toy/{NIGHT}/.reserve: cannot be removed (")
 
 
 def test_a_class_with_only_failed_images_is_named(project):

@@ -54,11 +54,19 @@ _SECONDS: Final = 45.0
 """For the content of an image. A server that sends it byte by byte is given up."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that are retried."""
+_WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
+"""A word of a name in camel case: `AWSAccessKeyId` has four."""
 _SECRET: Final = re.compile(
-    r"(?i)sig|token|key|auth|pass|pwd|secret|cred|expir|policy|sessi|jwt|hmac|bearer|ticket|^x-(amz|goog|ms)-|^hdn"
-    r"|(?<![a-z])(sas|sid|otp|tok)(?![a-z])"
+    r"[a-z0-9]*(?:token|secret|passw(?:or)?d|passphrase|passcode|signature|credential|sess(?:ion)?id"
+    r"|jwt|hmac|pwd|auth|csrf|xsrf)(?:id|key|value|hash|sig|s)?"
+    r"|[a-z]?(?:access|account|api|app|aws|client|consumer|db|file|license|login|map|private|public|session|shared?"
+    r"|signing|site|subscription|url|user|web)*(?:key|pass|sig)(?:id|s)?"
+    r"|ak|authentic[a-z]*|authori[sz]ation|bearer|cookie|creds?|expir[a-z]*|hdn[a-z]*|nonce|otp|pin|policy|psw|pswd|pw"
+    r"|sas|sess|(?:asp)?session[a-z]*|sid|sign|signed|ticket|tk|tkn|tok|totp"
 )
-"""Names of parameters that may hold a signature or a password. `side` is none: the short ones are whole words."""
+"""Words for what may hold a signature or a password, in lower case. Whole words: `design` and `keyword` are none."""
+_SECRET_NAMES: Final = re.compile(r"(?i)x-(amz|goog|ms)-")
+"""The beginning of names that belong to a signature."""
 _PATH_PARAMETER: Final = re.compile(";([^;/=]+)=[^;/]*")
 _MAX_NESTED: Final = 4
 """URLs inside URLs, one in the other; what is nested deeper is left out."""
@@ -183,8 +191,13 @@ def _public_query(query: str, depth: int) -> str:
     return kept
 
 
+@lru_cache(1024)
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET.search(unquote(unquote(name))))
+    """Whether a parameter may be secret: the whole name, or a word of it, at `-`, `_` or a capital."""
+    name = unquote(unquote(name))
+    parts = re.split(r"[^A-Za-z0-9]+", name)
+    words = (word.lower() for part in parts for word in (part, part.rstrip("0123456789"), *_WORD.findall(part)))
+    return bool(_SECRET_NAMES.match(name)) or any(map(_SECRET.fullmatch, words))
 
 
 def _public_value(value: str, depth: int) -> str:

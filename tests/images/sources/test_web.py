@@ -430,6 +430,32 @@ def test_names_have_no_secrets():
     assert public_url(signed) == "https://h/a.jpg?width=8"
 
 
+SECRET = """
+sig sign signature Signature x-goog-signature X-Amz-Credential X-Amz-Date x-ms-blob-type x-oss-signature q-sign-time
+wmsAuthSign AWSAccessKeyId OSSAccessKeyId Key-Pair-Id GoogleMapKey key KEY keys apikey api_key api-key apiKey APIkey
+x-api-key accesskey access_key accessKeyId secretkey privateKey subscription-key vkey sort.key token tokens Token2
+access_token accessToken accesstoken refreshToken authtoken oauth_token oauth2token id_token downloadtoken tk tkn
+tok auth oauth auth_key authkey Authorization authenticity_token pass pass2 userpass password passwd passphrase pwd
+pw user_pwd secret client_secret clientsecret credential credentials cred Expires expires_at expiry Expiration
+Policy session session_id sessionid sess PHPSESSID jsessionid ASPSESSIONIDABC sid x_sid jwt hmac bearer ticket sas
+otp pin user_pin nonce csrf csrf_token csrfToken xsrf hdnts hdnea __token__ a[token] token[] ak my-sig sigs urlsig
+cookie
+"""
+SHOWN = """
+design author authors authority keyword keywords keyboard monkey turkey designer assign signal signals
+signpost insignia significance passage passenger compass bypass passport encompass pinterest spin pint opinion
+tokenize tokenizer tokyo stock stocktake side residence preside inside sasha policyholder cosign sessile obsession
+secretary secretion bearing ticketing credit accredited expert experience width w h id v code hash md5
+user name email url uri image size format quality crop date page lang nonces pinned pins sidebar consider tktk
+"""
+
+
+def test_which_parameters_may_be_secret():
+    """By whole words: at `-`, `_`, `.`, capitals, or compounds of known words."""
+    assert [name for name in SECRET.split() if public_url(f"https://h/a?{name}=S") != "https://h/a"] == []
+    assert [name for name in SHOWN.split() if public_url(f"https://h/a?{name}=1") != f"https://h/a?{name}=1"] == []
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     [
