@@ -20,7 +20,7 @@ def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
         with error:
             return f"answered {error.code} {visible(str(error.reason))}"
     except urllib.error.URLError as error:
-        return reason(error.reason) if isinstance(error.reason, OSError) else visible(error.reason)
+        return reason(error.reason) if isinstance(error.reason, BaseException) else visible(error.reason)
     except OSError as error:  # TimeoutError, too
         return reason(error)
     except (InvalidURL, ValueError):
