@@ -35,8 +35,8 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
             if changed - time.time() > settle:
                 when = datetime.fromtimestamp(changed).astimezone().isoformat(timespec="seconds")
                 raise MissingInputError(
-                    f"{name}: its last change is in the future ({when}); is the clock of this machine or of the storage "
-                    f"wrong?"
+                    f"{name}: its last change is in the future ({when}); is the clock of this machine or of the "
+                    f"storage wrong?"
                 )
             if age < settle:
                 raise MissingInputError(f"{name}: is still growing, it changed {age:.0f} s ago; settle is {settle:g} s")
