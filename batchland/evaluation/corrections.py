@@ -45,7 +45,7 @@ class CorrectedLabels:
         for block in self._labels.blocks():
             at = pc.index_in(block.images, value_set=images)
             corrected[at.drop_null().to_numpy()] = True
-            yield block._replace(names=pc.coalesce(labels.take(at), block.names))
+            yield block._replace(names=pc.coalesce(labels.take(at), block.names.cast(pa.string())))
         if len(images) and not corrected.any():
             raise UsageError(f"{self._name}: none of its images has a label in {self.source}")
         if not corrected.all():

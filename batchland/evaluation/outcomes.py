@@ -187,17 +187,22 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
     starts = np.cumsum(lengths) - lengths
     longest = int(lengths.max(initial=0))
     # All choices as a matrix: rows that have fewer get index -1 and probability 0 at their ends.
-    chosen, choices = np.full((len(ok), longest), -1, np.int64), np.zeros((len(ok), longest), np.float32)
     if longest and (lengths[ok] == longest).all() and len(flat) == ok.sum() * longest:
-        chosen[ok], choices[ok] = index.reshape(-1, longest), probability.reshape(-1, longest)
+        rows = np.cumsum(ok) - 1  # those of failed images are replaced below
+        chosen = index.reshape(-1, longest).take(rows, axis=0).astype(np.int64)
+        choices = probability.reshape(-1, longest).take(rows, axis=0)
+        chosen[~ok], choices[~ok] = -1, 0
     else:
+        chosen, choices = np.full((len(ok), longest), -1, np.int64), np.zeros((len(ok), longest), np.float32)
         at = np.repeat(np.arange(len(ok)), lengths), np.arange(len(flat)) - np.repeat(starts, lengths)
         chosen[at], choices[at] = index, probability
     hits = chosen == truth[:, None]
-    found = hits.any(axis=1) if longest else np.zeros(len(ok), bool)
-    rank = np.where(found, hits.argmax(axis=1) + 1 if longest else 0, 0)
-    true_probability = np.full(len(ok), np.nan, np.float32)
-    true_probability[found] = choices[found, rank[found] - 1]
+    rank, true_probability = np.zeros(len(ok), np.int64), np.full(len(ok), np.nan, np.float32)
+    if longest:
+        place, row = hits.argmax(axis=1), np.arange(len(ok))
+        found = hits[row, place]
+        rank[found] = place[found] + 1
+        true_probability[found] = choices[row, place][found]
     squares = np.einsum("ij,ij->i", choices, choices, dtype=np.float64)
     has_all, logs = _log_probabilities(batch, classes)
     complete = lengths == classes

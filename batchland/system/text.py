@@ -111,6 +111,11 @@ def visible(text: str) -> str:
     return "".join(f"[U+{ord(sign):04X}]" if _is_invisible(sign) else sign for sign in text)
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, in words: of an error of the system without its number."""
+    return visible(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
 def one_line(text: str, limit: int) -> str:
     """`visible` text of at most `limit` characters, shortened in the middle."""
     text = visible(text)
