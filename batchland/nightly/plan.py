@@ -91,7 +91,7 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
         end = next_time(job.finish_by, datetime.now().astimezone())
         yield _Step(f"stop at {end:%Y-%m-%d %H:%M}, if it is not finished")
     if job.max_failed is not None:
-        yield _Step(f"fail if more than {job.max_failed} images do")
+        yield _Step(f"fail if more than {job.max_failed} of the images fail")
     for expired in find_expired(job, night, records, today):
         size = f"{files(len(expired.files))}, {expired.bytes} bytes"
         yield _Step(f"if all this is good, delete {display_location(expired.folder)}: {size}")

@@ -113,7 +113,12 @@ def point_to_latest(root: Path, today: date) -> None:
     temporary = root / f".{LATEST}.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(newest)
-    temporary.replace(root / LATEST)
+    try:
+        temporary.replace(root / LATEST)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def existing_record(root: Path, night: date) -> Path:

@@ -30,6 +30,7 @@ from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, re
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
 from batchland.predictions.storage import display_location
 from batchland.system.files import replace_file
+from batchland.system.text import reason
 
 _RESERVE_BYTES: Final = 64 * 1024
 """Disk space held until the end of the run, so that its record can be written on a full disk."""
@@ -78,6 +79,8 @@ class Recorder:
         self._accepted_runs: dict[str, str | None] = {}
         """run_id of the predictions that were accepted, by the name of the model in the job."""
         self._reserve = self.folder / ".reserve"
+        self._fault: str | None = None
+        """Why the record could not be saved."""
 
     @property
     def attempt(self) -> Attempt:
@@ -126,8 +129,10 @@ class Recorder:
             ending = ending._replace(error=self.job.placeholders.hide(ending.error))
         changes = ending._asdict() | {"finished_at": _now(), "refused": self._is_refused(ending)}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
-        with suppress(OSError):
-            self._reserve.unlink()
+        try:
+            self._reserve.unlink(missing_ok=True)
+        except OSError as fault:
+            self.warn(f"{self._reserve}: cannot be removed ({fault.strerror})")
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         error = f": {ending.error}" if ending.error else ""
         extra = {"data": changes, "in_summary": True}
@@ -161,7 +166,7 @@ class Recorder:
             self.warnings.append(text)
 
     def save(self) -> str | None:
-        """Write the record as it is now. An error is logged and returned."""
+        """Write the record as it is now. An error is returned, and logged the first time."""
         self.record = RunRecord(
             job=self.job.name,
             job_file=str(self.job.file),
@@ -182,8 +187,10 @@ class Recorder:
         try:
             self.record = update_run(self.folder, self.record)
         except (OSError, BatchlandError) as error:
-            fault = f"{self.folder / RUN_FILE}: cannot be written ({error})"
-            _log.error("%s", fault)
+            fault = f"{self.folder / RUN_FILE}: cannot be written ({reason(error)})"
+            if fault != self._fault:
+                _log.error("%s", fault)
+            self._fault = fault
             return fault
         try:
             point_to_latest(self.job.folder, self.today)

@@ -30,6 +30,7 @@ from batchland.nightly.run_record import Attempt, RunRecord
 from batchland.nightly.steps import Steps
 from batchland.nightly.time_budget import ESTIMATE_AFTER
 from batchland.system.lock import locked
+from batchland.system.retries import storage_failed
 from batchland.system.signals import signals_raise
 
 _LOCK_WAIT: Final = 1.0
@@ -143,7 +144,8 @@ class _Night:
             self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
             return error
         except OSError as error:
-            _log.exception("system error")
+            if not storage_failed(error):  # else the message says all
+                _log.exception("system error")
             fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
             self.recorder.finish(Ending.of(fault))
             return fault

@@ -29,24 +29,49 @@ def state_folder() -> Path:
 def new_folder(path: Path) -> Iterator[Path]:
     """An empty folder `.NAME.new` beside `path`, which becomes `path` at the end; if the body raises, it is removed.
 
+    If nothing can be put beside `path` (it is a mount point, or its parent cannot be written), an empty folder `path`
+    is filled itself, and emptied if the body raises.
+
     Raises UsageError if `path` exists and is not an empty folder, LockedError if another process is making it,
     OutputError if it cannot be written.
     """
     target = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
-    temporary = target.with_name(f".{target.name}.new")
     try:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise UsageError(f"{path}: exists and is not an empty folder; give a new one, or delete it first")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(temporary.with_suffix(".lock"), str(path)):
-            remove(temporary)  # left by a killed process
-            try:
-                temporary.mkdir()
-                yield temporary
-                temporary.replace(target)
-                sync(target.parent)
-            finally:
-                with suppress(OSError):
-                    remove(temporary)
+        fixed = path.exists() and (path.is_mount() or not os.access(target.parent, os.W_OK))
+        with _filled(target, str(path)) if fixed else _made_beside(target, str(path)) as folder:
+            yield folder
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def _made_beside(target: Path, name: str) -> Iterator[Path]:
+    """A new folder that replaces `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.new")
+    with locked(temporary.with_suffix(".lock"), name):
+        remove(temporary)  # left by a killed process
+        try:
+            temporary.mkdir()
+            yield temporary
+            temporary.replace(target)
+            sync(target.parent)
+        finally:
+            with suppress(OSError):
+                remove(temporary)
+
+
+@contextmanager
+def _filled(target: Path, name: str) -> Iterator[Path]:
+    """The empty folder `target`, emptied if the body raises."""
+    with locked(target / ".new.lock", name):
+        try:
+            yield target
+            sync(target)
+        except BaseException:
+            for path in target.iterdir():
+                with suppress(OSError):
+                    remove(path)
+            raise

@@ -45,6 +45,8 @@ _PLAIN: Final = {
     "path_type": "should be a path",
     "dict_type": "should be a table",
     "tuple_type": 'should be a list, like ["one", "another"]',
+    "too_short": "should not be empty",
+    "url_parsing": 'should be a URL, like "https://example.org/x"',
     "string_pattern_mismatch": "should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
 }
 """Messages for pydantic's error types that mention Python types or regular expressions."""
@@ -162,6 +164,8 @@ def _path(error: ErrorDetails) -> tuple[str, ...]:
 
 
 def _suggestion(name: str, path: tuple[str, ...], options: type[BaseModel]) -> str:
+    if len(path) > 1 and path[-1] in options.model_fields:
+        return f'"{path[-1]}" belongs above all tables'
     known = list(_names(options))
     siblings = [each for each in known if tuple(each.split(".")[:-1]) == path[:-1]]
     near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)

@@ -91,6 +91,8 @@ def write_night_pages(folder: Path, today: date) -> None:
             step()
         except BatchlandError as error:
             _log.warning("%s", error)
+        except OSError as error:
+            _log.warning("%s: a page cannot be written (%s: %s)", folder, error.filename, error.strerror)
         except Exception as error:  # a bug
             _log.warning("%s: a page cannot be written (%s: %s)", folder, type(error).__name__, error)
 

@@ -1,5 +1,6 @@
 """Run one night of a job: partitions, record, messages, and every way to fail."""
 
+import errno
 import json
 import os
 import shutil
@@ -476,7 +477,7 @@ def test_the_plan_lists_the_steps_and_does_nothing(project):
         f"report {project}/runs/toy/2024-11-23/report/toy",
         "gate: fail if top1 < 90%",
         "gate: fail if drop(top1) > 1%",
-        "fail if more than 5 images do",
+        "fail if more than 5 of the images fail",
         f"record {project}/runs/toy/2024-11-23/run.json",
         f"metrics {project}/toy.prom",
     ), ())  # fmt: skip
@@ -550,13 +551,14 @@ def test_late_images_of_mode_new_are_those_that_no_night_has(project):
     assert run(project, NIGHT, *new).record.warnings == ()
 
 
-def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_server):
+def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_server, caplog):
     folder = project / "runs" / "toy" / str(NIGHT)
     (folder / ".run.json.lock").mkdir(parents=True)
     heartbeat = f"heartbeat.url={web_server[0]}/check"
     attempt = run(project, NIGHT, heartbeat).attempt
     assert (attempt.outcome, attempt.exit_code) == ("failed", 74)
-    assert attempt.error.startswith(f"{folder}/run.json: cannot be written (")
+    assert attempt.error == f"{folder}/run.json: cannot be written (Is a directory)"
+    assert caplog.messages.count(attempt.error) == 1
     assert web_server[1] == ["/check/start", "/check/74"]
     assert len(images(project)) == 9
 
@@ -566,6 +568,28 @@ def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     assert run(project).attempt.exit_code == 0
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good
     assert f"{project}/runs/toy/latest: cannot be written (" in caplog.text
+    assert [path.name for path in (project / "runs" / "toy").iterdir() if path.name.startswith(".latest")] == []
+
+
+def test_storage_that_fails_is_an_error_without_a_traceback(project, monkeypatch, caplog):
+    """It does not answer to `stat` of the records."""
+
+    def fails(folder):
+        raise OSError(errno.EIO, "Input/output error", f"{folder}/2026-11-20/run.json")
+
+    monkeypatch.setattr(steps_module, "read_runs", fails)
+    attempt = run(project).attempt
+    message = f"{project}/runs/toy/2026-11-20/run.json: Input/output error"
+    assert (attempt.outcome, attempt.exit_code, attempt.error) == ("failed", 74, message)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_reserve_that_cannot_be_removed_is_named(project):
+    (project / "runs" / "toy" / str(NIGHT) / ".reserve").mkdir(parents=True)
+    result = run(project)
+    assert result.attempt.exit_code == 0
+    (warning,) = result.record.warnings
+    assert warning.startswith(f"{project}/runs/toy/{NIGHT}/.reserve: cannot be removed (")
 
 
 def test_a_class_with_only_failed_images_is_named(project):

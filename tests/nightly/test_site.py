@@ -1,11 +1,18 @@
 """`batchland init`: a new site runs its first night after a model and images are put into it."""
 
+import errno
+import os
+import re
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
 from commands import batchland
 
+from batchland.nightly.job import load_job
+
+REPOSITORY = Path(__file__).parents[2]
 YESTERDAY = date.today() - timedelta(days=1)
 
 
@@ -44,6 +51,45 @@ def test_a_folder_that_is_not_empty_is_not_changed(tmp_path: Path) -> None:
         f"batchland: {tmp_path}: exists and is not an empty folder; give a new one, or delete it first\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("job", ["jobs/nightly.toml", "batchland/nightly/site_files/jobs/nightly.toml"])
+def test_keys_and_tables_of_a_job_file_can_be_uncommented_where_they_are(job: str, tmp_path: Path) -> None:
+    text = (REPOSITORY / job).read_text().replace("${file:/run/secrets/smtp}", "secret")
+    whole, count = re.subn(r"^# (?=\[|[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    (tmp_path / "nightly.toml").write_text(whole)
+    chosen = load_job(tmp_path / "nightly.toml")
+    assert count > 10
+    assert chosen.metrics == Path("/var/lib/node_exporter/textfile/batchland_nightly.prom")
+    assert chosen.notify is not None
+    assert None not in (chosen.notify.mail, chosen.heartbeat, chosen.retry, chosen.retention)
+
+
+def test_a_mounted_folder_becomes_a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = tmp_path / "site"
+    mounted.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == mounted)
+    number = mounted.stat().st_ino
+    write_text, written = Path.write_text, []
+
+    def fail_once(path: Path, text: str) -> int:
+        written.append(path)
+        if len(written) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", fail_once)
+    full = batchland("init", mounted)
+    assert (full.exit_code, full.stderr) == (
+        74,
+        f"batchland: {mounted}: cannot be written (No space left on device)\n",
+    )
+    assert list(mounted.iterdir()) == []
+    assert batchland("init", mounted).exit_code == 0
+    assert sorted(path.name for path in mounted.iterdir()) == [
+        "README.md", "incoming", "jobs", "models", "predictions", "runs"
+    ]  # fmt: skip
+    assert (mounted.stat().st_ino, os.listdir(tmp_path)) == (number, ["site"])
 
 
 def test_the_readme_of_a_site_names_commands_that_exist(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from toys import COLOURS, picture
 
 FAULTS = Path(__file__).parents[1] / "faults"
 COMPILER = shutil.which("cc") or shutil.which("gcc")
+PAGES = {"job/trend.html", "job/trend.parquet", "index.html"}
+"""Of all nights. A night does not fail because they cannot be written."""
 KINDS = ("open", "read", "write", "truncate", "fsync", "close", "rename", "mkdir", "unlink", "stat", "list", "flock")
 SCENARIOS = (
     "score",
@@ -268,10 +270,15 @@ def check(driver: Driver, scenario: Scenario, folder: Path, kind: str, n: int, c
     if outcome.code not in (0, 74):
         return where
     if outcome.code == 0:
-        hidden = [path for path in published.rglob(".*") if path.name != ".lock"]
+        hidden = [path for path in published.rglob(".*") if not path.name.endswith(".lock")]
         if hidden and "cannot be removed" not in outcome.text:
             return f"{where}: leaves {[path.name for path in hidden]} and does not say so"
-        return where + different(found, scenario.expected) if found != scenario.expected else ""
+        if found == scenario.expected:
+            return ""
+        late = {name for name, data in scenario.expected.items() if found.get(name) != data}
+        if scenario.published != "runs" or not late <= PAGES or not re.search("cannot be (written|read)", outcome.text):
+            return where + different(found, scenario.expected)
+        # pages are left for the next run, with a warning
     torn = [name for name, data in found.items() if data not in (old.get(name), scenario.expected.get(name))]
     output, old_output, new_output = (
         {name: data for name, data in files.items() if name.startswith("p/")}

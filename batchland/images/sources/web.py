@@ -1,15 +1,12 @@
 """Images on web servers, by the http and https URLs of a list. Uses few connections per host, and obeys Retry-After.
 
 Hosts with private addresses are refused unless allowed, so that a list from elsewhere cannot read from this machine's
-private network. The address is checked when connecting, also after redirects.
+private network.
 """
 
-import ipaddress
 import logging
 import os
 import re
-import socket
-import threading
 import time
 import zlib
 from contextlib import suppress
@@ -21,14 +18,11 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     DecodeError,
     HTTPError,
     InvalidHeader,
     MaxRetryError,
-    NewConnectionError,
     ProtocolError,
 )
 from urllib3.util import Retry, Timeout
@@ -36,6 +30,7 @@ from urllib3.util import Retry, Timeout
 from batchland._version import __version__
 from batchland.errors import ImageError, UsageError
 from batchland.images.sources.refs import ImageFile, ImageRef
+from batchland.images.sources.web_connections import PrivateAddressError, pool_classes
 from batchland.system.times import known_time
 from batchland.system.urls import bare_url, is_url, split_url
 
@@ -55,16 +50,23 @@ _GZIP: Final = b"\x1f\x8b"
 """The beginning of a gzip member. Content may have several."""
 _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15, "deflate without header": -15}
 """zlib's numbers for the compressions of HTTP."""
-_HEADER_SECONDS: Final = 20.0
 _SECONDS: Final = 45.0
 """For the content of an image. A server that sends it byte by byte is given up."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that are retried."""
+_WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
+"""A word of a name in camel case: `AWSAccessKeyId` has four."""
 _SECRET: Final = re.compile(
-    r"(?i)sig|token|key|auth|pass|pwd|secret|cred|expir|policy|sessi|jwt|hmac|bearer|ticket|^x-(amz|goog|ms)-|^hdn"
-    r"|(?<![a-z])(sas|sid|otp|tok)(?![a-z])"
+    r"[a-z0-9]*(?:token|secret|passw(?:or)?d|passphrase|passcode|signature|credential|sess(?:ion)?id"
+    r"|jwt|hmac|pwd|auth|csrf|xsrf)(?:id|key|value|hash|sig|s)?"
+    r"|[a-z]?(?:access|account|api|app|aws|client|consumer|db|file|license|login|map|private|public|session|shared?"
+    r"|signing|site|subscription|url|user|web)*(?:key|pass|sig)(?:id|s)?"
+    r"|ak|authentic[a-z]*|authori[sz]ation|bearer|cookie|creds?|expir[a-z]*|hdn[a-z]*|nonce|otp|pin|policy|psw|pswd|pw"
+    r"|sas|sess|(?:asp)?session[a-z]*|sid|sign|signed|ticket|tk|tkn|tok|totp"
 )
-"""Names of parameters that may hold a signature or a password. `side` is none: the short ones are whole words."""
+"""Words for what may hold a signature or a password, in lower case. Whole words: `design` and `keyword` are none."""
+_SECRET_NAMES: Final = re.compile(r"(?i)x-(amz|goog|ms)-")
+"""The beginning of names that belong to a signature."""
 _PATH_PARAMETER: Final = re.compile(";([^;/=]+)=[^;/]*")
 _MAX_NESTED: Final = 4
 """URLs inside URLs, one in the other; what is nested deeper is left out."""
@@ -96,7 +98,7 @@ class WebImages:
         url = path.decode()
         try:
             response, data = self._answer(url)
-        except _PrivateAddressError as error:
+        except PrivateAddressError as error:
             raise ImageError("permission_denied", str(error)) from error
         except ValueError as error:  # urllib3's LocationValueError, too
             raise ImageError(
@@ -189,8 +191,13 @@ def _public_query(query: str, depth: int) -> str:
     return kept
 
 
+@lru_cache(1024)
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET.search(unquote(unquote(name))))
+    """Whether a parameter may be secret: the whole name, or a word of it, at `-`, `_` or a capital."""
+    name = unquote(unquote(name))
+    parts = re.split(r"[^A-Za-z0-9]+", name)
+    words = (word.lower() for part in parts for word in (part, part.rstrip("0123456789"), *_WORD.findall(part)))
+    return bool(_SECRET_NAMES.match(name)) or any(map(_SECRET.fullmatch, words))
 
 
 def _public_value(value: str, depth: int) -> str:
@@ -216,78 +223,8 @@ def joined_url(base: str, entry: str) -> str:
         raise UsageError(f"{entry}: is not valid below a URL ({error})") from None
 
 
-class _PrivateAddressError(Exception):
-    """A host has no public address."""
-
-
 class _TooSlowError(OSError):
     """The content comes too slowly."""
-
-
-class _Timed:
-    """Gives up servers that send their headers too slowly."""
-
-    sock: socket.socket | None
-
-    def getresponse(self) -> Any:
-        cut = threading.Event()
-        timer = threading.Timer(_HEADER_SECONDS, self._cut, [cut])
-        timer.daemon = True
-        timer.start()
-        try:
-            response = super().getresponse()  # type: ignore[misc]
-        finally:
-            timer.cancel()
-        if cut.is_set():  # the end of the connection looks like the end of the headers
-            response.close()
-            raise TimeoutError(f"no headers within {_HEADER_SECONDS:.0f} s")
-        return response
-
-    def _cut(self, cut: threading.Event) -> None:
-        cut.set()
-        with suppress(OSError):
-            if self.sock is not None:
-                self.sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Checked(_Timed):
-    """Connects only to addresses that are not private."""
-
-    _dns_host: str
-    host: str
-    port: int
-    timeout: Any
-    socket_options: Any
-
-    def _new_conn(self) -> socket.socket:
-        try:
-            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise NewConnectionError(self, f"no address: {error.strerror}") from error  # type: ignore[arg-type]
-        public = [address[:2] for *_, address in found if is_public(str(address[0]))]
-        if not public:
-            raise _PrivateAddressError(
-                f"the host {self.host} has the private address {found[0][4][0]}, and those are not allowed"
-            )
-        for number, address in enumerate(public):
-            try:
-                return urllib3.util.connection.create_connection(
-                    (str(address[0]), int(address[1])), Timeout.resolve_default_timeout(self.timeout),
-                    socket_options=self.socket_options,
-                )  # fmt: skip
-            except OSError as error:
-                if number == len(public) - 1:
-                    raise NewConnectionError(self, error.strerror or str(error)) from error  # type: ignore[arg-type]
-        raise AssertionError("unreachable")
-
-
-def _pools(kind: type) -> dict[str, Any]:
-    """Pools of connections of a kind, by scheme."""
-    http, https = (type(base.__name__, (kind, base), {}) for base in (HTTPConnection, HTTPSConnection))
-    return {
-        "http": type("HttpPool", (HTTPConnectionPool,), {"ConnectionCls": http}),
-        "https": type("HttpsPool", (HTTPSConnectionPool,), {"ConnectionCls": https}),
-    }
 
 
 class _Retry(Retry):
@@ -298,17 +235,6 @@ class _Retry(Retry):
             return super().parse_retry_after(retry_after)
         except InvalidHeader:
             return 0
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet: not of a private network, this machine or a cloud's metadata."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None)
-    parsed = mapped or parsed
-    return parsed.is_global and not parsed.is_multicast and parsed not in _NAT64
-
-
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 @lru_cache(8)
@@ -336,7 +262,7 @@ def _manager(private: bool, proxy: str | None, retries: int, backoff_seconds: fl
         ),
     }
     manager = urllib3.PoolManager(**settings) if proxy is None else urllib3.ProxyManager(proxy, **settings)
-    manager.pool_classes_by_scheme = _pools(_Timed if private or proxy is not None else _Checked)
+    manager.pool_classes_by_scheme = pool_classes(private=private or proxy is not None)
     return manager
 
 

@@ -125,6 +125,63 @@ def test_too_many_and_inconsistent_scans_are_refused():
     )  # fmt: skip
 
 
+def scans(data: bytes) -> list[int]:
+    """Where the scans of a JPEG without metadata begin."""
+    return [found.start() for found in re.finditer(rb"\xff\xda", data)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_picture_without_its_last_scans_fails(mode):
+    """Cut at a scan and closed, it is a blurred picture. Another picture behind it does not help."""
+    data = encoded(photo(320, 240).convert(mode), "JPEG", progressive=True)
+    assert len(scans(data)) >= 6
+    for begin in scans(data)[1:]:
+        for behind in (b"", data):
+            cut = data[:begin] + b"\xff\xd9" + behind
+            assert error_of(cut) == ("truncated", "the last scans of a progressive JPEG are missing")
+    middle = scans(data)[2]
+    assert error_of(data[:middle] + data[scans(data)[3] :])[0] in ("corrupt", "truncated")
+    comment = segment(0xFE, b"\xff\xd9\xff\xda\0\x08\1\1\0\0\0\0")
+    if mode != "CMYK":
+        np.testing.assert_array_equal(pixels_of(data[:middle] + comment + data[middle:]), pixels_of(data))
+
+
+def in_three_scans(picture: Image.Image) -> tuple[bytes, list[bytes]]:
+    """Header and scans of a sequential JPEG with each component in a scan, from three grey ones."""
+    planes = [encoded(plane, "JPEG") for plane in picture.convert("YCbCr").split()]
+    size = struct.pack(">HH", picture.height, picture.width)
+    frame = segment(0xC0, b"\x08" + size + b"\3\1\x11\0\2\x11\0\3\x11\0")
+    tables = planes[0][2 : scans(planes[0])[0]]
+    head = b"\xff\xd8" + re.sub(rb"\xff\xc0\0\x0b.{9}", lambda _: frame, tables, flags=re.DOTALL)
+    found = []
+    for number, plane in enumerate(planes, 1):
+        header = segment(0xDA, bytes([1, number, 0, 0, 63, 0]))
+        found.append(header + plane[scans(plane)[0] + 10 : -2])
+    return head, found
+
+
+def test_a_picture_in_several_scans_needs_all_components():
+    """Without the scans of the colours, libjpeg decodes a grey or tinted picture, without a warning."""
+    head, found = in_three_scans(photo(160, 120))
+    whole = head + b"".join(found) + b"\xff\xd9"
+    with Image.open(io.BytesIO(whole)) as image:
+        np.testing.assert_array_equal(pixels_of(whole), np.asarray(image.convert("RGB")))
+    assert pixels_of(whole).std(axis=2).max() > 10
+    for kept in (found[:1], found[:2], found[1:], [found[0], found[0], found[0]]):
+        assert error_of(head + b"".join(kept) + b"\xff\xd9" + whole) == (
+            "truncated", "scans of the JPEG are missing: the file ends before the last component",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("run", [25, 40, 64, 200])
+def test_zeros_within_a_scan_fail(run):
+    """The longest run of zeros in 3,846 photos has 7 bytes."""
+    place = len(JPEG) // 2
+    assert error_of(JPEG[:place] + bytes(run) + JPEG[place + run :]) == (
+        "corrupt", "a part of the picture is replaced by zeros",
+    )  # fmt: skip
+
+
 def test_scan_markers_in_metadata_are_ignored():
     data = encoded(photo(320, 240), "JPEG", progressive=True)
     with_comment = with_segments(data, segment(0xFE, b"\xff\xda\0\x08\1\1\0\0\0\0" * 150))

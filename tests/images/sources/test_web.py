@@ -8,6 +8,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,9 +20,10 @@ from toys import COLOURS, Stop, options, picture, stop_after
 
 from batchland import score
 from batchland.errors import ImageError, UsageError
-from batchland.images.sources import web
+from batchland.images.sources import web, web_connections
 from batchland.images.sources.refs import read_image
-from batchland.images.sources.web import PER_HOST, WebImages, is_public, public_url
+from batchland.images.sources.web import PER_HOST, WebImages, public_url
+from batchland.images.sources.web_connections import is_public
 
 
 class Site:
@@ -174,7 +176,7 @@ class Trickle(socketserver.BaseRequestHandler):
     ("slow_headers", "message"), [(True, "Read timed out"), (False, "sends too slowly, .* in 0 s")]
 )
 def test_a_server_that_sends_byte_by_byte_is_given_up(monkeypatch, slow_headers, message):
-    monkeypatch.setattr(web, "_HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(web_connections, "_HEADER_SECONDS", 0.2)
     monkeypatch.setattr(web, "_SECONDS", 0.2)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
         server.daemon_threads, server.slow_headers = True, slow_headers
@@ -183,6 +185,109 @@ def test_a_server_that_sends_byte_by_byte_is_given_up(monkeypatch, slow_headers,
         server.shutdown()
     assert code == "io_error"
     assert re.search(message, found)
+
+
+def http_answer(body: bytes, head: str = "200 OK", length: int | None = None) -> bytes:
+    return f"HTTP/1.1 {head}\r\nContent-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+
+
+class Surplus(socketserver.StreamRequestHandler):
+    """Sends more than it is asked for. `server.answer(path)` gives blocks, and seconds to wait between them."""
+
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        with suppress(OSError, ValueError):
+            while line := self.rfile.readline():
+                while self.rfile.readline().strip():
+                    pass
+                for block in self.server.answer(line.split()[1]):
+                    if isinstance(block, bytes):
+                        self.wfile.write(block)
+                    else:
+                        time.sleep(block)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+SURPLUS = {
+    "the same answer again": lambda right: [right * 2],
+    "soon after": lambda right: [right, right],
+    "1 ms later": lambda right: [right, 0.001, right],
+    "40 ms later": lambda right: [right, 0.04, right],
+    "the answer for another": lambda right: [right, http_answer(b"other" * 9)],
+    "half of an answer": lambda right: [right + right[: len(right) // 2]],
+    "a line": lambda right: [right + b"\r\n"],
+    "a body of 304": lambda right: [b"HTTP/1.1 304 Not Modified\r\n\r\n", right],
+    "after chunks": lambda right: [CHUNKED % (9, b"/chunks..") + right],
+    "the end of a picture that is too long": lambda right: [
+        right.replace(b"Content-Length: ", b"Content-Length: 0"),
+        right,
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SURPLUS)
+def test_a_server_that_sends_more_than_it_is_asked_for_swaps_no_pictures(name, caplog):
+    """Its connections are used once. Each path has its own picture."""
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 100
+        connections = 0
+
+        def answer(self, path: bytes) -> list[bytes | float]:
+            return SURPLUS[name](http_answer(path * 9))
+
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            self.connections += 1
+            return True
+
+    paths = [f"/{number}.jpg" for number in range(60)]
+    with Server(("127.0.0.1", 0), Surplus) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+
+        def found(path: str) -> bytes | str:
+            try:
+                return read(f"http://127.0.0.1:{server.server_address[1]}{path}").data
+            except ImageError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(8) as pool:
+            pictures = dict(zip(paths, pool.map(found, paths), strict=True))
+        server.shutdown()
+    right = {
+        "a body of 304": lambda path: "the web server answers 304",
+        "after chunks": lambda path: b"/chunks..",
+        "a length that is too small": lambda path: (path.encode() * 9)[:5],
+    }
+    assert pictures == {path: right.get(name, lambda path: path.encode() * 9)(path) for path in paths}
+    assert server.connections >= len(paths)
+    assert caplog.messages == [
+        "127.0.0.1: sends more than it is asked for, so each image gets a new connection from now on"
+    ]
+
+
+def test_interim_answers_are_skipped_and_connections_are_used_again(site):
+    """103 Early Hints and 102 come before an answer; they are none."""
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        connections = 0
+
+        def answer(self, path: bytes) -> list[bytes]:
+            return [early, http_answer(path * 9)]
+
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            self.connections += 1
+            return True
+
+    with Server(("127.0.0.1", 0), Surplus) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert [read(f"{url}/{number}.jpg").data for number in range(4)] == [b"/%d.jpg" % n * 9 for n in range(4)]
+        server.shutdown()
+    assert server.connections == 1
 
 
 def test_content_that_is_cut_is_asked_for_again(site):
@@ -249,8 +354,8 @@ def test_any_retry_after_is_accepted(site, wait):
 
 
 def test_a_public_host_cannot_redirect_to_a_private_one(site, monkeypatch):
-    public = web.is_public
-    monkeypatch.setattr(web, "is_public", lambda address: address == "127.0.0.1" or public(address))
+    public = web_connections.is_public
+    monkeypatch.setattr(web_connections, "is_public", lambda address: address == "127.0.0.1" or public(address))
     site.pages["/a.jpg"] = [(302, {"Location": f"http://127.0.0.2:{site.server.server_port}/b.jpg"}, b"")]
     code, message = failure(f"{site.url}/a.jpg", private=False)
     assert (code, list(site.asked)) == ("permission_denied", ["/a.jpg"])
@@ -323,6 +428,32 @@ def test_names_have_no_secrets():
     assert public_url("https://u:p@h/a%20b.jpg?w=300&id=7") == "https://h/a%20b.jpg?w=300&id=7"
     signed = "https://h/a.jpg?X-Amz-Signature=1&X-Amz-Credential=2&sig=3&token=4&Expires=5&Policy=6&api_key=7&width=8"
     assert public_url(signed) == "https://h/a.jpg?width=8"
+
+
+SECRET = """
+sig sign signature Signature x-goog-signature X-Amz-Credential X-Amz-Date x-ms-blob-type x-oss-signature q-sign-time
+wmsAuthSign AWSAccessKeyId OSSAccessKeyId Key-Pair-Id GoogleMapKey key KEY keys apikey api_key api-key apiKey APIkey
+x-api-key accesskey access_key accessKeyId secretkey privateKey subscription-key vkey sort.key token tokens Token2
+access_token accessToken accesstoken refreshToken authtoken oauth_token oauth2token id_token downloadtoken tk tkn
+tok auth oauth auth_key authkey Authorization authenticity_token pass pass2 userpass password passwd passphrase pwd
+pw user_pwd secret client_secret clientsecret credential credentials cred Expires expires_at expiry Expiration
+Policy session session_id sessionid sess PHPSESSID jsessionid ASPSESSIONIDABC sid x_sid jwt hmac bearer ticket sas
+otp pin user_pin nonce csrf csrf_token csrfToken xsrf hdnts hdnea __token__ a[token] token[] ak my-sig sigs urlsig
+cookie
+"""
+SHOWN = """
+design author authors authority keyword keywords keyboard monkey turkey designer assign signal signals
+signpost insignia significance passage passenger compass bypass passport encompass pinterest spin pint opinion
+tokenize tokenizer tokyo stock stocktake side residence preside inside sasha policyholder cosign sessile obsession
+secretary secretion bearing ticketing credit accredited expert experience width w h id v code hash md5
+user name email url uri image size format quality crop date page lang nonces pinned pins sidebar consider tktk
+"""
+
+
+def test_which_parameters_may_be_secret():
+    """By whole words: at `-`, `_`, `.`, capitals, or compounds of known words."""
+    assert [name for name in SECRET.split() if public_url(f"https://h/a?{name}=S") != "https://h/a"] == []
+    assert [name for name in SHOWN.split() if public_url(f"https://h/a?{name}=1") != f"https://h/a?{name}=1"] == []
 
 
 @pytest.mark.parametrize(
