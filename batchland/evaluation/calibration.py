@@ -22,7 +22,8 @@ CURVE_POINTS: Final = 60
 def bins_of(probability: Floats, bins: int) -> Ints:
     """Equal-width bin (lower, upper] of each probability, from 0; 0 itself is in the first one."""
     edges = np.linspace(0, 1, bins + 1)
-    return np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1).astype(np.int64)
+    found: Ints = (probability > edges[1:-1, None]).sum(axis=0)  # faster than np.searchsorted for few edges
+    return found
 
 
 def reliability(sums: Sums, confidence: float) -> tuple[ReliabilityBin, ...]:
@@ -107,7 +108,8 @@ def coverage(cells: ScoreCells, round_counts: Sums, confidence: float) -> tuple[
 
 def round_group(probability: npt.NDArray[np.float32]) -> Ints:
     """Number of round thresholds that each probability reaches."""
-    return np.searchsorted(np.array(ROUND_THRESHOLDS, np.float32), probability, side="right").astype(np.int64)
+    found: Ints = (probability >= np.array(ROUND_THRESHOLDS, np.float32)[:, None]).sum(axis=0)
+    return found
 
 
 def _figure(value: float, low: float, high: float) -> Figure:

@@ -119,8 +119,9 @@ class Sums:
     def add(self, group: Ints, probability: Floats, right: npt.NDArray[np.bool_]) -> None:
         """Add answers. group: of each answer, from 0."""
         groups = len(self.images)
-        self.images += np.bincount(group, minlength=groups)
-        self.right += np.bincount(group[right], minlength=groups)
+        wrong, hits = np.bincount(2 * group + right, minlength=2 * groups).reshape(-1, 2).T
+        self.images += wrong + hits
+        self.right += hits
         self.probability += np.bincount(group, probability, groups)
 
     def add_cells(self, group: Ints, cells: ScoreCells) -> None:

@@ -27,6 +27,8 @@ _LAST: Final = 0x5576
 """Bits of the half float 87.4. Logarithms are at least -87.4, that of the smallest normal float32."""
 _AT_ONCE: Final = 2**23
 """Probabilities that are counted at once."""
+_ONE: Final = np.int32(1)
+"""With the type of the counts, `numpy.add.at` is thirty times faster."""
 
 
 class CurveCounts:
@@ -50,8 +52,8 @@ class CurveCounts:
             return
         images, of_hits = (counts.ravel() for counts in self._binned)
         keys = classes * (len(images) // self._classes) + self._bins_of(_logs(scores))
-        np.add.at(images, keys, 1)
-        np.add.at(of_hits, keys[hits], 1)
+        np.add.at(images, keys, _ONE)
+        np.add.at(of_hits, keys[hits], _ONE)
 
     def add_all(self, logs: npt.NDArray[np.float16], truth: Ints) -> None:
         """Add images with the logarithms of all probabilities, [images, classes], and their true classes."""
@@ -63,7 +65,7 @@ class CurveCounts:
                 counts = np.bincount(of_class)
                 images[number, : len(counts)] += counts
             true = truth[start : start + size]
-            np.add.at(hits, (true, bins[true, np.arange(len(true))]), 1)
+            np.add.at(hits.ravel(), true * hits.shape[1] + bins[true, np.arange(len(true))], _ONE)
 
     def of_class(self, number: int) -> ScoreCells:
         """The scores of one class."""

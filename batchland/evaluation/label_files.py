@@ -38,7 +38,7 @@ class LabelBlock(NamedTuple):
     images: pa.Array
     """Names below the root, `/` separated."""
     names: pa.Array
-    """Class names."""
+    """Class names, plain or encoded as a dictionary."""
     doubtful: pa.Array
     """Whether the file has no extension of images; such a file counts only if it was predicted."""
     own: list[pa.Array]
@@ -149,7 +149,7 @@ class _Table(ABC):
 
     def _block(self, batch: pa.RecordBatch) -> LabelBlock:
         try:
-            images, names = (batch[name].cast(pa.string()) for name in ("image", "label"))
+            images, names = batch["image"].cast(pa.string()), _encoded(batch["label"])
         except pa.ArrowException as error:
             raise UsageError(f"{self.source}: images and labels must be text ({_first_line(error)})") from error
         if images.null_count or (len(images) and pc.any(pc.equal(images, "")).as_py()):
@@ -160,7 +160,8 @@ class _Table(ABC):
         if pc.any(pc.starts_with(images, "./")).as_py():
             images = pc.replace_substring_regex(images, r"^(\./)+", "")
         own = [batch[name] for name in self.own.names]
-        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(names), ""), fill_value=True)
+        is_blank = pc.equal(pc.utf8_trim_whitespace(names.dictionary), "")
+        blank = pc.fill_null(is_blank.take(names.indices), fill_value=True)
         if blank.true_count:
             self.blank_labels += blank.true_count
             filled = pc.invert(blank)
@@ -179,13 +180,14 @@ class _Parquet(_Table):
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
         _check_columns(self._path, schema.names)
+        self._encoded = ["label"] if schema.field("label").type == pa.string() else []
         return _own(self._path, schema)
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(self._path) as file:
+            with pq.ParquetFile(self._path, read_dictionary=self._encoded) as file:
                 for batch in parquet_batches(file, columns, _BLOCK_ROWS):
                     own = [_plain(batch[name], kind) for name, kind in zip(self.own.names, self.own.types, strict=True)]
                     yield pa.record_batch([batch["image"], batch["label"], *own], names=columns)
@@ -238,12 +240,19 @@ class _Csv(_Table):
 
 
 def _own(source: Path, schema: pa.Schema) -> pa.Schema:
-    """The columns besides image and label; a warning names those that are left out because outcomes have them
-    already."""
-    own = plain_columns(pa.schema([field for field in schema if field.name not in ("image", "label")]))
+    """The columns besides image and label; a warning names those that are left out because of their names."""
+    further = pa.schema([field for field in schema if field.name not in ("image", "label")])
+    if repeated := dict.fromkeys(name for name in further.names if name and further.names.count(name) > 1):
+        _log.warning("%s: left out, because several columns have these names: %s", source, ", ".join(repeated))
+    own = plain_columns(further)
     if clash := [name for name in own.names if name in (*OUTCOMES.names, *MISTAKES.names)]:
         _log.warning("%s: left out, because reports have columns of these names: %s", source, ", ".join(clash))
     return pa.schema([field for field in own if field.name not in clash])
+
+
+def _encoded(texts: pa.Array) -> pa.DictionaryArray:
+    kind = pa.dictionary(pa.int32(), pa.string())
+    return texts if texts.type == kind else texts.cast(pa.string()).dictionary_encode()
 
 
 def _plain(column: pa.Array, kind: pa.DataType) -> pa.Array:

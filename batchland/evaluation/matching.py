@@ -280,10 +280,11 @@ class _Run:
                 taken = self._examine(batch, index)
                 if not len(taken):
                     continue
-                images, classes = pc.coalesce(taken["image"], taken["name"]), taken["class"]
+                classes = taken["class"]
                 if self._plain:
-                    fingerprint.add(images, classes)
+                    fingerprint.add(taken["name"], classes)
                 else:
+                    images = pc.coalesce(taken["image"], taken["name"])
                     by_name.write_batch(pa.record_batch([images, classes], schema=_IMAGES))
                 yield pa.record_batch([taken["row"], classes, *taken.columns[5:]], schema=schema)
             if not self._plain:
@@ -420,17 +421,16 @@ class _Fingerprint:
     """sha256 over images, in order, and their labels; independent of the order of the model's classes."""
 
     def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = pa.array(labels, pa.string())
+        self._ends = pa.array([f"\0{label}\n" for label in labels], pa.string())
         self._sha256 = hashlib.sha256()
-        self._empty = True
+        self._separator = b""
 
     def add(self, images: pa.Array, classes: pa.Array) -> None:
         """The next images, in the order of their names, and the indices of their classes."""
-        text = pc.binary_join_element_wise("\n", images, "\0", self._labels.take(classes), "")
-        offsets = np.frombuffer(text.buffers()[1], np.int32)
-        start, end = offsets[text.offset], offsets[text.offset + len(text)]
-        self._sha256.update(memoryview(text.buffers()[2])[start + self._empty : end])
-        self._empty = False
+        text = pc.binary_join_element_wise(images, self._ends.take(classes), "")
+        self._sha256.update(self._separator)
+        self._sha256.update(memoryview(text.buffers()[2])[:-1])
+        self._separator = b"\n"
 
     def hexdigest(self) -> str:
         """Hash of all images so far."""

@@ -1,6 +1,8 @@
 """The scored images with a wrong first choice, with the probability that the label is wrong."""
 
+import weakref
 from collections.abc import Iterator
+from tempfile import TemporaryFile
 from typing import Final
 
 import numpy as np
@@ -25,7 +27,10 @@ class Mistakes:
         self._schema = pa.schema([*MISTAKES, *own])
         self._names = [name for name in self._schema.names if name not in _ADDED]
         fields = [self._schema.field(name) for name in self._names]
-        self._file = TableFile(pa.schema([*fields, ("choices", pa.list_(pa.float32()))]), "lz4")
+        self._file = TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._collected = pa.schema([*fields, ("choices", pa.list_(pa.float32()))])
+        self._stream = pa.ipc.new_stream(self._file, self._collected)
 
     def add(self, outcomes: Outcomes, table: pa.Table) -> None:
         """Add the mistakes of a block. table: its rows of outcomes.parquet."""
@@ -35,9 +40,8 @@ class Mistakes:
         choices = outcomes.choices[wrong, :CHOICES]
         ends = np.arange(len(wrong) + 1, dtype=np.int32) * choices.shape[1]
         column = pa.ListArray.from_arrays(pa.array(ends), pa.array(choices.ravel()))
-        self._file.append(
-            table.select(self._names).take(wrong).append_column("choices", column).cast(self._file.schema)
-        )
+        rows = table.select(self._names).take(wrong).append_column("choices", column)
+        self._stream.write_table(rows.cast(self._collected))
 
     def finish(self, noise: LabelNoise, kept: int) -> tuple[TableFile, pa.Table, LabelErrors]:
         """The rows of mistakes.parquet, the rows for the page, and the number of suspected labels.
@@ -63,7 +67,9 @@ class Mistakes:
         return file.close(), pa.concat_tables([self._schema.empty_table(), *shown]).combine_chunks(), errors
 
     def _judged(self, noise: LabelNoise, kept: int) -> Iterator[pa.RecordBatch]:
-        for batch in self._file.close().batches():
+        self._stream.close()
+        self._file.seek(0)
+        for batch in pa.ipc.open_stream(self._file):
             lists = batch["choices"]
             first = np.arange(min(kept, CHOICES))  # some blocks may have more
             choices = lists.values.to_numpy()[lists.offsets.to_numpy()[:-1, None] + first]

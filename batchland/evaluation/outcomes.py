@@ -17,6 +17,7 @@ from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
 from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, own_schema
+from batchland.system.arrow import is_plain
 
 _COLUMNS: Final = (
     "image", "status", "error_code", "class_index", "probability", "margin",
@@ -145,9 +146,9 @@ def read_predictions(location: Path | str) -> Predictions:
     if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
-    own = pa.schema([field for field in own_schema(schema) if field.name not in OUTCOMES.names])
+    own = [field for field in own_schema(schema) if field.name not in OUTCOMES.names and is_plain(field.type)]
     later = tuple(name for name in LATER if name in schema.names)
-    return Predictions(source, stored, names, predictions_info(schema, source), own, later)
+    return Predictions(source, stored, names, predictions_info(schema, source), pa.schema(own), later)
 
 
 def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: pa.Schema) -> Iterator[Outcomes]:
@@ -186,17 +187,22 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
     starts = np.cumsum(lengths) - lengths
     longest = int(lengths.max(initial=0))
     # All choices as a matrix: rows that have fewer get index -1 and probability 0 at their ends.
-    chosen, choices = np.full((len(ok), longest), -1, np.int64), np.zeros((len(ok), longest), np.float32)
     if longest and (lengths[ok] == longest).all() and len(flat) == ok.sum() * longest:
-        chosen[ok], choices[ok] = index.reshape(-1, longest), probability.reshape(-1, longest)
+        rows = np.cumsum(ok) - 1  # those of failed images are replaced below
+        chosen = index.reshape(-1, longest).take(rows, axis=0).astype(np.int64)
+        choices = probability.reshape(-1, longest).take(rows, axis=0)
+        chosen[~ok], choices[~ok] = -1, 0
     else:
+        chosen, choices = np.full((len(ok), longest), -1, np.int64), np.zeros((len(ok), longest), np.float32)
         at = np.repeat(np.arange(len(ok)), lengths), np.arange(len(flat)) - np.repeat(starts, lengths)
         chosen[at], choices[at] = index, probability
     hits = chosen == truth[:, None]
-    found = hits.any(axis=1) if longest else np.zeros(len(ok), bool)
-    rank = np.where(found, hits.argmax(axis=1) + 1 if longest else 0, 0)
-    true_probability = np.full(len(ok), np.nan, np.float32)
-    true_probability[found] = choices[found, rank[found] - 1]
+    rank, true_probability = np.zeros(len(ok), np.int64), np.full(len(ok), np.nan, np.float32)
+    if longest:
+        place, row = hits.argmax(axis=1), np.arange(len(ok))
+        found = hits[row, place]
+        rank[found] = place[found] + 1
+        true_probability[found] = choices[row, place][found]
     squares = np.einsum("ij,ij->i", choices, choices, dtype=np.float64)
     has_all, logs = _log_probabilities(batch, classes)
     complete = lengths == classes

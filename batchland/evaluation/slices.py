@@ -1,5 +1,6 @@
 """Accuracy over parts of the images: by size, shape, file size, format, folder, brightness, and own columns."""
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from batchland.evaluation.schema import OUTCOMES, Figure, Slice
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.system.cores import usable_cores
 from batchland.system.names import file_name
+from batchland.system.text import one_line
 
 MAX_VALUES: Final = 12
 """Largest number of values of one dimension; the smallest ones are merged into `others`."""
@@ -34,6 +36,9 @@ MAX_FOLDERS: Final = 1_000_000
 """Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
 _END: Final = 6
 """Last bytes of a name that contain most extensions."""
+_SHOWN: Final = 50
+"""Largest number of characters of a value in a message."""
+_log: Final = logging.getLogger("batchland")
 _LONGEST: Final = 2**30
 """Bytes; longer than any name."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
@@ -61,8 +66,8 @@ class Described(NamedTuple):
     @classmethod
     def scored(cls, outcomes: Outcomes) -> Self:
         """Of the scored images of a block."""
-        rows = pa.array(np.flatnonzero(outcomes.ok))
-        images, facts, own = (values.take(rows) for values in (outcomes.images, outcomes.facts, outcomes.own))
+        ok = pa.array(outcomes.ok)
+        images, facts, own = (values.filter(ok) for values in (outcomes.images, outcomes.facts, outcomes.own))
         return cls(images, facts, own, outcomes.truth[outcomes.ok])
 
     @classmethod
@@ -120,12 +125,15 @@ class SliceTally:
         return {dimension.name: dimension.values(images) for dimension in self._dimensions}
 
     def slices(self, confidence: float) -> tuple[Slice, ...]:
-        """Accuracy by part. Dimensions with the same value for all images are left out."""
+        """Accuracy by part. Dimensions with the same value for all images are left out; a warning names own columns."""
         found = []
         for dimension in self._dimensions:
             parts = [part for part in dimension.parts() if part.images]
             images, right = sum(part.images for part in parts), sum(part.right for part in parts)
             found += [(dimension.name, part, images, right) for part in parts if len(parts) > 1]
+            if isinstance(dimension, _OwnColumn) and len(parts) == 1:
+                value = f"the value {one_line(parts[0].value, _SHOWN)!r}" if parts[0].value else "no value"
+                _log.warning("column %r has %s for all images, so there are no slices by it", dimension.name, value)
         adjusted = holm([fisher_exact(part.right, part.images, right, images) for _, part, images, right in found])
         return tuple(
             _slice(name, part, images, right, confidence, float(p_value))
@@ -162,9 +170,9 @@ class _Numbered(ABC):
         """The number of each image's value; -1 without one."""
 
     def _count(self, value: Ints, right: Flags) -> None:
-        known = value >= 0
-        self._images += np.bincount(value[known], minlength=len(self._values))
-        self._right += np.bincount(value[known & right], minlength=len(self._values))
+        wrong, hits = np.bincount(2 * value + right + 2, minlength=2 * len(self._values) + 2).reshape(-1, 2)[1:].T
+        self._images += wrong + hits
+        self._right += hits
 
     def parts(self) -> list[Part]:
         return [Part(*each) for each in zip(self._values, self._images.tolist(), self._right.tolist(), strict=True)]
@@ -189,8 +197,7 @@ class _Ranges(_Numbered):
         return self._ranges(self._measure(images.facts))
 
     def _ranges(self, values: Floats) -> Ints:
-        found: Ints = np.where(np.isnan(values), -1, np.digitize(values, self._edges))
-        return found
+        return _edges_reached(values, self._edges)
 
 
 class _Shape(_Numbered):
@@ -200,9 +207,7 @@ class _Shape(_Numbered):
     def _numbers(self, images: Images) -> Ints:
         width, height = _numbers(images.facts["width"]), _numbers(images.facts["height"])
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = np.digitize(width / height, (0.95, 1.05))
-        found: Ints = np.where(np.isnan(width), -1, value)
-        return found
+            return _edges_reached(width / height, (0.95, 1.05))
 
 
 class _Named:
@@ -380,8 +385,8 @@ def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, 
     encoded = values if isinstance(values, pa.DictionaryArray) else values.dictionary_encode()
     number = encoded.indices.to_numpy()
     texts = encoded.dictionary.to_pylist()
-    images, hits = np.bincount(number, minlength=len(texts)), np.bincount(number[right], minlength=len(texts))
-    return zip(texts, images.tolist(), hits.tolist(), strict=True)
+    wrong, hits = np.bincount(2 * number + right, minlength=2 * len(texts)).reshape(-1, 2).T
+    return zip(texts, (wrong + hits).tolist(), hits.tolist(), strict=True)
 
 
 def _after_last(names: pa.Array, sign: str) -> pa.Array:
@@ -397,7 +402,7 @@ def _folders(names: pa.Array) -> pa.DictionaryArray:
     encoded = pc.binary_slice(raw, 0, end).dictionary_encode()
     folders = encoded.dictionary.to_pylist()
     rest = pc.binary_slice(raw, end, _LONGEST)
-    if all(each.endswith(b"/") for each in folders) and not pc.any(pc.match_substring(rest, "/")).as_py():
+    if all(each.endswith(b"/") for each in folders) and pc.max(pc.find_substring(rest, "/")).as_py() < 0:
         return pa.DictionaryArray.from_arrays(encoded.indices, pa.array([each[:-1].decode() for each in folders]))
     return _before_last(names, "/").dictionary_encode()
 
@@ -412,6 +417,12 @@ def _element(lists: pa.ListArray, index: int) -> pa.Array:
     """The first (0) or last (-1) element of each list, none of which is empty."""
     ends = lists.offsets.to_numpy()
     return lists.values.take(pa.array(ends[:-1] if index == 0 else ends[1:] - 1))
+
+
+def _edges_reached(values: Floats, edges: Sequence[float]) -> Ints:
+    """How many of the edges each value reaches; -1 for NaN."""
+    found: Ints = np.where(np.isnan(values), -1, (values >= np.array(edges)[:, None]).sum(axis=0))
+    return found
 
 
 def _megapixels(facts: pa.RecordBatch) -> Floats:

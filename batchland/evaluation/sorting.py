@@ -22,7 +22,7 @@ from batchland.system.cores import usable_cores
 
 Order = Sequence[tuple[str, Literal["ascending", "descending"]]]
 
-ROWS_IN_MEMORY: Final = 400_000
+ROWS_IN_MEMORY: Final = 2**20
 """Up to this number of rows, DuckDB is not used."""
 MEMORY: Final = "350MB"
 """Memory limit of one sort by DuckDB."""
@@ -120,10 +120,12 @@ class RowRanges:
         """Rows of each range."""
         written = 0
         with pa.ipc.new_file(file, schema) as out:
-            for block in _joined(batches, _RUN_ROWS):
-                number = _range_numbers(block[key], starts)
+            for run in _runs(batches, _RUN_ROWS):
+                block = pa.concat_batches(run)
+                number = np.concatenate([_range_numbers(batch[key], starts) for batch in run])
+                number = number.astype(np.min_scalar_type(len(starts)))
                 if (number[1:] < number[:-1]).any():
-                    order = np.argsort(number, kind="stable")
+                    order = np.argsort(number, kind="stable")  # of 16 bits: three times faster
                     block, number = block.take(pa.array(order)), number[order]
                 found, first = np.unique(number, return_index=True)
                 for each, begin, end in zip(found.tolist(), first, [*first[1:], len(number)], strict=True):
@@ -155,16 +157,16 @@ def group_numbers(keys: pa.Array) -> npt.NDArray[np.int64]:
     return groups
 
 
-def _joined(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of at least `rows`, except the last one."""
+def _runs(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[list[pa.RecordBatch]]:
+    """The same batches, without empty ones, in lists of at least `rows` rows, except the last one."""
     held: list[pa.RecordBatch] = []
-    for batch in batches:
+    for batch in filter(len, batches):
         held.append(batch)
         if sum(map(len, held)) >= rows:
-            yield pa.concat_batches(held)
+            yield held
             held = []
-    if any(map(len, held)):
-        yield pa.concat_batches(held)
+    if held:
+        yield held
 
 
 def _range_numbers(keys: pa.Array, starts: pa.Array) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,15 +41,17 @@ class StoredTable:
 class TableFile(StoredTable):
     """Write with `append` and `close`, then read. The file is removed with this object."""
 
-    def __init__(self, schema: pa.Schema, compression: Literal["zstd", "lz4"] = "zstd") -> None:
-        """compression: lz4 for a file that is read once."""
+    def __init__(self, schema: pa.Schema) -> None:
         folder = tempfile.mkdtemp(prefix="batchland-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.schema, self.num_rows = schema, 0
         self._path = Path(folder, "table.parquet")
         # Encoding names and numbers as dictionaries takes more time than all the rest, and more space.
         texts = [field.name for field in schema if field.type == pa.string() and field.name != "image"]
-        self._writer = pq.ParquetWriter(self._path, schema, compression=compression, use_dictionary=texts)
+        deltas = {field.name: "DELTA_BINARY_PACKED" for field in schema if field.type in (pa.int32(), pa.int64())}
+        self._writer = pq.ParquetWriter(
+            self._path, schema, compression="zstd", use_dictionary=texts, column_encoding=deltas
+        )
         self._held: list[pa.Table] = []
 
     def append(self, rows: pa.Table) -> None:

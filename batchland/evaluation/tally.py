@@ -137,9 +137,9 @@ class Tally:
         others = outcomes.ok & ~has_all
         if others.any():
             self.has_choices_only |= outcomes.kept < self.classes
-            chosen = outcomes.chosen[others]
+            chosen, choices = (each.compress(others, axis=0) for each in (outcomes.chosen, outcomes.choices))
             hits = chosen == outcomes.truth[others, None]
-            self.curves.add(chosen.ravel(), outcomes.choices[others].ravel(), hits.ravel())
+            self.curves.add(chosen.ravel(), choices.ravel(), hits.ravel())
 
     @property
     def areas_of(self) -> Literal["all", "some", "kept"]:
@@ -161,7 +161,7 @@ class Tally:
         """Add log loss and Brier score, or their bounds where the true class is beyond the choices kept."""
         ok = outcomes.ok
         true = outcomes.true_probability[ok].astype(np.float64)
-        squares, kept, complete = outcomes.squares[ok], outcomes.choices[ok], outcomes.complete[ok]
+        squares, kept, complete = outcomes.squares[ok], outcomes.choices.compress(ok, axis=0), outcomes.complete[ok]
         self.complete &= bool(complete.all())
         others = self.classes - outcomes.kept
         rest = np.maximum(1 - kept.sum(axis=1, dtype=np.float64), 0) if others else np.zeros(len(true))

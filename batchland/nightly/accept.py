@@ -124,8 +124,6 @@ def _problem(record: RunRecord) -> str | None:
         return f"accepted already on {record.accepted.accepted_at[:10]} by {record.accepted.by}{reason}"
     if record.outcome not in ("ok", "suspicious"):
         return f"the night failed ({outcome}: {record.error}); correct that and run it again before you accept it"
-    if any(model.counts and not model.counts.ok for model in record.models):
-        return "no image of the night could be scored; correct that and run it again"
     return None
 
 
