@@ -125,6 +125,11 @@ def one_line(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - half]}…{text[-half:]}"
 
 
+def slice_value(text: str) -> str:
+    """A value of a column, shortened to one line; `(none)` for an empty one."""
+    return one_line(text, 80) or "(none)"
+
+
 def markdown_text(text: str) -> str:
     """`visible` text with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_\[\]<#|~])", r"\\\1", visible(text))
