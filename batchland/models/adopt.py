@@ -38,7 +38,7 @@ from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
 from batchland.models.labelled_photos import LabelledPhotos, read_labelled
-from batchland.models.nodes import opset_of
+from batchland.models.nodes import branches, opset_of
 from batchland.models.ort import first_line, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
@@ -318,8 +318,11 @@ class _Adoption:
         half = to_half_floats(self.foreign)
         try:
             onnx.save(self.wrapped(card, foreign=half, temperature=temperature), out)
-        except ModelError as error:  # the converter may miss branches
-            raise ModelError(f"{self.path}: onnxruntime cannot convert it to half floats", advice="fp32") from error
+        except ModelError as error:
+            with_branch = next((node.op_type for node in self.foreign.graph.node if any(branches(node))), None)
+            what = f"a network with branches ({with_branch})" if with_branch else "it"
+            message = f"{self.path}: onnxruntime's converter cannot change {what} to half floats"
+            raise ModelError(message, advice="fp32") from error
         require_agreement(self.path, open_session(out, "cpu"), full)
 
     def write_int8(self, out: Path, card: ModelCard) -> None:
