@@ -215,7 +215,7 @@ class _ForOnnx(TorchFunctionMode):
             return args[0].mean((-2, -1), keepdim=True)
         if func is nn.functional.scaled_dot_product_attention and len(args) == 3 and args[0].dim() > 4:
             flat = (each.flatten(0, -4) for each in args)
-            return func(*flat, **(kwargs or {})).unflatten(0, args[0].shape[:-3])
+            return func(*flat, **(kwargs or {})).reshape(*args[0].shape[:-1], args[2].shape[-1])
         return func(*args, **(kwargs or {}))
 
 
