@@ -31,6 +31,7 @@ from batchland.models.foreign import (
     foreign_input,
     foreign_output,
     load_foreign,
+    require_unsorted,
     usual_sides,
 )
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
@@ -213,6 +214,7 @@ class _Adoption:
                 f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
                 + (hint if self.target.classes == len(labels) + 1 else "")
             )
+        require_unsorted(self.path, self.foreign, self.target.name)
         self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
         if self.source.dtype == TensorProto.UINT8 and not plain:
@@ -462,6 +464,8 @@ def _check_batches(model: Path, session: Session) -> None:
 
 
 def _require_equal(model: Path, batch: Probabilities, single: Probabilities) -> None:
+    if not np.isfinite(single).all():
+        raise ModelError(f"{model}: gives numbers that are not finite for some pictures, such as 0 divided by 0")
     if not np.abs(batch - single).max() <= _TOLERANCE:
         raise ModelError(
             f"{model}: gives a picture other numbers in a batch than alone, so its answers depend on the other "
