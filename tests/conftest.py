@@ -20,6 +20,10 @@ from batchland.training import openmp as openmp  # before a test imports torch
 __all__ = ["_paused_s3_server", "bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
 
 
+# Not in the working directory, as by default.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{tempfile.gettempdir()}/hypothesis-{os.getuid()}")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores, because tests often wait: for servers, other processes and timeouts."""
     return usable_cores() + 1

@@ -58,5 +58,5 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
     if sets:
         click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold:g}")
     if known := result.card.known:
-        click.echo(f"known: {count(known.images)} labelled images; a stranger is farther than 95% of them")
+        click.echo(f"known: {count(known.images)} different labelled images; a stranger is farther than 95% of them")
     click.echo(f"{out}: calibrated; score with it")

@@ -51,6 +51,8 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
         f"{visible(added.label)}: {count(added.recognised)} of {count(added.photos)} photos recognised when held out, "
         f"{rate(added.recognised, added.photos)}"
     )
+    if 2 * added.recognised < added.photos:
+        click.echo("note: fewer than half of them are recognised; train a model with this class instead")
     if added.labelled:
         click.echo(
             f"old classes: {rate(added.right_before, added.labelled)} of {count(added.labelled)} labelled photos right "

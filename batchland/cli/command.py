@@ -122,6 +122,14 @@ class Group(click.Group):
         super().__init__(*arguments, **attributes)
         self._sections: dict[str, list[str]] = {}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options. The group's own long flags, such as --quiet, may also stand behind the command."""
+        flags = {flag for each in self.params if isinstance(each, click.Option) and each.is_flag for flag in each.opts}
+        flags = {flag for flag in flags if flag.startswith("--") and flag not in ("--help", "--version")}
+        end = args.index("--") if "--" in args else len(args)
+        moved = [each for each in args[:end] if each in flags]
+        return super().parse_args(ctx, [*moved, *(each for each in args[:end] if each not in flags), *args[end:]])
+
     def add_section(self, heading: str, commands: Iterable[click.Command]) -> None:
         """Add commands that `--help` lists under that heading."""
         for command in commands:

@@ -98,6 +98,8 @@ def _card_table(session: "Session") -> str:
     for name in ("data", "export", "adoption", "int8", "decision", "prediction_sets"):
         if part := getattr(card, name):
             rows[name] = _pairs(part)
+    if card.added:
+        rows["added"] = "; ".join(map(_pairs, card.added))
     if card.known:
         rows["known"] = f"{card.known.images} labelled images, labels_fingerprint {card.known.labels_fingerprint}"
     lines = [line for key, value in rows.items() for line in _wrapped(key, value)]

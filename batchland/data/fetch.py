@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from batchland._version import __version__
 from batchland.errors import DownloadError, UsageError
 from batchland.system.files import open_existing, replace_file
-from batchland.system.text import visible
+from batchland.system.text import reason, visible
 from batchland.system.urls import bare_url
 
 _log = logging.getLogger("batchland")
@@ -146,10 +146,10 @@ def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
                 f"{bare_url(url)}: the server answers {error.code} {error.reason}; check the address"
             ) from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            raise UsageError(f"{bare_url(url)}: the server's certificate is not trusted ({reason})") from error
-        raise _TemporaryError(f"no answer ({reason or type(error).__name__})") from error
+        cause = getattr(error, "reason", error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise UsageError(f"{bare_url(url)}: the server's certificate is not trusted ({cause})") from error
+        raise _TemporaryError(f"no answer ({reason(cause) if isinstance(cause, Exception) else cause})") from error
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:

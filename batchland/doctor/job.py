@@ -1,6 +1,8 @@
 """Check a job: its file, the next input and labels, models on its device, disks, notification, lock, last night."""
 
+import os
 import shutil
+import zoneinfo
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -25,6 +27,7 @@ def check_job(path: Path) -> Iterator[Check]:
     job = load_job(path)
     night = job.night(date.today())
     yield Check("job", "ok", f"{path}: {job.name}, next for {night}")
+    yield from guarded("time zone", _time_zone)
     yield from guarded("input", _input, job, night)
     yield from guarded("labels", _labels, job, night)
     for name in job.model_names:
@@ -36,6 +39,16 @@ def check_job(path: Path) -> Iterator[Check]:
     yield from guarded("notify", _notify, job)
     yield from guarded("lock", _lock, job)
     yield from guarded("last night", _last_night, job)
+
+
+def _time_zone() -> Iterator[Check]:
+    """Check that this machine has the zone of the variable TZ; else the C library uses UTC without a word."""
+    zone = os.environ.get("TZ", "").removeprefix(":")
+    if not zone or any(sign.isdigit() for sign in zone) or zone in ("UTC", "GMT"):  # as CET-1CEST: needs no file
+        return
+    if not (Path(zone).is_file() if zone.startswith("/") else zone in zoneinfo.available_timezones()):
+        found = f"TZ={zone}: there is no such zone here, so dates and times are those of UTC"
+        yield Check("time zone", "warn", found, "correct the variable, or install the package tzdata")
 
 
 def _input(job: Job, night: date) -> Iterator[Check]:

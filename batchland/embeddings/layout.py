@@ -19,6 +19,8 @@ _OFFSET: Final = 0.5
 """Standard deviation of the offset from that one, in median distances of neighbours on the map."""
 _MIN_PICTURES: Final = 10
 """Pictures; t-SNE needs some neighbours."""
+_MIN_WIDTH: Final = 1e-4
+"""Of what t-SNE gets: it ends the process if all pictures are the same. Features have length 1."""
 
 
 class Layout(NamedTuple):
@@ -40,9 +42,9 @@ def layout(features: Vectors) -> Layout:
         from threadpoolctl import threadpool_limits
     except ImportError:
         return Layout(_scaled(components[:, :2]), "principal components")
-    if len(components) < _MIN_PICTURES:
-        return Layout(_scaled(components[:, :2]), "principal components")
     chosen = np.linspace(0, len(components) - 1, min(len(components), LANDMARKS)).astype(np.int64)
+    if len(chosen) < _MIN_PICTURES or np.ptp(components[chosen], axis=0).max() < _MIN_WIDTH:
+        return Layout(_scaled(components[:, :2]), "principal components")
     perplexity = min(_PERPLEXITY, (len(chosen) - 1) / 3)
     with threadpool_limits(1, "openmp"):  # several threads wait for each other, for minutes where cores are busy
         few = TSNE(2, perplexity=perplexity, init="pca", max_iter=_STEPS, random_state=0).fit_transform(

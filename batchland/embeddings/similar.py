@@ -130,7 +130,8 @@ def _find_indexed(
     rows, similarity = rows[others][: options.top], similarity[others][: options.top]
     facts = _read_rows(rows, stored)
     found = tuple(
-        SimilarImage(**facts[row], similarity=value) for row, value in zip(rows.tolist(), similarity, strict=True)
+        SimilarImage(**facts[row], similarity=min(value, 1))
+        for row, value in zip(rows.tolist(), similarity.tolist(), strict=True)
     )
     result = Similar(image=image, predictions=tuple(roots), images=len(lists), approximate=True, similar=found)
     return FoundSimilar(result, roots, file)
@@ -219,7 +220,7 @@ def _keep_best(
     best: pa.Table, batch: pa.RecordBatch, predictions: str, query: Floats, top: int, without: str | None
 ) -> pa.Table:
     """The most similar images of `best` and a batch; ties in the order of the predictions."""
-    similarity = feature_rows(batch[FEATURES]).astype(np.float32) @ query
+    similarity = (feature_rows(batch[FEATURES]).astype(np.float32) @ query).clip(max=1)  # float16 may be longer than 1
     table = pa.Table.from_batches([batch.select(_FACTS)])
     table = table.append_column("predictions", pa.array([predictions] * len(table), pa.string()))
     table = table.append_column("similarity", pa.array(similarity))

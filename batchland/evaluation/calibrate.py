@@ -16,11 +16,12 @@ from batchland.evaluation.schema import Guarantee
 from batchland.models.card import ModelCard
 from batchland.models.contract import Features, require_features
 from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
-from batchland.models.known import MAX_PHOTOS, MIN_PHOTOS, add_distance, distances_within
+from batchland.models.known import MAX_PHOTOS, MIN_PHOTOS, add_distance, different_pictures, distances_within
 from batchland.models.recard import check_model, write_with_card
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import output_location
 from batchland.system.options import Options
+from batchland.system.text import counted
 
 _MAX_DISTANCES: Final = 1000
 """Largest number of distances on a card."""
@@ -98,9 +99,9 @@ def _thresholds(evaluation: Evaluation, options: CalibrateOptions) -> AcceptThre
     given = guarantee.per_class if options.each_class else guarantee.rule
     if not given:
         raise UsageError(
-            f"{guarantee.promise}: {guarantee.images} labelled images do not show that any threshold keeps this "
-            f"promise; at least {guarantee.fewest_images} confident answers without a mistake are needed: label more "
-            f"images, or promise less"
+            f"{guarantee.promise}: with {counted(guarantee.images, 'labelled image')}, no threshold is sure to keep "
+            f"this promise; at least {guarantee.fewest_images} confident answers without a mistake are needed: label "
+            f"more images, or promise less"
         )
     return AcceptThresholds(
         promise=parse_promise(options.promise).text,
@@ -142,15 +143,16 @@ def conformal_threshold(true: npt.NDArray[np.float32], coverage: float) -> float
 
 
 def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
-    """The features of at most MAX_PHOTOS of the labelled images, evenly spaced, float32 [n, features]."""
+    """The features of at most MAX_PHOTOS of the labelled images, evenly spaced, without copies: float32 [n, features].
+
+    Raises UsageError if there are none, or too few different pictures.
+    """
     images = [
         name
         for batch in evaluation.outcomes_file.batches(["image", "status"])
         for name, status in zip(batch["image"].to_pylist(), batch["status"].to_pylist(), strict=True)
         if status == "ok"
     ]
-    if len(images) < MIN_PHOTOS:
-        raise UsageError(f"{predictions}: {len(images)} labelled images; known needs at least {MIN_PHOTOS}")
     chosen = {images[place] for place in np.linspace(0, len(images) - 1, min(len(images), MAX_PHOTOS)).astype(int)}
     stored = StoredPredictions(output_location(predictions))
     found = []
@@ -164,7 +166,11 @@ def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
                 for row, name in enumerate(names)
                 if name in chosen and features[row].is_valid
             ]
-    return np.stack(found).astype(np.float32)
+    photos = different_pictures(np.stack(found).astype(np.float32)) if found else np.empty((0, 0), np.float32)
+    if len(photos) < MIN_PHOTOS:
+        number = counted(len(photos), "different picture")
+        raise UsageError(f"{predictions}: {number} with a label; known needs at least {MIN_PHOTOS}")
+    return photos
 
 
 def _known(photos: Features, evaluation: Evaluation) -> KnownPhotos:

@@ -1,14 +1,19 @@
 """Labels with the corrections that were saved on the page of a report."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.data.corrections import read_corrections
 from batchland.errors import UsageError
 from batchland.evaluation.label_files import LabelBlock, Labels
+from batchland.system.text import counted, first_few
+
+_log = logging.getLogger("batchland")
 
 
 class CorrectedLabels:
@@ -31,12 +36,19 @@ class CorrectedLabels:
         return self._labels.blank_labels
 
     def blocks(self) -> Iterator[LabelBlock]:
-        """The labels. Raises UsageError if there are corrections, but none for a labelled image."""
+        """The labels. Raises UsageError if there are corrections, but none for a labelled image.
+
+        A warning names corrected images without a label.
+        """
         images, labels = pa.array(list(self._by_image), pa.string()), pa.array(self._by_image.values(), pa.string())
-        corrected = 0
+        corrected = np.zeros(len(images), bool)
         for block in self._labels.blocks():
             at = pc.index_in(block.images, value_set=images)
-            corrected += len(at) - at.null_count
+            corrected[at.drop_null().to_numpy()] = True
             yield block._replace(names=pc.coalesce(labels.take(at), block.names.cast(pa.string())))
-        if len(images) and not corrected:
+        if len(images) and not corrected.any():
             raise UsageError(f"{self._name}: none of its images has a label in {self.source}")
+        if not corrected.all():
+            left = images.filter(pa.array(~corrected)).to_pylist()
+            what = counted(len(left), "corrected image")
+            _log.warning("%s: %s without a label in %s: %s", self._name, what, self.source, first_few(left))

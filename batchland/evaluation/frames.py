@@ -30,8 +30,12 @@ def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
     stored = StoredPredictions(output_location(path) if is_url(path) else Path(path))
     if stored.kind is None:
         raise UsageError(f"{stored.name}: does not exist")
+    if stored.kind == "file" and stored.name.lower().endswith((".csv", ".json", ".html")):
+        raise UsageError(
+            f"{stored.name}: is not a Parquet file; give the file of the same name that is, if there is one"
+        )
     if stored.kind == "folder" and stored.manifest() is None:
-        raise UsageError(f"{stored.name}: holds no manifest, so no finished predictions")
+        raise UsageError(f"{stored.name}: holds no finished predictions; give one of its Parquet files")
     parts = stored.parts()
     columns = stored.schema(parts[0]).names
     table = pa.concat_tables(stored.table(part, columns) for part in parts)

@@ -115,15 +115,20 @@ def raise_if_failed(results: Sequence[GateResult], report: Path) -> None:
 
 def _check_limit(gate: Gate, asked: str, counts: Sequence[str]) -> None:
     """Raise UsageError if the figure cannot cross the limit, or if a count has a percent sign."""
+    largest = _MAX_VALUES.get(asked, 1.0)
     if asked in counts:
+        largest = math.inf
         if _in_percent(gate):
             remedy = "use failed_rate" if gate.name == "failed" else "leave the % out"
             raise UsageError(f"gate {gate.text!r}: {asked} is a number of images; {remedy}")
-        return
-    largest = _MAX_VALUES.get(asked, 1.0)
-    if not (-largest if gate.drop else 0) <= gate.limit <= largest:
+    least = -largest if gate.drop else 0
+    bounds = "is at least 0" if largest == math.inf else f"lies between {{:g}} and {largest:g}"
+    shown = f"drop({gate.name})" if gate.drop else gate.name
+    if not least <= gate.limit <= largest:
         remedy = f"; write {gate.limit:g}%" if largest == 1 < gate.limit <= 100 and not _in_percent(gate) else ""
-        raise UsageError(f"gate {gate.text!r}: {asked} lies between 0 and {largest:g}{remedy}")
+        raise UsageError(f"gate {gate.text!r}: {asked} {bounds.format(0)}{remedy}")
+    if (gate.limit, gate.operator) in ((least, "<"), (largest, ">")):
+        raise UsageError(f"gate {gate.text!r}: never fails, because {shown} {bounds.format(least)}")
 
 
 def _in_percent(gate: Gate) -> bool:
@@ -144,9 +149,10 @@ def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation 
         choices = [_choices(each.summary) for each in (evaluation, baseline)]
         if gate.name in _AREAS and (choices[0] != choices[1] or choices[0] == 0):
             now, earlier = map(_choices_text, choices)
+            when = f"{now}, now and before" if now == earlier else f"{now} now and {earlier} before"
             message += (
-                f", but is computed {now} now and {earlier} before, so the drop is unknown; evaluate the baseline "
-                f"again, or score both with the same top_k"
+                f", but is computed {when}, so the drop is unknown; score all images of both with the probabilities of "
+                f"all classes"
             )
             before = None
         # Rounded, because 0.80 - 0.78 > 0.02 in floating point.

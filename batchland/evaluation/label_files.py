@@ -240,9 +240,11 @@ class _Csv(_Table):
 
 
 def _own(source: Path, schema: pa.Schema) -> pa.Schema:
-    """The columns besides image and label; a warning names those that are left out because outcomes have them
-    already."""
-    own = plain_columns(pa.schema([field for field in schema if field.name not in ("image", "label")]))
+    """The columns besides image and label; a warning names those that are left out because of their names."""
+    further = pa.schema([field for field in schema if field.name not in ("image", "label")])
+    if repeated := dict.fromkeys(name for name in further.names if name and further.names.count(name) > 1):
+        _log.warning("%s: left out, because several columns have these names: %s", source, ", ".join(repeated))
+    own = plain_columns(further)
     if clash := [name for name in own.names if name in (*OUTCOMES.names, *MISTAKES.names)]:
         _log.warning("%s: left out, because reports have columns of these names: %s", source, ", ".join(clash))
     return pa.schema([field for field in own if field.name not in clash])

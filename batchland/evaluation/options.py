@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from batchland.system.options import Options
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 class EvaluateOptions(Options):
@@ -28,7 +32,7 @@ class EvaluateOptions(Options):
     """Folder where the images are now, for thumbnails and brightness. Default: the folder that was scored."""
     brightness_sample: Annotated[int, Field(ge=0)] = 2000
     """Number of images to measure the brightness of; 0 for none."""
-    by: tuple[str, ...] = ()
+    by: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
     """Also slice by these columns of the image list or of the table of labels, and by any two of them."""
     corrections: Path | None = None
     """CSV file of corrected labels, as saved by the report's page; labels with the decision `wrong` are replaced."""

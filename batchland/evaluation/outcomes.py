@@ -17,6 +17,7 @@ from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
 from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, own_schema
+from batchland.system.arrow import is_plain
 
 _COLUMNS: Final = (
     "image", "status", "error_code", "class_index", "probability", "margin",
@@ -145,9 +146,9 @@ def read_predictions(location: Path | str) -> Predictions:
     if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
-    own = pa.schema([field for field in own_schema(schema) if field.name not in OUTCOMES.names])
+    own = [field for field in own_schema(schema) if field.name not in OUTCOMES.names and is_plain(field.type)]
     later = tuple(name for name in LATER if name in schema.names)
-    return Predictions(source, stored, names, predictions_info(schema, source), own, later)
+    return Predictions(source, stored, names, predictions_info(schema, source), pa.schema(own), later)
 
 
 def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: pa.Schema) -> Iterator[Outcomes]:

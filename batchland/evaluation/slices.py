@@ -1,5 +1,6 @@
 """Accuracy over parts of the images: by size, shape, file size, format, folder, brightness, and own columns."""
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from batchland.evaluation.schema import OUTCOMES, Figure, Slice
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.system.cores import usable_cores
 from batchland.system.names import file_name
+from batchland.system.text import one_line
 
 MAX_VALUES: Final = 12
 """Largest number of values of one dimension; the smallest ones are merged into `others`."""
@@ -34,6 +36,9 @@ MAX_FOLDERS: Final = 1_000_000
 """Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
 _END: Final = 6
 """Last bytes of a name that contain most extensions."""
+_SHOWN: Final = 50
+"""Largest number of characters of a value in a message."""
+_log: Final = logging.getLogger("batchland")
 _LONGEST: Final = 2**30
 """Bytes; longer than any name."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
@@ -120,12 +125,15 @@ class SliceTally:
         return {dimension.name: dimension.values(images) for dimension in self._dimensions}
 
     def slices(self, confidence: float) -> tuple[Slice, ...]:
-        """Accuracy by part. Dimensions with the same value for all images are left out."""
+        """Accuracy by part. Dimensions with the same value for all images are left out; a warning names own columns."""
         found = []
         for dimension in self._dimensions:
             parts = [part for part in dimension.parts() if part.images]
             images, right = sum(part.images for part in parts), sum(part.right for part in parts)
             found += [(dimension.name, part, images, right) for part in parts if len(parts) > 1]
+            if isinstance(dimension, _OwnColumn) and len(parts) == 1:
+                value = f"the value {one_line(parts[0].value, _SHOWN)!r}" if parts[0].value else "no value"
+                _log.warning("column %r has %s for all images, so there are no slices by it", dimension.name, value)
         adjusted = holm([fisher_exact(part.right, part.images, right, images) for _, part, images, right in found])
         return tuple(
             _slice(name, part, images, right, confidence, float(p_value))

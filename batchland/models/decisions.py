@@ -59,7 +59,7 @@ class KnownPhotos(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int
-    """Labelled images that it is based on."""
+    """Labelled images that it is based on, without copies."""
     labels_fingerprint: str
     """sha256 over these images and labels."""
     distances: Annotated[tuple[float, ...], Field(min_length=1)]

@@ -19,6 +19,8 @@ MAX_PHOTOS: Final = 2000
 """Largest number of known photos in a model; each takes two bytes a feature."""
 MIN_PHOTOS: Final = 20
 """Least number of known photos: with fewer, a share of 5 % is less than one photo."""
+_SAME: Final = 1e-5
+"""Up to this distance two features are of the same picture."""
 _PREFIX: Final = "known/"
 _SIZE_AS_INPUT: Final = 10
 """Opset from which on TopK takes a number as input, not as attribute."""
@@ -46,12 +48,20 @@ def add_distance(model: onnx.ModelProto, photos: Features) -> None:
     model.graph.output.append(helper.make_tensor_value_info(DISTANCE_NAME, TensorProto.FLOAT, [batch, 1]))
 
 
+def different_pictures(photos: Features) -> Features:
+    """The photos without copies of earlier ones. photos: features [n, features]."""
+    unit = photos / np.linalg.norm(photos, axis=1, keepdims=True)
+    is_copy = np.tril(unit @ unit.T > 1 - _SAME, -1).any(axis=1)
+    kept: Features = photos[~is_copy]
+    return kept
+
+
 def distances_within(photos: Features) -> npt.NDArray[np.float32]:
-    """The distance of each photo from the others, ascending. photos: features [n, features]."""
+    """The distance of each photo from the others, 0 to 2, ascending. photos: features [n, features]."""
     cosines = photos @ photos.T
     np.fill_diagonal(cosines, -np.inf)
     nearest = -np.partition(-cosines, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-    return np.sort(1 - nearest.mean(axis=1))
+    return np.sort(1 - nearest.mean(axis=1).clip(-1, 1))  # float16 features are a little longer or shorter than 1
 
 
 def _remove(graph: onnx.GraphProto) -> None:

@@ -141,8 +141,10 @@ class FolderRegistry:
         for version in model.versions:
             if str(version.version) == str(number):
                 return version
-        known = first_few([*model.aliases, *(str(version.version) for version in model.versions)], 8)
-        raise UsageError(f"{self.folder}: {reference.name} has no {reference.version}; it has {known or 'no version'}")
+        missing = f"{'version' if reference.version.isdecimal() else 'alias'} {reference.version}"
+        aliases = first_few(list(model.aliases), 8) or "none; `batchland models promote` gives one"
+        versions = first_few([str(version.version) for version in model.versions], 8) or "none"
+        raise UsageError(f"{self.folder}: {reference.name} has no {missing}; versions: {versions}; aliases: {aliases}")
 
     def file(self, name: str, version: int) -> Path:
         """The ONNX file of a version."""

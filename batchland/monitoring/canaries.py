@@ -1,6 +1,5 @@
 """Score a model's canary images with a job's settings, and compare the probabilities with the stored ones."""
 
-import hashlib
 import tempfile
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from batchland.monitoring.schema import CanaryCheck
 from batchland.predictions.reader import StoredPredictions
 from batchland.scoring.options import ScoreOptions, ScoreSettings
 from batchland.scoring.score import score
-from batchland.system.files import read_error
 from batchland.system.text import images
 
 
@@ -26,15 +24,6 @@ def check_canaries(model: Path, settings: ScoreSettings) -> CanaryCheck | None:
     if canaries is None:
         return None
     info, path = canaries.info, canaries_path(model)
-    try:
-        sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-    except OSError as error:
-        raise read_error(error, str(model), expected="an ONNX file", wrong=ModelError) from error
-    if sha256 != info.model_sha256:
-        raise ModelError(
-            f"{model}: is another model than the one of {path} (sha256 {sha256[:12]}, not {info.model_sha256[:12]}); "
-            f"restore the model of these canaries, or the canaries of this model"
-        )
     with tempfile.TemporaryDirectory(prefix="batchland-canaries-") as folder:
         root = Path(folder, "images")
         root.mkdir()
@@ -44,7 +33,12 @@ def check_canaries(model: Path, settings: ScoreSettings) -> CanaryCheck | None:
         own = {"include": (), "exclude": (), "all_files": True, "top_k": canaries.probabilities.shape[1]}
         options = ScoreOptions(**(settings.model_dump(include=set(ScoreSettings.model_fields)) | own), model=model)
         out = Path(folder, "canaries.parquet")
-        score(root, out, options)
+        sha256 = score(root, out, options).manifest.model.sha256
+        if sha256 != info.model_sha256:
+            raise ModelError(
+                f"{model}: is another model than the one of {path} (sha256 {sha256[:12]}, not "
+                f"{info.model_sha256[:12]}); restore the model of these canaries, or the canaries of this model"
+            )
         rows = StoredPredictions(out).table(out.name, ["image", "error_message", "top_k"]).to_pylist()
     found = np.zeros_like(canaries.probabilities)
     for index, row in enumerate(rows):

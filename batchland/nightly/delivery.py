@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 from batchland.errors import MissingInputError, NoSuchImagesError
@@ -29,7 +30,14 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
         first = listing.first()
         settle = job.settle.total_seconds()
         if settle and not settled:
-            age = max(0.0, time.time() - _changed_at(root, listing.source))
+            changed = _changed_at(root, listing.source)
+            age = max(0.0, time.time() - changed)
+            if changed - time.time() > settle:
+                when = datetime.fromtimestamp(changed).astimezone().isoformat(timespec="seconds")
+                raise MissingInputError(
+                    f"{name}: its last change is in the future ({when}); is the clock of this machine or of the "
+                    f"storage wrong?"
+                )
             if age < settle:
                 raise MissingInputError(f"{name}: is still growing, it changed {age:.0f} s ago; settle is {settle:g} s")
     except NoSuchImagesError as error:

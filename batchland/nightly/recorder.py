@@ -30,6 +30,7 @@ from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, re
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
 from batchland.predictions.storage import display_location
 from batchland.system.files import replace_file
+from batchland.system.text import reason
 
 _RESERVE_BYTES: Final = 64 * 1024
 """Disk space held until the end of the run, so that its record can be written on a full disk."""
@@ -78,6 +79,8 @@ class Recorder:
         self._accepted_runs: dict[str, str | None] = {}
         """run_id of the predictions that were accepted, by the name of the model in the job."""
         self._reserve = self.folder / ".reserve"
+        self._fault: str | None = None
+        """Why the record could not be saved."""
 
     @property
     def attempt(self) -> Attempt:
@@ -163,7 +166,7 @@ class Recorder:
             self.warnings.append(text)
 
     def save(self) -> str | None:
-        """Write the record as it is now. An error is logged and returned."""
+        """Write the record as it is now. An error is returned, and logged the first time."""
         self.record = RunRecord(
             job=self.job.name,
             job_file=str(self.job.file),
@@ -184,8 +187,10 @@ class Recorder:
         try:
             self.record = update_run(self.folder, self.record)
         except (OSError, BatchlandError) as error:
-            fault = f"{self.folder / RUN_FILE}: cannot be written ({error})"
-            _log.error("%s", fault)
+            fault = f"{self.folder / RUN_FILE}: cannot be written ({reason(error)})"
+            if fault != self._fault:
+                _log.error("%s", fault)
+            self._fault = fault
             return fault
         try:
             point_to_latest(self.job.folder, self.today)

@@ -58,6 +58,11 @@ def next_time(clock: dt.time, now: dt.datetime) -> dt.datetime:
     return today if today > now else dt.datetime.combine(now.date() + dt.timedelta(days=1), clock).astimezone()
 
 
+def later(now: dt.datetime, seconds: float) -> dt.datetime:
+    """The local time that many seconds after `now`, also if clocks are changed in between."""
+    return (now + dt.timedelta(seconds=seconds)).astimezone()
+
+
 class EndEstimator:
     """Estimates when a run will end, from the progress of the model that scores now.
 
@@ -110,7 +115,7 @@ class EndEstimator:
         self._report(
             EndEstimate(
                 made_at=at.isoformat(timespec="seconds"),
-                end=(at + dt.timedelta(seconds=end)).isoformat(timespec="seconds"),
+                end=later(at, end).isoformat(timespec="seconds"),
                 images=self._total,
                 images_done=progress.done,
                 images_per_second=round(images / seconds, 2),

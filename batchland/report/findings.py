@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.intervals import fisher_weaker, holm, z_score
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.system.text import count, counted, first_few, images, interval, percent, points, visible
+from batchland.system.text import count, counted, first_few, images, interval, percent, points, slice_value, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -228,15 +228,13 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     for part in sorted(weak, key=lambda part: part.difference or 0)[:3]:
         yield Finding(
             "note",
-            f"Weaker on {part.dimension} {visible(part.value) or '(none)'}: {percent(part.accuracy.value)} of "
+            f"Weaker on {part.dimension} {slice_value(part.value)}: {percent(part.accuracy.value)} of "
             f"{images(part.images)}, {points(part.difference or 0)} compared with the others.",
             "slices",
         )
     if summary.pair_slices and summary.pair_slices.weakest:
         pair = summary.pair_slices.weakest[0]
-        where = ", ".join(
-            f"{visible(a)} {visible(b) or '(none)'}" for a, b in zip(pair.columns, pair.values, strict=True)
-        )
+        where = ", ".join(f"{visible(a)} {slice_value(b)}" for a, b in zip(pair.columns, pair.values, strict=True))
         more = f", and {count(summary.pair_slices.found - 1)} more pairs" if summary.pair_slices.found > 1 else ""
         yield Finding(
             "note",

@@ -146,8 +146,9 @@ def crowded_groups(
     from scipy.stats import hypergeom
 
     images = len(flagged)
-    count = int(np.clip(images // _PER_GROUP, *_GROUPS))
-    _, number = kmeans2(principal_components(features, _COMPONENTS), count, minit="++", rng=np.random.default_rng(0))
+    components = principal_components(features, _COMPONENTS)
+    count = min(int(np.clip(images // _PER_GROUP, *_GROUPS)), len(np.unique(components, axis=0)))
+    _, number = kmeans2(components, count, minit="++", rng=np.random.default_rng(0))
     size, some = np.bincount(number, minlength=count), np.bincount(number, flagged, count).astype(np.int64)
     p_values = holm(hypergeom.sf(some - 1, images, int(flagged.sum()), size))
     found = [

@@ -46,7 +46,12 @@ def plain_columns(schema: pa.Schema) -> pa.Schema:
         for field in schema
         if field.name and schema.names.count(field.name) == 1
     ]
-    return pa.schema([field for field in fields if field.type == pa.string() or pa.types.is_primitive(field.type)])
+    return pa.schema([field for field in fields if is_plain(field.type)])
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether it is text, a number, a boolean, a date or a time."""
+    return _is_text(kind) or pa.types.is_primitive(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -30,6 +30,8 @@ def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]
     except (UnicodeDecodeError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path}: is not {expected} ({reason})") from error
-    if missing := [name for name in names if name not in table.column_names]:
-        raise UsageError(f"{path}: is not {expected}; it has no column {missing[0]!r}")
+    for name in names:
+        if (number := table.column_names.count(name)) != 1:
+            has = f"{number} columns {name!r}" if number else f"no column {name!r}"
+            raise UsageError(f"{path}: is not {expected}; it has {has}")
     return [table[name].to_pylist() for name in names]

@@ -15,6 +15,7 @@ _CHUNK_BYTES: Final = 16 << 20
 
 _Identity = tuple[int, ...]
 _begun: Final[dict[tuple[Path, _Identity], "Future[str]"]] = {}
+_known: Final[dict[tuple[Path, _Identity], str]] = {}
 
 
 def begin_hashing(path: Path) -> None:
@@ -37,13 +38,14 @@ def begin_hashing(path: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a regular file. Raises OSError."""
-    identity = _identity(os.stat(path))
-    begun = _begun.pop((path, identity), None)
-    if begun is None:
+    """sha256 of a regular file; it is computed again only if the file has changed. Raises OSError."""
+    key = path, _identity(os.stat(path))
+    begun = _begun.pop(key, None)
+    found = _known.get(key) or (begun.result() if begun else _hash(path))
+    if _identity(os.stat(path)) != key[1]:
         return _hash(path)
-    found = begun.result()
-    return found if _identity(os.stat(path)) == identity else _hash(path)
+    _known[key] = found
+    return found
 
 
 def chunks(file: BinaryIO, size: int) -> Iterator[memoryview]:

@@ -45,6 +45,8 @@ _PLAIN: Final = {
     "path_type": "should be a path",
     "dict_type": "should be a table",
     "tuple_type": 'should be a list, like ["one", "another"]',
+    "too_short": "should not be empty",
+    "url_parsing": 'should be a URL, like "https://example.org/x"',
     "string_pattern_mismatch": "should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
 }
 """Messages for pydantic's error types that mention Python types or regular expressions."""

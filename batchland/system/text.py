@@ -111,6 +111,11 @@ def visible(text: str) -> str:
     return "".join(f"[U+{ord(sign):04X}]" if _is_invisible(sign) else sign for sign in text)
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, in words: of an error of the system without its number."""
+    return visible(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
 def one_line(text: str, limit: int) -> str:
     """`visible` text of at most `limit` characters, shortened in the middle."""
     text = visible(text)
@@ -118,6 +123,11 @@ def one_line(text: str, limit: int) -> str:
         return text
     half = (limit - 1) // 2
     return f"{text[: limit - 1 - half]}…{text[-half:]}"
+
+
+def slice_value(text: str) -> str:
+    """A value of a column, shortened to one line; `(none)` for an empty one."""
+    return one_line(text, 80) or "(none)"
 
 
 def markdown_text(text: str) -> str:

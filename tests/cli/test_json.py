@@ -160,3 +160,11 @@ def test_quiet_logs_warnings_and_errors_only(job: Path) -> None:
     failed = run(job, "--quiet", date="2026-11-24")
     assert (failed.returncode, failed.stderr.count("does not exist")) == (66, 1)
     assert batchland("--quiet", "--verbose", "doctor").exit_code == 2
+
+
+def test_quiet_may_stand_behind_the_command(job: Path, tmp_path: Path) -> None:
+    document("run_result", "run", job, "--date", "2026-11-23", "--quiet", stderr="")
+    assert batchland("doctor", "--quiet", "--verbose").exit_code == 2
+    named = batchland("score", "--model", tmp_path / "toy.onnx", "--out", tmp_path / "p.parquet", "--", "--quiet")
+    last = named.stderr.splitlines()[-1]
+    assert (named.exit_code, last) == (2, "batchland: --quiet: does not exist; give a folder of images")

@@ -256,6 +256,19 @@ def test_a_job_with_many_problems(job, tmp_path):
     )
 
 
+def test_a_time_zone_that_does_not_exist(job, monkeypatch):
+    for good in ("Europe/Berlin", ":Europe/Berlin", "CET-1CEST", "Etc/GMT+5", "UTC", ""):
+        monkeypatch.setenv("TZ", good)
+        assert "time zone" not in by_name(examine_job(job))
+    monkeypatch.setenv("TZ", "Europe/Berln")
+    assert by_name(examine_job(job))["time zone"] == Check(
+        "time zone",
+        "warn",
+        "TZ=Europe/Berln: there is no such zone here, so dates and times are those of UTC",
+        "correct the variable, or install the package tzdata",
+    )
+
+
 def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):
     record = night(YESTERDAY, outcome="suspicious", error="2 images are copies")
     folder = tmp_path / "runs" / "nightly" / str(YESTERDAY)

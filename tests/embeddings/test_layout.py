@@ -49,6 +49,13 @@ def test_a_narrow_map_is_in_the_middle() -> None:
     assert few[:, 1].min() + few[:, 1].max() == pytest.approx(1)
 
 
+def test_equal_pictures_are_in_the_middle() -> None:
+    """t-SNE ended the process, without a message."""
+    positions, method = layout(np.repeat(FEATURES[:1], 40, axis=0))
+    assert method == "principal components"
+    np.testing.assert_array_equal(positions, np.full((40, 2), 0.5))
+
+
 def test_without_scikit_learn_the_map_has_principal_components(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     positions, method = layout(FEATURES)

@@ -69,6 +69,10 @@ def test_the_new_class_is_recognised_and_the_old_answers_stay(data: Path, tmp_pa
     assert result.stdout.splitlines()[0] == (
         "Old Mill: 12 of 12 photos recognised when held out, 100.0% (75.8 to 100.0%)"
     )
+    assert (
+        "added         label Old Mill, photos 12, scenes 12, recognised 12, labelled 24, right_before "
+        in batchland("inspect", out).stdout
+    )
     assert (after.predict(pixels["mill"]).argmax(axis=1) == 3).all()
     old, new = before.predict(pixels["old"]), after.predict(pixels["old"])
     np.testing.assert_allclose(new.sum(axis=1), 1, atol=1e-5)

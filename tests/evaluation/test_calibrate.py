@@ -61,7 +61,7 @@ def test_too_few_images_give_no_promise(scored: Path, toy_model: Path) -> None:
     code, output = run(scored, toy_model, "--promise", "error <= 2%")
     assert (code, (scored / "calibrated.onnx").exists()) == (2, False)
     assert output.strip() == (
-        "batchland: error <= 2%: 120 labelled images do not show that any threshold keeps this promise; at least 149 "
+        "batchland: error <= 2%: with 120 labelled images, no threshold is sure to keep this promise; at least 149 "
         "confident answers without a mistake are needed: label more images, or promise less"
     )
 

@@ -28,6 +28,13 @@ def test_wrong_labels_are_replaced(tmp_path: Path) -> None:
     assert top1(tmp_path, "\ufeffpath;label;decision\r\n1.jpg;a;wrong\r\n2.jpg;a;wrong\r\n") == pytest.approx(2 / 3)
 
 
+def test_corrected_images_without_a_label_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert top1(tmp_path, "path,label,decision\n1.jpg,a,wrong\n8.jpg,a,wrong\n9.jpg,b,keep\n") == pytest.approx(1 / 3)
+    assert caplog.messages == [
+        f"{tmp_path / 'c.csv'}: 1 corrected image without a label in {tmp_path / 'l.csv'}: 8.jpg"
+    ]
+
+
 def test_repeated_corrections_count_once(tmp_path: Path) -> None:
     assert top1(tmp_path, "path,label,decision\n1.jpg,a,wrong\n1.jpg,a,wrong\n2.jpg,,unsure\n") == pytest.approx(1 / 3)
 
@@ -59,6 +66,7 @@ def test_the_command_names_the_row_without_a_label(tmp_path: Path) -> None:
             "image,label\n1.jpg,a\n",
             "with the columns path, label, decision; it has no column 'path'",
         ),
+        ("path,path,label,decision\n1.jpg,1.jpg,a,wrong\n", "it has 2 columns 'path'"),
     ],
 )
 def test_unusable_corrections_are_rejected(tmp_path: Path, text: str, message: str) -> None:

@@ -71,8 +71,8 @@ def test_polars(folder: Path) -> None:
 def test_unreadable_files_are_errors(folder: Path) -> None:
     for path, message in (
         ("gone.parquet", "gone.parquet: does not exist"),
-        ("labels", "labels: holds no manifest, so no finished predictions"),
-        ("report/summary.json", "report/summary.json: "),
+        ("labels", "labels: holds no finished predictions; give one of its Parquet files"),
+        ("report/per_class.csv", "report/per_class.csv: is not a Parquet file; give the file of the same name that is"),
     ):
         with pytest.raises(UsageError, match=message):
             read(path)

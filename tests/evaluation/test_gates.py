@@ -80,6 +80,11 @@ def test_gates_are_parsed(text: str, gate: tuple[str, bool, str, float]) -> None
         ("top1 < 110%", "gate 'top1 < 110%': top1 lies between 0 and 1"),
         ("ece > -1", "gate 'ece > -1': ece lies between 0 and 1"),
         ("brier > 3", "gate 'brier > 3': brier lies between 0 and 2"),
+        ("top1 > 100%", "gate 'top1 > 100%': never fails, because top1 lies between 0 and 1"),
+        ("brier < 0", "gate 'brier < 0': never fails, because brier lies between 0 and 2"),
+        ("failed < -1", "gate 'failed < -1': failed is at least 0"),
+        ("scored < 0", "gate 'scored < 0': never fails, because scored is at least 0"),
+        ("drop(top1) < -1", "gate 'drop(top1) < -1': never fails, because drop(top1) lies between -1 and 1"),
         ("failed > 5%", "gate 'failed > 5%': failed is a number of images; use failed_rate"),
         (
             "class[Sea].failed > 5%",
@@ -184,7 +189,7 @@ def test_areas_of_other_choices_are_not_compared(tmp_path: Path, tonight: Evalua
     assert verdict(gate, tonight, last_night)[0] is False
     of_all = last_night._replace(summary=last_night.summary.model_copy(update={"areas_of": "all"}))
     now = "but is computed from the first 2 choices only now"
-    unknown = "so the drop is unknown; evaluate the baseline again, or score both with the same top_k"
+    unknown = "so the drop is unknown; score all images of both with the probabilities of all classes"
     assert verdict(gate, tonight, of_all) == (
         True,
         f"macro_auroc went from 1 to 0.75, {now} and from all classes before, {unknown} (fails if {gate})",
@@ -198,7 +203,7 @@ def test_areas_of_other_choices_are_not_compared(tmp_path: Path, tonight: Evalua
     of_some = replace(tonight, summary=tonight.summary.model_copy(update={"areas_of": "some"}))
     assert verdict(gate, of_some, some) == (
         True,
-        f"macro_auroc went from 1 to 0.75, but is computed from all classes of some images only now and from all "
-        f"classes of some images only before, {unknown} (fails if {gate})",
+        f"macro_auroc went from 1 to 0.75, but is computed from all classes of some images only, now and "
+        f"before, {unknown} (fails if {gate})",
     )
     assert verdict("drop(top1) > 0.5", tonight, of_all)[0] is False

@@ -193,6 +193,12 @@ def test_two_label_columns_of_a_parquet_file_are_rejected(tmp_path: Path) -> Non
     assert refusal(tmp_path / "l.parquet") == "has 2 columns 'label'; keep one"
 
 
+def test_repeated_own_columns_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "l.csv").write_text("image,label,cam,site,cam\na,Red,1,2,3\n")
+    assert read(tmp_path / "l.csv").own.names == ["site"]
+    assert caplog.messages == [f"{tmp_path / 'l.csv'}: left out, because several columns have these names: cam"]
+
+
 def test_dictionary_encoded_bytes_are_text(tmp_path: Path) -> None:
     labels = pa.array([b"Red Tower", b"Blue Lake"]).dictionary_encode()
     pq.write_table(pa.table({"image": ["a", "b"], "label": labels}), tmp_path / "l.parquet")

@@ -26,6 +26,26 @@ def evaluated(folder: Path, right: np.ndarray, by: tuple[str, ...] = ("camera", 
     return evaluate(predictions, folder / "l.parquet", EvaluateOptions(by=by, brightness_sample=0))
 
 
+def test_a_column_without_different_values_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    by = ("site", "site", "none")
+    evaluation = evaluated(tmp_path, np.ones(3, bool), by, site=["x"] * 3, none=pa.nulls(3, pa.string()))
+    assert evaluation.summary.options["by"] == ["site", "none"]
+    assert evaluation.summary.slices == ()
+    assert caplog.messages == [
+        "column 'site' has the value 'x' for all images, so there are no slices by it",
+        "column 'none' has no value for all images, so there are no slices by it",
+    ]
+
+
+def test_lists_are_no_own_columns(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "p.parquet", class_names(["a", "b"]), ["1.jpg"], np.array([[0.9, 0.1]], np.float32))
+    table = pq.read_table(tmp_path / "p.parquet")
+    pq.write_table(table.append_column("sizes", pa.array([[1, 2]])), tmp_path / "p.parquet")
+    (tmp_path / "l.csv").write_text("image,label\n1.jpg,a\n")
+    with pytest.raises(UsageError, match="there is no column 'sizes' to slice by; there are no own columns"):
+        evaluate(tmp_path / "p.parquet", tmp_path / "l.csv", EvaluateOptions(by=("sizes",)))
+
+
 def test_own_columns_travel_to_outcomes_and_mistakes(tmp_path: Path) -> None:
     right = np.array([True, False, True])
     evaluation = evaluated(tmp_path, right, (), camera=["x", "y", None], number=[1, 2, 3])

@@ -14,7 +14,7 @@ from batchland import ScoreOptions, evaluate, score, write_report
 from batchland.cli.main import main
 from batchland.images.preprocess import preprocess
 from batchland.models.decisions import KnownPhotos
-from batchland.models.known import NEIGHBOURS, distances_within
+from batchland.models.known import NEIGHBOURS, different_pictures, distances_within
 from batchland.models.session import open_session
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
@@ -46,7 +46,7 @@ def calibrate(folder: Path, *more: str, predictions: str = "preds.parquet") -> s
 
 def test_strangers_are_detected(folder: Path) -> None:
     assert calibrate(folder) == (
-        "known: 60 labelled images; a stranger is farther than 95% of them\n"
+        "known: 60 different labelled images; a stranger is farther than 95% of them\n"
         f"{folder}/knows.onnx: calibrated; score with it\n"
     )
     card = open_session(folder / "knows.onnx", "cpu").card
@@ -105,6 +105,14 @@ def test_photos_are_compared_with_others_only() -> None:
     np.testing.assert_allclose(distances_within(photos), [one_alike] * 2 + [none_alike] * 5)
 
 
+def test_copies_are_one_known_photo() -> None:
+    """Thirty copies of one photo gave distances below 0, and a limit that all other photos exceeded."""
+    photos = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
+    photos = (photos / np.linalg.norm(photos, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(different_pictures(photos[[2, 0, 2, 2, 1, 0]]), photos[[2, 0, 1]])
+    assert distances_within(np.repeat(photos[:1], 30, axis=0)).min() >= 0
+
+
 def test_the_share_is_a_conformal_p_value() -> None:
     rule = KnownPhotos(images=4, labels_fingerprint="", distances=(0.1, 0.2, 0.3, 0.4))
     found = rule.share_as_far(np.array([0.05, 0.1, 0.15, 0.4, 0.8], np.float32))
@@ -133,7 +141,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     for path in sorted((folder / "photos").rglob("*.png"))[:41]:
         path.unlink()
     assert calibrate(folder).startswith(
-        f"batchland: {folder}/preds.parquet: 19 labelled images; known needs at least 20"
+        f"batchland: {folder}/preds.parquet: 19 different pictures with a label; known needs at least 20"
     )
     write_toy_model(folder / "toy.onnx")
     assert calibrate(folder) == (

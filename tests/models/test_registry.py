@@ -120,8 +120,8 @@ def test_errors_name_what_is_missing(registry):
     registry.promote(Reference("toy", "2"), "staging")
     for reference, message in (
         (Reference("toi", "production"), "there is no model toi in this registry; it has toy"),
-        (Reference("toy", "production"), "toy has no production; it has staging, 1, 2, 3"),
-        (Reference("toy", "4"), "toy has no 4; it has staging, 1, 2, 3"),
+        (Reference("toy", "production"), "toy has no alias production; versions: 1, 2, 3; aliases: staging"),
+        (Reference("toy", "4"), "toy has no version 4; versions: 1, 2, 3; aliases: staging"),
     ):
         with pytest.raises(ModelError) as caught:
             registry.find(reference)
@@ -223,7 +223,8 @@ def test_a_job_uses_the_alias_and_records_the_version(site):
     missing = batchland("run", site / "toy.toml")
     assert (missing.exit_code, missing.stderr.splitlines()[-1].partition(": failed: ")[2]) == (
         5,
-        f"{site}/models: toy has no production; it has 1, 2, 3, 4",
+        f"{site}/models: toy has no alias production; versions: 1, 2, 3, 4; aliases: none; "
+        "`batchland models promote` gives one",
     )
     registry = FolderRegistry(site / "models")
     registry.promote(Reference("toy", "1"), "production")

@@ -95,6 +95,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
             "machine",
         ),
         (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
+        (["notify.command=[]"], '"notify.command" = []: should not be empty'),
         (["retention.metrics=x"], 'unknown key "retention.metrics" ("metrics" belongs above all tables)'),
         (["retention.x=1"], 'unknown key "retention.x" (known: retention.keep_days, retention.keep_nights)'),
         (["batch_size=0"], '"batch_size" = 0: should be greater than 0'),

@@ -292,8 +292,8 @@ def test_a_night_without_a_readable_image_cannot_be_accepted(six_nights: Path) -
     folder.mkdir(parents=True)
     for number in range(10):
         (folder / f"{number}.jpg").write_text(f"no picture {number}")
-    assert run(six_nights, 6).attempt.outcome == "suspicious"
-    with pytest.raises(UsageError, match="no image of the night could be scored"):
+    assert run(six_nights, 6).attempt.outcome == "too_many_failed"
+    with pytest.raises(UsageError, match=r"the night failed \(too many failed: none of 10 images could be scored"):
         accept_night(six_nights / "runs/toy", day(6))
 
 

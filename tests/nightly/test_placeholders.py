@@ -66,8 +66,8 @@ def test_all_strings_are_filled(site: Path) -> None:
          "name this value; write it out"),
         ('[evaluation]\nlabels = "${file:secrets/password}"', '"evaluation.labels": ${file:secrets/password} would be '
          "secret, but the records name this value; write it out"),
-        ('[heartbeat]\nurl = "${HOOK_TOKEN}"', "\"heartbeat.url\" = '${HOOK_TOKEN}': should be a valid URL, relative "
-         "URL without a base"),
+        ('[heartbeat]\nurl = "${HOOK_TOKEN}"', "\"heartbeat.url\" = '${HOOK_TOKEN}': should be a URL, like "
+         '"https://example.org/x"'),
         ('device = "${file:secrets/password}"', None),
         ('finish_by = "${file:secrets/long}"', None),
         ('[notify]\nwebhook = "http://user:${file:secrets/address}@127.0.0.1:1"', None),

@@ -551,13 +551,14 @@ def test_late_images_of_mode_new_are_those_that_no_night_has(project):
     assert run(project, NIGHT, *new).record.warnings == ()
 
 
-def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_server):
+def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_server, caplog):
     folder = project / "runs" / "toy" / str(NIGHT)
     (folder / ".run.json.lock").mkdir(parents=True)
     heartbeat = f"heartbeat.url={web_server[0]}/check"
     attempt = run(project, NIGHT, heartbeat).attempt
     assert (attempt.outcome, attempt.exit_code) == ("failed", 74)
-    assert attempt.error.startswith(f"{folder}/run.json: cannot be written (")
+    assert attempt.error == f"{folder}/run.json: cannot be written (Is a directory)"
+    assert caplog.messages.count(attempt.error) == 1
     assert web_server[1] == ["/check/start", "/check/74"]
     assert len(images(project)) == 9
 

@@ -15,7 +15,7 @@ from batchland.errors import UsageError
 from batchland.nightly.job import load_job
 from batchland.nightly.record_files import read_run
 from batchland.nightly.runner import run_night
-from batchland.nightly.time_budget import ESTIMATE_AFTER, EndEstimator, TimeBudget, next_time, rest_of_night
+from batchland.nightly.time_budget import ESTIMATE_AFTER, EndEstimator, TimeBudget, later, next_time, rest_of_night
 from batchland.scoring.account import Progress
 from batchland.scoring.engines import local as local_engine
 from batchland.scoring.listing import open_listing
@@ -50,6 +50,11 @@ def berlin(monkeypatch):
 def test_finish_by_is_the_next_time_that_clocks_show_it(berlin, now, expected, hours):
     found = next_time(clock_time(6), local(*now))
     assert (found.isoformat(), found - local(*now)) == (expected, timedelta(hours=hours))
+
+
+def test_an_estimated_end_is_in_the_time_that_clocks_show_then(berlin):
+    assert later(local(2026, 3, 29, 1, 30), 3600).isoformat() == "2026-03-29T03:30:00+02:00"
+    assert later(local(2026, 10, 25, 1, 30), 2 * 3600).isoformat() == "2026-10-25T02:30:00+01:00"
 
 
 def test_the_earlier_of_time_limit_and_finish_by_stops_a_run(tmp_path):

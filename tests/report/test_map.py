@@ -12,7 +12,7 @@ from PIL import Image
 
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.models.card import class_names
-from batchland.report.map import map_view
+from batchland.report.map import crowded_groups, map_view
 from batchland.report.page_images import page_images
 from batchland.report.write import write_report
 
@@ -47,6 +47,12 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     wrong = (kind == 4) & (np.arange(COUNT) % 4 != 0)
     wrong[[0, 1, 2]] = True
     return write_case(tmp_path_factory.mktemp("clustered"), wrong, kind)
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_pictures_are_one_group() -> None:
+    number, count, crowded = crowded_groups(np.ones((60, 4), np.float16) / 2, np.arange(60) < 30)
+    assert (set(number), count, crowded) == ({0}, 1, [])
 
 
 def test_the_group_of_mistakes_is_named(clustered: Evaluation) -> None:

@@ -2,11 +2,11 @@
 
 import urllib.error
 import urllib.request
-from http.client import InvalidURL
+from http.client import HTTPException, InvalidURL
 
 from batchland._version import __version__
 from batchland.system.deadline import within
-from batchland.system.text import visible
+from batchland.system.text import reason, visible
 
 
 def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
@@ -20,11 +20,13 @@ def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
         with error:
             return f"answered {error.code} {visible(str(error.reason))}"
     except urllib.error.URLError as error:
-        return visible(str(error.reason))
+        return reason(error.reason) if isinstance(error.reason, BaseException) else visible(error.reason)
     except OSError as error:  # TimeoutError, too
-        return visible(str(error))
+        return reason(error)
     except (InvalidURL, ValueError):
         return "the address is not a valid URL; remove spaces, line breaks and letters that are not ASCII"
+    except HTTPException:
+        return "the answer is not HTTP"
     except Exception as error:  # no notification may end the job, and the error's text may hold the address
         return type(error).__name__
     return None

@@ -11,7 +11,7 @@ from batchland._version import __version__
 from batchland.nightly.job_tables import MailTable
 from batchland.nightly.notifications.message import Notification
 from batchland.system.deadline import within
-from batchland.system.text import visible
+from batchland.system.text import reason, visible
 
 
 def send_mail(table: MailTable, notification: Notification, seconds: float) -> str | None:
@@ -30,7 +30,7 @@ def send_mail(table: MailTable, notification: Notification, seconds: float) -> s
         text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
         return visible(f"the server answered {error.smtp_code} {text}")
     except (OSError, smtplib.SMTPException) as error:  # TimeoutError, too
-        return visible(str(error) or type(error).__name__)
+        return reason(error)
     return f"the server refuses the addresses {', '.join(refused)}" if refused else None
 
 
@@ -39,7 +39,7 @@ def check_server(table: MailTable, seconds: float) -> str | None:
     try:
         within(seconds, lambda: _connect(table, seconds).quit())
     except (OSError, smtplib.SMTPException) as error:
-        return visible(str(error) or type(error).__name__)
+        return reason(error)
     return None
 
 

@@ -170,7 +170,7 @@ def test_mail_over_starttls_with_a_password(tmp_path, monkeypatch):
         refused = right.model_copy(update={"to": ("ops@example.org", "nobody@example.org")})
         assert send_mail(refused, MADE_UP, 20) == "the server refuses the addresses nobody@example.org"
     assert [mail["Subject"] for mail in server.mails] == ["batchland nightly, 2024-11-23: gate failed"] * 2
-    assert send_mail(right, MADE_UP, 20) == "[Errno 111] Connection refused"
+    assert send_mail(right, MADE_UP, 20) == "Connection refused"
 
 
 def test_a_password_is_never_sent_unencrypted():
@@ -230,7 +230,7 @@ def test_every_channel_is_tried_and_what_fails_is_a_warning_without_the_address(
     assert record.warnings == (
         "notify: command: sh ended with exit code 3",
         "notify: Slack: answered 400 Bad Request",
-        "notify: webhook: [Errno 111] Connection refused",
+        "notify: webhook: Connection refused",
     )
     assert [path for path, _ in server.got] == ["/refuse/T0/secret", "/teams/secret"]
     for path in (project / "runs").rglob("*.json*"):

@@ -1,6 +1,5 @@
 """Heartbeat pings to a real server, and to servers that do not answer."""
 
-import errno
 import socket
 import threading
 import time
@@ -31,7 +30,23 @@ def test_a_failed_ping_returns_a_message(web_server):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nobody = HeartbeatTable(url=f"http://127.0.0.1:{closed.getsockname()[1]}")
-        assert ping_start(nobody) == f"heartbeat: [Errno {errno.ECONNREFUSED}] Connection refused"
+        assert ping_start(nobody) == "heartbeat: Connection refused"
+
+
+def test_an_answer_that_is_not_http_is_an_error():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 mail.example.org ESMTP\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        heartbeat = HeartbeatTable(url=f"http://127.0.0.1:{server.getsockname()[1]}", timeout="5s")
+        assert ping_start(heartbeat) == "heartbeat: the answer is not HTTP"
 
 
 def test_a_silent_server_delays_no_longer_than_the_timeout():
