@@ -20,7 +20,7 @@ PRIOR_NIGHTS: Final = 4
 """Weight, in nights, of the variance of all figures of a kind."""
 MIN_SPREAD: Final = 0.11
 """Least standard deviation between nights, in standard deviations of an image."""
-MIN_TAIL_SPREAD: Final = 0.07
+MIN_TAIL_SPREAD: Final = 0.05
 """The same for the shares in tails, which vary less from night to night."""
 MIN_CHANGE_SPREAD: Final = 0.05
 """The same for the similarity to changed pictures."""
