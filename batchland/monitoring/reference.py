@@ -20,7 +20,7 @@ PRIOR_NIGHTS: Final = 4
 """Weight, in nights, of the variance of all figures of a kind."""
 MIN_SPREAD: Final = 0.11
 """Least standard deviation between nights, in standard deviations of an image."""
-MIN_TAIL_SPREAD: Final = 0.05
+MIN_TAIL_SPREAD: Final = 0.07
 """The same for the shares in tails, which vary less from night to night."""
 MIN_CHANGE_SPREAD: Final = 0.05
 """The same for the similarity to changed pictures."""
@@ -56,7 +56,7 @@ LIMITS: Final = {
     ("distance", "very high"): 4.8,
     ("class", "share"): 5.5,
     ("class", "mix"): 5.0,
-    ("class", "top"): 4.0,
+    ("class", "top"): 4.4,
 }
 """Largest z of a clean night, by score and kind: together less than one alarm a year (benchmarks/results/nights.md).
 
