@@ -10,10 +10,15 @@ stop() {
     exit 143
 }
 trap stop TERM INT
+# The time on a day. In spring, clocks skip an hour: a time in it is one hour later then.
+at() {
+    hour=${time%%:*}
+    date -d "$1 $time" +%s 2>/dev/null || date -d "$1 $((${hour#0} + 1)):${time#*:}" +%s
+}
 while :; do
     now=$(date +%s)
-    next=$(date -d "$time" +%s) || exit 2
-    [ "$next" -gt "$now" ] || next=$(date -d "tomorrow $time" +%s)
+    next=$(at today) || exit 2
+    [ "$next" -gt "$now" ] || next=$(at tomorrow) || exit 2
     sleep $((next - now)) &
     child=$!
     wait "$child"

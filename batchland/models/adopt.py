@@ -31,6 +31,7 @@ from batchland.models.foreign import (
     foreign_input,
     foreign_output,
     load_foreign,
+    require_unsorted,
     usual_sides,
 )
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
@@ -38,7 +39,7 @@ from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
 from batchland.models.labelled_photos import LabelledPhotos, read_labelled
-from batchland.models.nodes import opset_of
+from batchland.models.nodes import branches, opset_of
 from batchland.models.ort import first_line, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
@@ -213,6 +214,7 @@ class _Adoption:
                 f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
                 + (hint if self.target.classes == len(labels) + 1 else "")
             )
+        require_unsorted(self.path, self.foreign, self.target.name)
         self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
         if self.source.dtype == TensorProto.UINT8 and not plain:
@@ -318,8 +320,11 @@ class _Adoption:
         half = to_half_floats(self.foreign)
         try:
             onnx.save(self.wrapped(card, foreign=half, temperature=temperature), out)
-        except ModelError as error:  # the converter may miss branches
-            raise ModelError(f"{self.path}: onnxruntime cannot convert it to half floats", advice="fp32") from error
+        except ModelError as error:
+            with_branch = next((node.op_type for node in self.foreign.graph.node if any(branches(node))), None)
+            what = f"a network with branches ({with_branch})" if with_branch else "it"
+            message = f"{self.path}: onnxruntime's converter cannot change {what} to half floats"
+            raise ModelError(message, advice="fp32") from error
         require_agreement(self.path, open_session(out, "cpu"), full)
 
     def write_int8(self, out: Path, card: ModelCard) -> None:
@@ -459,6 +464,8 @@ def _check_batches(model: Path, session: Session) -> None:
 
 
 def _require_equal(model: Path, batch: Probabilities, single: Probabilities) -> None:
+    if not np.isfinite(single).all():
+        raise ModelError(f"{model}: gives numbers that are not finite for some pictures, such as 0 divided by 0")
     if not np.abs(batch - single).max() <= _TOLERANCE:
         raise ModelError(
             f"{model}: gives a picture other numbers in a batch than alone, so its answers depend on the other "

@@ -20,6 +20,11 @@ _INPUT_TYPES: Final[dict[int, type[np.generic]]] = {
     TensorProto.FLOAT16: np.float16,
     TensorProto.UINT8: np.uint8,
 }
+_KEEP_ORDER: Final = frozenset(
+    ("Add", "Cast", "Clip", "Div", "Exp", "Flatten", "Identity", "Log", "LogSoftmax", "Mul", "Reshape", "Softmax",
+     "Squeeze", "Sub", "Unsqueeze")
+)  # fmt: skip
+"""Operators after which the numbers are still in the order of their input."""
 _USUAL_SIDES: Final = (
     224, 32, 28, 64, 96, 112, 128, 160, 192, 240, 256, 260, 288, 299, 300, 320, 331, 336, 380, 384, 448, 456, 480, 512,
     518, 528, 600,
@@ -123,6 +128,21 @@ def usual_sides(path: Path, model: onnx.ModelProto, source: ForeignInput) -> tup
             f"preprocessing"
         )
     return side, side
+
+
+def require_unsorted(path: Path, model: onnx.ModelProto, output: str) -> None:
+    """Raise ModelError if an output is sorted by TopK: then its numbers are not those of the classes in their order."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    names = [output]
+    for name in names:
+        node = makers.get(name)
+        if node is not None and node.op_type == "TopK":
+            raise ModelError(
+                f"{path}: its output {output} is sorted (TopK), so its numbers are not those of the classes in their "
+                f"order; export it without TopK, or name another output"
+            )
+        if node is not None and node.op_type in _KEEP_ORDER:
+            names.extend(each for each in node.input if each not in names)
 
 
 def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str | None = None) -> ForeignOutput:

@@ -1,7 +1,7 @@
 """Accept a suspicious night that a person has checked, or withdraw an acceptance."""
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -58,9 +58,8 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
         same = [each for each in records if first <= each.date <= night and _is_acceptable(each)]
         acceptance = Acceptance(accepted_at=_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once)
         new = [each for each in same if each.accepted is None]
-        for each in new:
-            update_run(folder / str(each.date), each.model_copy(update={"accepted": acceptance}))
-        compared = next_reference(read_runs(folder), record)
+        changed = _changed(folder, new, lambda _: {"accepted": acceptance})
+        compared = next_reference([changed.get(each.date, each) for each in records], record)
     nights = [each.date for each in new]
     counted = [each for each in nights if each in compared]
     later = [each for each in records if each.date > night and not each.accepted and _is_acceptable(each)]
@@ -82,12 +81,26 @@ def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None)
         withdrawal = Withdrawal(withdrawn_at=_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
         records = read_runs(folder)
         together = [each for each in records if each.accepted == acceptance]
-        for each in together:
-            changes = {"accepted": None, "withdrawn": (*each.withdrawn, withdrawal)}
-            update_run(folder / str(each.date), each.model_copy(update=changes))
-        lost = _comparable(records) - _comparable(read_runs(folder))
+        changed = _changed(
+            folder, together, lambda each: {"accepted": None, "withdrawn": (*each.withdrawn, withdrawal)}
+        )
+        lost = _comparable(records) - _comparable([changed.get(each.date, each) for each in records])
     nights = [each.date for each in together]
     return Withdrawn(nights, acceptance.since, acceptance.once, sorted(lost - set(nights)))
+
+
+def _changed(
+    folder: Path, records: Sequence[RunRecord], changes: Callable[[RunRecord], dict[str, object]]
+) -> dict[date, RunRecord]:
+    """Write some records with changes, and return them by date.
+
+    They are not read again: after the last one is written, no fault of the storage makes it look undone.
+    """
+    written = {}
+    for record in records:
+        written[record.date] = record.model_copy(update=changes(record))
+        update_run(folder / str(record.date), written[record.date])
+    return written
 
 
 def _comparable(records: Sequence[RunRecord]) -> set[date]:

@@ -77,7 +77,7 @@ def holder(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
     except BlockingIOError:
         return _facts_in(descriptor)
     else:
@@ -90,7 +90,7 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
     while True:
         descriptor = open_existing(path, os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             # The last holder may have removed the file between our open and our lock: then the lock is useless.
             if _same_file(descriptor, path):
                 return descriptor
@@ -104,6 +104,15 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
             _close(descriptor)
             raise
         _close(descriptor)
+
+
+def _flock(descriptor: int, operation: int, path: Path) -> None:
+    """flock whose errors name the file. Raises BlockingIOError if another process holds the lock."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _facts_in(descriptor: int) -> dict[str, Any]:

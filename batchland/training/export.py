@@ -14,8 +14,10 @@ import onnx
 import torch
 from scipy.special import softmax
 from torch import nn
+from torch.onnx.errors import OnnxExporterError
 from torch.overrides import TorchFunctionMode
 
+from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
@@ -165,31 +167,45 @@ def _infer(answer: Callable[[torch.Tensor], torch.Tensor], pixels: Pixels) -> Pr
 def write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
     """Write one file with the card: images uint8 [batch, H, W, 3] to probabilities float32 [batch, classes].
 
-    The batch size is dynamic.
+    The batch size is dynamic. Raises ModelError if torch cannot export the network.
     """
     example = torch.zeros((2, *card.preprocess.shape), dtype=torch.uint8)
-    with _quiet(), _GlobalPoolingAsMean():
-        program = torch.onnx.export(
-            model,
-            (example,),
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            opset_version=OPSET,
-            dynamo=True,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with _quiet(), _ForOnnx():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+                external_data=False,
+                verbose=False,
+            )
+    except OnnxExporterError as error:
+        raise ModelError(
+            f"{card.name}: torch cannot export this network to ONNX ({_first_cause(error)}); train another backbone"
+        ) from error
     assert program is not None
     onnx.save(program.model_proto, path)
     _set_card(path, card)
 
 
-class _GlobalPoolingAsMean(TorchFunctionMode):
-    """Within this context, average pooling to a single value is a mean over the picture.
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]
 
-    torch exports such a pooling of channels-last tensors as `as_strided`, ten nodes of shape arithmetic. onnxruntime
-    runs these on the CPU, which keeps a GPU from CUDA graphs and costs copies.
+
+class _ForOnnx(TorchFunctionMode):
+    """Within this context, some functions are computed in ways that torch exports well, or at all.
+
+    Average pooling to a single value is a mean over the picture: torch exports such a pooling of channels-last tensors
+    as `as_strided`, ten nodes of shape arithmetic. onnxruntime runs these on the CPU, which keeps a GPU from CUDA
+    graphs and costs copies.
+
+    Attention within windows, with five axes, is that of four: torch exports no other.
     """
 
     def __torch_function__(
@@ -197,6 +213,9 @@ class _GlobalPoolingAsMean(TorchFunctionMode):
     ) -> Any:
         if func is nn.functional.adaptive_avg_pool2d and args[1:] in ((1,), ((1, 1),)):
             return args[0].mean((-2, -1), keepdim=True)
+        if func is nn.functional.scaled_dot_product_attention and len(args) == 3 and args[0].dim() > 4:
+            flat = (each.flatten(0, -4) for each in args)
+            return func(*flat, **(kwargs or {})).reshape(*args[0].shape[:-1], args[2].shape[-1])
         return func(*args, **(kwargs or {}))
 
 

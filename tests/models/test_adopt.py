@@ -372,7 +372,9 @@ def test_a_model_that_the_converter_cannot_convert_is_not_written(tmp_path, labe
     adopt(path, labels, tmp_path / "full.onnx", output="probabilities")
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "half.onnx", output="probabilities", precision="fp16")
-    assert str(caught.value) == (f"{path}: onnxruntime cannot convert it to half floats")
+    assert str(caught.value) == (
+        f"{path}: onnxruntime's converter cannot change a network with branches (If) to half floats"
+    )
     assert not (tmp_path / "half.onnx").exists()
 
 
@@ -476,6 +478,38 @@ def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
         adopt(path, labels, tmp_path / "other.onnx", preprocess="half", output="logits")
     assert str(caught.value) == f"{path}: gives probabilities, not logits"
     assert caught.value.advice == "output_probabilities"
+
+
+@pytest.mark.parametrize("behind", [["Identity"], ["Softmax"], ["Cast", "Identity"]])
+def test_sorted_outputs_are_refused(tmp_path, labels, behind):
+    """TopK of as many as there are classes: the first number would be taken for the first class."""
+    names = ["best", *(f"n{number}" for number in range(1, len(behind))), "scores"]
+    tail = [
+        node("TopK", "logits four", "best where", axis=1),
+        *(
+            node(kind, *names[number : number + 2], **({"to": TensorProto.FLOAT} if kind == "Cast" else {}))
+            for number, kind in enumerate(behind)
+        ),
+    ]
+    path = with_tail(tmp_path / "f.onnx", tail, [("four", [4])])
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    assert str(caught.value) == (
+        f"{path}: its output scores is sorted (TopK), so its numbers are not those of the classes in their order; "
+        f"export it without TopK, or name another output"
+    )
+
+
+def test_outputs_that_are_not_finite_are_not_blamed_on_the_batch(tmp_path, labels):
+    """Those of dark pictures alone, so that the first look does not find them."""
+    means = [node("ReduceMean", "images", "mean", keepdims=1, axes=[1, 2, 3]), node("Squeeze", "mean side", "dark")]
+    tail = [SOFTMAX, *means, node("Unsqueeze", "dark one", "column"), node("Less", "column little", "yes"),
+            node("Where", "yes nothing soft", "scores")]  # fmt: skip
+    constants = [("side", [1, 2, 3]), ("one", [1]), ("little", np.float32(0.1)), ("nothing", np.float32(np.nan))]
+    path = with_tail(tmp_path / "f.onnx", tail, constants)
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx", preprocess="unit")
+    assert str(caught.value) == (f"{path}: gives numbers that are not finite for some pictures, such as 0 divided by 0")
 
 
 @pytest.mark.parametrize("output", ["auto", "logits"])

@@ -7,6 +7,7 @@ import commands
 import pytest
 from nights import like_others, mix, model_run, night, unlike_others
 
+import batchland.nightly.accept as accept_module
 from batchland.errors import UsageError
 from batchland.monitoring.schema import NightVerdict
 from batchland.nightly.accept import accept_night, withdraw_acceptance
@@ -104,6 +105,22 @@ def test_a_withdrawal_brings_the_reference_back(runs: Path) -> None:
         withdraw_acceptance(runs / "job", day(9))
     accept_night(runs / "job", day(9))
     assert comparable(runs) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_the_records_are_not_read_again_after_they_are_written(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else storage that fails then makes an acceptance look undone, and a rerun says that it is there already."""
+
+    def once(folder: Path) -> list[RunRecord]:
+        monkeypatch.setattr(accept_module, "read_runs", fails)
+        return read_runs(folder)
+
+    def fails(folder: Path) -> list[RunRecord]:
+        raise OSError(5, "Input/output error", str(folder))
+
+    monkeypatch.setattr(accept_module, "read_runs", once)
+    assert accept_night(runs / "job", day(9)).reference == [day(7), day(8), day(9)]
+    monkeypatch.setattr(accept_module, "read_runs", once)
+    assert withdraw_acceptance(runs / "job", day(9)).nights == [day(7), day(8), day(9)]
 
 
 def test_the_command_says_what_follows(runs: Path) -> None:

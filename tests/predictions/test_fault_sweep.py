@@ -278,7 +278,8 @@ def check(driver: Driver, scenario: Scenario, folder: Path, kind: str, n: int, c
         late = {name for name, data in scenario.expected.items() if found.get(name) != data}
         if scenario.published != "runs" or not late <= PAGES or not re.search("cannot be (written|read)", outcome.text):
             return where + different(found, scenario.expected)
-        # pages are left for the next run, with a warning
+        if scenario.command[0] != "run":
+            return ""  # the next night writes its pages
     torn = [name for name, data in found.items() if data not in (old.get(name), scenario.expected.get(name))]
     output, old_output, new_output = (
         {name: data for name, data in files.items() if name.startswith("p/")}
@@ -288,6 +289,9 @@ def check(driver: Driver, scenario: Scenario, folder: Path, kind: str, n: int, c
         return f"{where}: torn {torn or sorted(output)}"
     again = driver.run(folder, scenario.command)
     found = contents(published)
+    late = {name for name, data in scenario.expected.items() if found.get(name) != data}
+    if again.code == 2 and "accepted already" in again.text and late <= PAGES:
+        return ""  # the last call after the record was written failed
     if again.code != 0 or found != scenario.expected:
         return f"{where}; then exit {again.code}, {again.text[-200:]}{different(found, scenario.expected)}"
     return ""

@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -115,3 +117,34 @@ def test_every_night_runs_the_job_at_its_time_and_hands_on_sigterm(fake_batchlan
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 143
     assert (fake_batchland / "ran").read_text() == "run jobs/nightly.toml\nstopped\n"
+
+
+@pytest.mark.parametrize(
+    ("now", "time", "wakes"),
+    [
+        ("2026-03-28T12:00+01:00", "02:30", "2026-03-29T03:30+02:00"),  # 2:30 does not exist on that day
+        ("2026-03-29T00:10+01:00", "02:30", "2026-03-29T03:30+02:00"),
+        ("2026-03-29T04:00+02:00", "02:30", "2026-03-30T02:30+02:00"),
+        ("2026-03-28T12:00+01:00", "03:30", "2026-03-29T03:30+02:00"),
+        ("2026-10-24T12:00+02:00", "08:09", "2026-10-25T08:09+01:00"),
+        ("2026-10-24T12:00+02:00", "25:00", None),
+    ],
+)
+def test_every_night_waits_for_its_time_also_when_clocks_change(tmp_path, now, time, wakes):
+    moment = datetime.fromisoformat(now)
+    today, tomorrow = moment.date(), moment.date() + timedelta(days=1)
+    for name, text in {
+        "date": f'[ "$1" = +%s ] && {{ echo {moment.timestamp():.0f}; exit; }}\n'
+        f'exec {shutil.which("date")} -d "$(echo "$2" | sed "s/today/{today}/; s/tomorrow/{tomorrow}/")" +%s',
+        "sleep": f"echo $1 > {tmp_path}/seconds; kill -TERM $PPID",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TZ": "Europe/Berlin"}
+    command = [ROOT / "cron" / "every-night.sh", time, "jobs/nightly.toml"]
+    status = subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+    if wakes is None:
+        assert status == 2
+    else:
+        seconds = (datetime.fromisoformat(wakes) - moment).total_seconds()
+        assert (status, int((tmp_path / "seconds").read_text())) == (143, seconds)

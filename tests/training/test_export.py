@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 from commands import batchland
-from toys import write_toy_model
+from toys import toy_card, write_toy_model
 
 from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
@@ -24,7 +24,7 @@ from batchland.models.quantiser import measure_ranges, prepare, quantise
 from batchland.models.session import open_session
 from batchland.training import export as export_module
 from batchland.training.agreement import TOLERANCES, require_accuracy
-from batchland.training.export import ExportReport, export
+from batchland.training.export import ExportReport, export, write_onnx
 from batchland.training.models import ServedModel, build
 from batchland.training.options import ExportOptions, Precision
 from batchland.training.train import TrainedModel
@@ -347,6 +347,40 @@ def test_export_prints_nothing_and_restores_loggers_and_warnings(
     assert capfd.readouterr() == ("", "")
     assert {name: logging.getLogger(name).level for name in levels} == levels
     assert list(warnings.filters) == filters
+
+
+class _Windows(torch.nn.Module):
+    """Attention in four windows of a picture of 8 x 8 pixels, or what has no ONNX operator."""
+
+    def __init__(self, known: bool) -> None:
+        super().__init__()
+        self.known = known
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.known:
+            return torch.geqrf(images[:, :, :3, :3])[1]
+        windows = images.unflatten(2, (2, 4)).unflatten(4, (2, 4)).permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
+        seen = torch.nn.functional.scaled_dot_product_attention(
+            *[windows.unsqueeze(2) * number for number in (1, 2, 3)]
+        )
+        return seen.mean((1, 2, 3))
+
+
+def test_attention_within_windows_is_exported(tmp_path: Path) -> None:
+    """torch's exporter takes attention with four axes only; networks such as Twins have five."""
+    model = ServedModel(_Windows(known=True), (0.5,) * 3, (0.2,) * 3).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    write_onnx(model, toy_card(), tmp_path / "m.onnx")
+    expected = model(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(open_session(tmp_path / "m.onnx", "cpu").predict(pixels), expected, atol=1e-5)
+
+
+def test_a_network_that_torch_cannot_export_is_an_error(tmp_path: Path) -> None:
+    model = ServedModel(_Windows(known=False), (0.5,) * 3, (0.2,) * 3).eval()
+    with pytest.raises(
+        ModelError, match=r"^toy: torch cannot export this network to ONNX \(.+\); train another backbone"
+    ):
+        write_onnx(model, toy_card(), tmp_path / "m.onnx")
 
 
 @pytest.mark.slow

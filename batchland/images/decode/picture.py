@@ -18,7 +18,9 @@ _STRIP_PIXELS: Final = 4_000_000
 """Large pictures are converted in strips of about this many pixels, so that no second copy of them is needed."""
 _HDR: Final = {16: "PQ", 18: "HLG"}
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
-_OF_DECODERS: Final = re.compile(r"(decoder|codec|encoder) error -?\d+|could not create decoder object")
+_OF_DECODERS: Final = re.compile(
+    r"(decoder|codec|encoder) error -?\d+|could not create decoder object|Generic Error\. Please build .*"
+)
 _OF_ZLIB: Final = re.compile(r"^Error -?\d+ while decompressing data: ")
 _CUT: Final = re.compile(
     r"image file is truncated \(\d+ bytes not processed\)|Failed to decode frame \d+: Truncated data"

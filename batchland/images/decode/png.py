@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from PIL import PngImagePlugin  # noqa: F401 - the plugin registers the format
+from PIL import Image, PngImagePlugin  # noqa: F401 - the plugin registers the format
 
 from batchland.errors import ImageError
 from batchland.images.decode.orientation import find_orientation
@@ -28,6 +28,13 @@ _MAX_TEXT: Final = 16 * 1024**2
 _KINDS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """Bits per sample that are allowed for each colour type."""
 _GREY, _RGB, _PALETTE = 0, 2, 3
+_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples of a pixel for each colour type."""
+_PASSES: Final = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+)  # fmt: skip
+"""First column, first row, and steps to the next ones, of each pass of an interlaced picture."""
+_UNPACKED_AT_ONCE: Final = 1024**2
 _USED: Final = frozenset(
     (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP", b"cICP", b"tEXt", b"zTXt", b"iTXt")
 )
@@ -72,6 +79,20 @@ class _Contents(NamedTuple):
     @property
     def colour_type(self) -> int:
         return self.header[9]
+
+    @property
+    def interlaced(self) -> bool:
+        return bool(self.header[12])
+
+    @property
+    def unpacked_size(self) -> int:
+        """Bytes of all rows before compression, each with the number of its filter."""
+        pixel_bits = self.bits * _SAMPLES[self.colour_type]
+        return sum(
+            rows * (1 + -(-columns * pixel_bits // 8))
+            for x, y, right, down in (_PASSES if self.interlaced else ((0, 0, 1, 1),))
+            if (columns := -(-(self.width - x) // right)) > 0 and (rows := -(-(self.height - y) // down)) > 0
+        )
 
 
 def decode_png(data: bytes, max_pixels: int) -> Picture:
@@ -206,6 +227,7 @@ def _rgb(png: _Contents) -> Pixels:
     plain = _plain(png)
     with open_with_pillow(plain, "PNG") as image:
         image.load()
+        _require_all_rows(png, image)
         if png.colour_type == _PALETTE:
             if np.asarray(image).max() >= len(png.palette) // 3:
                 raise ImageError("corrupt", "its pixels have colours that its palette lacks")
@@ -230,6 +252,26 @@ def _rgb(png: _Contents) -> Pixels:
             transparent = (samples == key).all(axis=2)
     pixels[transparent] = 255
     return pixels
+
+
+def _require_all_rows(png: _Contents, image: Image.Image) -> None:
+    """Raise ImageError if rows are missing: Pillow leaves those at 0, without an error, if the compressed data ends
+    with a row."""
+    last_row = image.crop((0, png.height - 1, png.width, png.height))
+    if not png.interlaced and np.asarray(last_row).any():
+        return  # rows are in order, so all of them are there
+    unpacker, size = zlib.decompressobj(), 0
+    position = 0
+    while position < len(png.pixels):
+        end = position + 8 + int.from_bytes(png.pixels[position : position + 4])
+        packed = png.pixels[position + 8 : end]
+        while packed:
+            size += len(unpacker.decompress(packed, _UNPACKED_AT_ONCE))
+            packed = unpacker.unconsumed_tail
+        position = end + 4
+    size += len(unpacker.flush())
+    if size < png.unpacked_size:
+        raise ImageError("truncated", f"it has {size} of {png.unpacked_size} bytes of pixels")
 
 
 def _plain(png: _Contents) -> bytes:

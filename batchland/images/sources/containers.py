@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 from batchland.images.sources.file_patterns import FilePattern, display_location
+from batchland.images.sources.random_access import open_files
 from batchland.images.sources.refs import Ignored, ImageRef, Store
 from batchland.system.text import counted
 
@@ -35,6 +36,7 @@ class Containers(ABC):
     _warned: bool = False
 
     def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
+        open_files.close()  # so that a process sees files that were replaced since it listed them last
         self._files = FilePattern(os.fspath(pattern))
         self.name = display_location(self._files.pattern)
         self._all_files = all_files

@@ -69,6 +69,7 @@ class Tables(Containers):
     _store = Rows
 
     def __init__(self, pattern: str | os.PathLike[str]) -> None:
+        _open_tables.close()
         pattern = os.fspath(pattern)
         folder = pattern.endswith("/") or os.path.isdir(pattern)  # noqa: PTH112
         super().__init__(f"{pattern.rstrip('/')}/*.parquet" if folder else pattern)  # as Spark writes them

@@ -94,6 +94,16 @@ def test_cut_files_fail(share):
         assert caught.value.code in ("corrupt", "truncated")
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_cut_jpeg_xl_files_fail_in_words(share):
+    pillow_jxl = pytest.importorskip("pillow_jxl")
+    data = pillow_jxl.Encoder("RGB")(VALUES.tobytes(), VALUES.shape[1], VALUES.shape[0], jpeg_encode=False)
+    assert decode(data, SPEC).pixels.shape
+    with pytest.raises(ImageError) as caught:
+        decode(data[: int(len(data) * share)], SPEC)
+    assert (caught.value.code, str(caught.value)) == ("corrupt", "its compressed data cannot be decoded")
+
+
 @pytest.mark.parametrize(
     ("module", "data", "message"),
     [

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from damage import encoded, photo
-from picture_files import ADAM7, packed_rows, png
+from picture_files import ADAM7, packed_rows, png, png_rows, samples
 from PIL import Image
 
 from batchland.errors import ImageError
@@ -49,6 +49,30 @@ def test_transparent_colour_becomes_white_and_no_other(colour_type, bits):
 def test_higher_bits_of_a_transparent_colour_are_ignored():
     rows = b"\0" + bytes([7, 8])
     assert decode_png(png(2, 1, 8, 0, rows, (b"tRNS", b"\1\7")), 10).pixels[0].tolist() == [[255] * 3, [8] * 3]
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize(
+    ("colour_type", "bits"),
+    [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 8), (4, 8), (4, 16), (6, 8), (6, 16)],
+)
+def test_rows_are_missing_if_the_compressed_data_ends_early(colour_type, bits, interlace):
+    """It is whole, with its checksum, and ends with a row; decoders leave the other rows black. Also if the rest is."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
+    palette = [(b"PLTE", bytes(3 << bits))] if colour_type == 3 else []
+    for values in (samples(bits, channels), samples(bits, channels) * 0):
+        height, width = values.shape[:2]
+        rows = png_rows(values, bits, interlace, 0)
+        whole = png(width, height, bits, colour_type, rows, *palette, interlace=interlace)
+        assert decode_png(whole, 10**6).pixels.shape == (height, width, 3)
+        ends = [len(png_rows(values[:count], bits, 0, 0)) for count in (1, height // 2, height - 1)]
+        if interlace:
+            passes = [values[y::down, x::across] for x, y, across, down in ADAM7]
+            sizes = [len(png_rows(each, bits, 0, 0)) if each.size else 0 for each in passes]
+            ends = [sum(sizes[:count]) for count in range(1, 7) if sum(sizes[:count]) < len(rows)]
+        for end in ends:
+            cut = png(width, height, bits, colour_type, rows[:end], *palette, interlace=interlace)
+            assert error_of(cut) == ("truncated", f"it has {end} of {len(rows)} bytes of pixels")
 
 
 BOMB = zlib.compress(bytes(10**8), 1)

@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from s3_server import Bucket
-from toys import options
+from toys import COLOURS, options, picture
 
 from batchland import score
 
@@ -66,3 +67,25 @@ def test_rows_do_not_depend_on_where_images_come_from(
     if kind in ("parquet", "s3 parquet", "hugging face"):
         wanted = [f"{Path(images).name}#{row}" for row in range(len(names))]
     assert other["image"].to_pylist() == wanted
+
+
+def test_a_process_sees_files_that_were_replaced(toy_model: Path, tmp_path: Path) -> None:
+    """Archives and tables stay open between the runs of a process; the next run opens them again."""
+
+    def write(kind: str, colour: str) -> Path:
+        data, new, place = picture(COLOURS[colour]), tmp_path / "new", tmp_path / f"images.{kind}"
+        if kind == "parquet":
+            pq.write_table(pa.table({"image": [data]}), new)
+        elif kind == "zip":
+            with zipfile.ZipFile(new, "w") as archive:
+                archive.writestr("a.jpg", data)
+        else:
+            (tmp_path / "a.jpg").write_bytes(data)
+            with tarfile.open(new, "w:gz" if kind == "tgz" else "w") as tar:
+                tar.add(tmp_path / "a.jpg", "a.jpg")
+        return new.replace(place)
+
+    for kind in ("tar", "tgz", "zip", "parquet"):
+        for colour in COLOURS:
+            score(write(kind, colour), tmp_path / "p.parquet", options(toy_model, overwrite=True))
+            assert pq.read_table(tmp_path / "p.parquet")["class_index"].to_pylist() == [list(COLOURS).index(colour)]
