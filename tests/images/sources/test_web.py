@@ -268,7 +268,7 @@ def test_a_server_that_sends_more_than_it_is_asked_for_swaps_no_pictures(name, c
 
 
 def test_an_answer_that_comes_too_soon_waits_for_the_right_one(monkeypatch, caplog):
-    """A known host answers after 0.1 s. Then it sends a second answer 10 ms later, when the next request is on its way."""
+    """A known host answers after 0.1 s. Then it sends a second answer when the next request is on its way."""
     monkeypatch.setattr(web_connections, "_NEW_SECONDS", 0.01)
     monkeypatch.setattr(web_connections, "_NEW_ANSWERS", 3)
 
