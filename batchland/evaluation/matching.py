@@ -317,8 +317,7 @@ class _Run:
         class_of[labelled] = index[numbers[label_of[labelled]]]
         found = self._found
         found.labelled += int(labelled.sum())
-        classes, counts = np.unique(numbers[label_of[labelled]], return_counts=True)
-        found.by_name.update(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
+        found.by_name.update(dict(enumerate(np.bincount(numbers[label_of[labelled]]).tolist())))
         self._count(batch, row, np.flatnonzero(is_prediction & ~labelled[group]), found.unlabelled_first, "unlabelled")
         lonely = label_of[labelled & (predictions == 0) & (class_of >= 0)]
         self._count(batch, row, lonely, found.unpredicted_first, "unpredicted")

@@ -308,13 +308,12 @@ class _SourceFolders(_Named):
             self._too_many, self._by_class = True, {}
 
     def parts(self) -> list[Part]:
-        paths = [
-            (folder.split("/") if folder else [], label, counts) for (folder, label), counts in self._by_class.items()
-        ]
-        self._level = self._class_level([(path, label) for path, label, _ in paths])
+        paths = {folder: folder.split("/") if folder else [] for folder, _ in self._by_class}
+        self._level = self._class_level([(paths[folder], label) for folder, label in self._by_class])
+        values = {folder: self._without_class(path) for folder, path in paths.items()}
         self._counts = {}
-        for path, _, (images, right) in paths:
-            count = self._counts.setdefault(self._without_class(path), [0, 0])
+        for (folder, _), (images, right) in self._by_class.items():
+            count = self._counts.setdefault(values[folder], [0, 0])
             count[0], count[1] = count[0] + images, count[1] + right
         return super().parts()
 

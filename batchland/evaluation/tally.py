@@ -164,7 +164,7 @@ class Tally:
         squares, kept, complete = outcomes.squares[ok], outcomes.choices.compress(ok, axis=0), outcomes.complete[ok]
         self.complete &= bool(complete.all())
         others = self.classes - outcomes.kept
-        rest = np.maximum(1 - kept.sum(axis=1, dtype=np.float64), 0) if others else np.zeros(len(true))
+        rest = np.maximum(1 - np.einsum("ij->i", kept, dtype=np.float64), 0) if others else np.zeros(len(true))
         most = np.minimum(rest, kept[:, -1]) if outcomes.kept else rest  # of any class that was not kept
         beyond = np.isnan(true)
         for side, (own, unseen) in enumerate(((most, rest**2 / max(others, 1)), (np.zeros(len(true)), rest * most))):

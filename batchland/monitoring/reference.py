@@ -56,7 +56,7 @@ LIMITS: Final = {
     ("distance", "very high"): 4.8,
     ("class", "share"): 5.5,
     ("class", "mix"): 5.0,
-    ("class", "top"): 4.0,
+    ("class", "top"): 4.4,
 }
 """Largest z of a clean night, by score and kind: together less than one alarm a year (benchmarks/results/nights.md).
 

@@ -25,11 +25,11 @@ _SHRINKAGE: Final = 0.02
 """Weight of the unit matrix in the correlation of the scores."""
 _COMMON_CLASSES: Final = 12
 """Classes whose shares are separate figures: the most frequent ones of the reference."""
-_ROOT_VARIANCE: Final = 0.25
-"""Variance of the square root of a share, for one image; it does not depend on the share."""
+_ANGLE_VARIANCE: Final = 0.25
+"""Variance of the angle of a share, for one image; it does not depend on the share."""
 
 KINDS: Final = ("mean", "spread", "low", "high", "very low", "very high")
-"""The figures of each score; the last four are the roots of the shares in its tails."""
+"""The figures of each score; the last four are the angles of the shares in its tails."""
 
 
 class Statistic(NamedTuple):
@@ -94,7 +94,7 @@ class Pool:
         n = len(scores)
         below = [(scores < edge).mean(axis=0) for edge in self.edges[0]]
         above = [(scores > edge).mean(axis=0) for edge in self.edges[1]]
-        tails = np.sqrt(np.concatenate([below[0], above[0], below[1], above[1]]) + 3 / (8 * n))
+        tails = _angles(np.concatenate([below[0], above[0], below[1], above[1]]), n)
         spread = np.log(scores.std(axis=0) + _MIN_DEVIATION)
         return Figures(np.concatenate([scores.mean(axis=0), spread, tails, self._classes(images.classes)]), n)
 
@@ -128,8 +128,7 @@ class Pool:
         expected[: len(self._mix)] = self._mix / self._mix.sum()
         chance = np.sqrt(2 / np.pi * expected * (1 - expected) / n).sum() / 2
         change = np.abs(counts / n - expected).sum() / 2
-        shares = np.sqrt(counts[self._common] / n + 3 / (8 * n))
-        return np.concatenate([shares, [np.sqrt(max(change - chance, 0) + 3 / (8 * n)), np.sqrt(counts.max() / n)]])
+        return _angles(np.array([*counts[self._common] / n, max(change - chance, 0), counts.max() / n]), n)
 
     def _statistics(self) -> list[Statistic]:
         scores = [("value", measure) for measure in self.measures]
@@ -145,5 +144,14 @@ class Pool:
         variance = np.maximum(squares.mean(axis=0), _MIN_DEVIATION**2)
         kurtosis = np.square(squares).mean(axis=0) / variance**2
         spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
-        roots: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ROOT_VARIANCE)
-        return np.concatenate([variance, spread, roots])
+        angles: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ANGLE_VARIANCE)
+        return np.concatenate([variance, spread, angles])
+
+
+def _angles(shares: Floats, images: int) -> Floats:
+    """Anscombe's angle of each share: its variance by chance, and between nights, hardly depends on the share.
+
+    A square root is as good for small shares, but makes little of the difference between one half and all.
+    """
+    angles: Floats = np.arcsin(np.sqrt((shares * images + 3 / 8) / (images + 3 / 4)))
+    return angles

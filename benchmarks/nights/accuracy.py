@@ -47,21 +47,21 @@ def clean_and_spoiled(
 ) -> tuple[list[Estimate], list[Estimate], int]:
     """Estimates of clean and of spoiled nights that raise no alarm, and the number of spoiled ones that raise one."""
     rng = np.random.default_rng(list(seed))
-    monitor, source = Monitor(world), nights_of(world, habits, images, rng)
+    monitor = Monitor(world, nights_of(world, habits, images, rng))
     for _ in range(_REFERENCE):
-        monitor.learn(next(source)[1])
+        monitor.learn(monitor.draw()[1])
     monitor.fit()
     limit = limit_of(DEFAULT, labelled=False)
     correct = world.images.classes == world.label
     clean, spoiled, alarms = [], [], 0
     for _ in range(nights):
-        rows, drawn = next(source)
+        rows, drawn = monitor.draw()
         if len(rows) >= 200 and not monitor.judge(drawn, rows).found(limit):
             clean.append(estimate(estimator, drawn, correct[rows]))
     for fault, pictures in faults_of(tables).items():
         labels = tables[fault].label if fault != "other subject" else np.full(len(pictures), -1)
         for share in SHARES:
-            rows, drawn = next(source)
+            rows, drawn = monitor.draw()
             count = max(round(len(rows) * share), 1)
             chosen = rng.integers(0, len(pictures), count)
             others = fresh(pictures.take(chosen), rng)

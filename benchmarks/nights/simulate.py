@@ -15,12 +15,13 @@ from batchland.monitoring.reference import Reference, labelled_reference
 from batchland.monitoring.rules import Night, check_rules
 from batchland.monitoring.schema import DriftSum
 from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, SURE_NIGHTS
+from batchland.nightly.contract import MIN_WEEKDAYS, USUAL_NIGHTS, USUAL_WEEKDAYS
+from batchland.nightly.judge_night import RECENT_NIGHTS
 from benchmarks.nights.generator import Habits, Random, World, clean_nights
 
 _REFITS: Final = (5, 7, 10, 14, 20, 28, 40, 60)
 """Sizes at which a growing reference is fitted again; a real one is fitted every night."""
 _FIRST: Final = date(2026, 1, 1)
-_RECENT: Final = 28
 SHARES: Final = (1.0, 0.5, 0.2)
 """Of a night that a fault spoils."""
 GROSS: Final = (
@@ -69,9 +70,12 @@ class Judged(NamedTuple):
 class Monitor:
     """A job's monitor, for nights drawn from one world of scored pictures, whose scores are computed once."""
 
-    def __init__(self, world: World, labelled: Observations | None = None) -> None:
-        """labelled: compare all nights with these images instead of the good nights."""
+    def __init__(
+        self, world: World, source: Iterator[tuple[Rows, Observations]], labelled: Observations | None = None
+    ) -> None:
+        """source: the nights, one for each day. labelled: compare them with these images instead of the good nights."""
         self.world = world
+        self._source = source
         self.reference: Reference | None = None
         self._scores: Floats = np.zeros((0, 0))
         self._labelled = labelled is not None
@@ -81,10 +85,14 @@ class Monitor:
         if labelled is not None:
             self._set(labelled_reference(labelled))
 
+    def draw(self) -> tuple[Rows, Observations]:
+        """The night of the next day."""
+        self.day += timedelta(days=1)
+        return next(self._source)
+
     def learn(self, images: Observations) -> None:
         """Add a good night."""
-        self._recent = [*self._recent, self._night(images)][-_RECENT:]
-        self.day += timedelta(days=1)
+        self._recent = [*self._recent, self._night(images)][-USUAL_WEEKDAYS:]
         if len(self._good) < MAX_NIGHTS and not self._labelled:
             self._good.append(images)
             if len(self._good) in _REFITS:
@@ -100,7 +108,8 @@ class Monitor:
 
         images: all of it. rows: the first ones of it, as rows of the world. others: the rest of it.
         """
-        broken = [(finding.strength, finding.what) for finding, _ in check_rules(self._night(images), self._recent)]
+        found_by_rules = check_rules(self._night(images), self._recent[-RECENT_NIGHTS:], self._usual())
+        broken = [(finding.strength, finding.what) for finding, _ in found_by_rules]
         rule = max(broken)[1] if broken else None
         if self.reference is None:
             return Judged(rule, 0.0, "", {})
@@ -120,6 +129,15 @@ class Monitor:
     def _set(self, reference: Reference) -> None:
         self.reference = reference
         self._scores = reference.pool.scores(self.world.images)
+
+    def _usual(self) -> float | None:
+        """Usual number of images of this weekday, as `usual_number` has it for the records of a job."""
+        if len(self._recent) < MIN_NIGHTS:
+            return None
+        same = [night.listed for night in self._recent if night.date.weekday() == self.day.weekday()]
+        return float(
+            np.median(same if len(same) >= MIN_WEEKDAYS else [each.listed for each in self._recent[-USUAL_NIGHTS:]])
+        )
 
     def _night(self, images: Observations) -> Night:
         return Night(self.day, images, len(images), 0)
@@ -142,10 +160,11 @@ def clean_year(
     The nights without an alarm at the first limit join the reference, at whatever other limit they are judged.
     """
     rng = np.random.default_rng(list(seed))
-    monitor = Monitor(world, labelled)
+    monitor = Monitor(world, nights_of(world, habits, images, rng), labelled)
     alarms: Alarms = {limit: Counter() for limit in limits}
     sums: dict[float, dict[str, DriftSum]] = {limit: {} for limit in limits}
-    for night, (rows, drawn) in enumerate(nights_of(world, habits, images, rng)):
+    for night in range(MIN_NIGHTS + 365):
+        rows, drawn = monitor.draw()
         if night < MIN_NIGHTS:
             monitor.learn(drawn)
             continue
@@ -162,8 +181,6 @@ def clean_year(
                 alarms[limit][found] += 1
             if limit == limits[0] and not found:
                 monitor.learn(drawn)
-        if night == MIN_NIGHTS + 364:
-            break
     return alarms
 
 
@@ -178,15 +195,14 @@ def spoiled_nights(
 ) -> dict[tuple[str, float], Judged]:
     """What a monitor with `nights` good nights finds in a night with each fault: by fault and spoiled share."""
     rng = np.random.default_rng(list(seed))
-    monitor = Monitor(world, labelled)
-    source = nights_of(world, habits, images, rng)
+    monitor = Monitor(world, nights_of(world, habits, images, rng), labelled)
     for _ in range(nights):
-        yesterday = next(source)
+        yesterday = monitor.draw()
         monitor.learn(yesterday[1])
     monitor.fit()
     found: dict[tuple[str, float], Judged] = {}
     for fault, pictures in faults.items():
-        rows, drawn = next(source)
+        rows, drawn = monitor.draw()
         for share in SHARES:
             count = max(round(len(rows) * share), 1)
             spoiled = fresh(pictures.take(rng.integers(0, len(pictures), count)), rng)
@@ -196,7 +212,7 @@ def spoiled_nights(
             found[fault, share] = monitor.judge(night, rows[count:], spoiled)
     for fault in ALL_NIGHT:
         for share in SHARES:
-            rows, drawn = next(source)
+            rows, drawn = monitor.draw()
             night_rows, night = _all_night(fault, share, world, rows, drawn, yesterday, rng)
             found[fault, share] = monitor.judge(night, night_rows)
     return found

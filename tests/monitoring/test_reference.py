@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from observed import observed
 from scipy.stats import norm, rankdata
@@ -77,6 +78,17 @@ def test_class_mix(reference: Reference) -> None:
     assert (finding.kind, finding.what) == ("classes", "blue")
     assert finding.message.startswith("100.0% of the images are 'blue', usually ")
     assert len(rows) == 100
+
+
+def test_one_class_instead_of_three_is_found_although_the_classes_of_good_nights_vary_much() -> None:
+    rng = np.random.default_rng(0)
+
+    def night(shares: npt.NDArray[np.float64]) -> Observations:
+        return replace(observed(rng, 150), classes=rng.choice(3, 150, p=shares).astype(np.int32))
+
+    varied = Reference([night(rng.dirichlet([5, 5, 5])) for _ in range(14)])
+    assert max(strongest(varied, night(rng.dirichlet([5, 5, 5]))) for _ in range(20)) < 0.8
+    assert min(strongest(varied, night(np.array([0.1, 0.85, 0.05]))) for _ in range(5)) > 1
 
 
 @pytest.mark.parametrize("change", CHANGES)

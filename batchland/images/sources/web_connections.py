@@ -147,7 +147,7 @@ class _Careful:
         """
         used, seconds = self._answers > 1, time.monotonic() - self._asked
         wait = max(self.record.seconds - seconds, 0) if self.record.known else _NEW_SECONDS
-        self._spoiled = status < 200 or bool(self._waiting(lambda: fp.peek(1), wait if used else 0))
+        self._spoiled = status < 200 or bool(self._waiting(lambda: _peeked(fp), wait if used else 0))
         self._ended = time.monotonic()
         if self._spoiled:
             self.record.report_surplus(late=False)
@@ -185,6 +185,13 @@ class _Careful:
         finally:
             self.sock.settimeout(timeout)
         return None
+
+
+def _peeked(stream: io.BufferedReader) -> bytes:
+    """The next bytes of a stream that does not block. Raises BlockingIOError if there are none, or at its end."""
+    if found := stream.peek(1):
+        return found
+    raise BlockingIOError
 
 
 class _Checked(_Careful):
