@@ -118,7 +118,7 @@ def _bucket(options: argparse.Namespace) -> str:
     from s3_server import S3Server
 
     with tempfile.TemporaryDirectory() as name:
-        server = S3Server(Path(name) / "buckets", Path(name) / "log")
+        server = S3Server(Path(name) / "buckets", Path(name) / "log", directories_kept="1h")
         draw_ranges(server.folder / "bucket" / "planned", options.shards, options.rows)
         draw_shards(server.folder / "bucket" / "dealt", options.shards, options.rows)
         server.start()

@@ -42,6 +42,9 @@ class S3Server:
     folder: Path
     log: Path
     port: int = field(default_factory=lambda: _free_port())
+    directories_kept: str = "1ms"
+    """How long the server remembers directories. With 1 ms, files written to `folder` are visible at once, but each
+    request lists directories again, which takes seconds if there are a thousand of them."""
     _process: subprocess.Popen[bytes] | None = None
     _read: int = 0
 
@@ -63,9 +66,12 @@ class S3Server:
         }
 
     def start(self) -> None:
-        options = ["--addr", self.endpoint, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull]
+        options = [
+            "--addr", self.endpoint, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull,
+            "--dir-cache-time", self.directories_kept, "--vfs-cache-mode", "off", "-vv",  # which logs requests
+        ]  # fmt: skip
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([_rclone(), "serve", "s3", *options, *_FRESH, self.folder], stderr=log)
+            self._process = subprocess.Popen([_rclone(), "serve", "s3", *options, self.folder], stderr=log)
         for _ in range(400):
             if _answers(self.port):
                 return
@@ -142,10 +148,6 @@ def new_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     bucket = Bucket(server, f"bucket-{next(_names)}")
     bucket.folder.mkdir()
     return bucket
-
-
-_FRESH = ("--dir-cache-time", "1ms", "--vfs-cache-mode", "off", "-vv")
-"""New files in the folder are visible at once; -vv logs requests."""
 
 
 def _serving(folder: Path) -> Iterator[S3Server]:

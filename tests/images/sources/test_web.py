@@ -267,6 +267,30 @@ def test_a_server_that_sends_more_than_it_is_asked_for_swaps_no_pictures(name, c
     ]
 
 
+def test_an_answer_that_comes_too_soon_waits_for_the_right_one(monkeypatch, caplog):
+    """A known host answers after 0.1 s. Then it sends a second answer when the next request is on its way."""
+    monkeypatch.setattr(web_connections, "_NEW_SECONDS", 0.01)
+    monkeypatch.setattr(web_connections, "_NEW_ANSWERS", 3)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        asked = 0
+
+        def answer(self, path: bytes) -> list[bytes | float]:
+            self.asked += 1
+            right = http_answer(path * 9)
+            return [0.1, right] if self.asked <= 8 else [0.01, right, 0.01, right]
+
+    with Server(("127.0.0.1", 0), Surplus) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        found = [read(f"{url}/{number:02}.jpg").data for number in range(14)]
+        server.shutdown()
+    assert found == [b"/%02d.jpg" % number * 9 for number in range(14)]
+    (warning,) = caplog.messages
+    assert warning.startswith("127.0.0.1: sends more than it is asked for, so each image gets a new connection")
+
+
 def test_interim_answers_are_skipped_and_connections_are_used_again(site):
     """103 Early Hints and 102 come before an answer; they are none."""
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
