@@ -149,7 +149,7 @@ class _Run:
         prefix = "[^/]*".join(map(re.escape, matcher.strip_prefix.split("*")))
         self._prefix = f"^{prefix}" if matcher.strip_prefix else ""
         self._plain = True
-        """Whether no predicted name was changed for matching."""
+        """Whether no predicted name was changed for matching; known after one pass over the names."""
 
     def matches(self) -> Matches:
         own = self._labels.own
@@ -222,7 +222,9 @@ class _Run:
         """The predicted images, and their names for matching."""
         for images in self._matcher.names():
             names = pc.replace_substring_regex(images, self._prefix, "") if self._prefix else images
-            yield images, self._composed(names)
+            names = self._composed(names)
+            self._plain &= names is images or names.equals(images)
+            yield images, names
 
     def _label_rows(self) -> Iterator[pa.RecordBatch]:
         row = 0
@@ -258,7 +260,6 @@ class _Run:
             images = pa.nulls(size, pa.string())
         else:
             images = pc.if_else(changed, images, pa.scalar(None, pa.string()))
-            self._plain &= classes is not None  # of labels, any name will do
         columns = [
             names,
             images,

@@ -72,6 +72,7 @@ def test_too_little_memory_is_a_one_line_error(score, tmp_path, megabytes):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
     )
     assert result.returncode == 75, result.stderr
-    assert result.stderr.startswith("batchland: out of memory (")
-    assert "Traceback" not in result.stderr
+    *others, error = result.stderr.splitlines()
+    assert error.startswith("batchland: out of memory (")
+    assert [line for line in others if ":onnxruntime:" not in line] == []  # which may say first what it cannot load
     assert not (tmp_path / "p.parquet").exists()

@@ -312,6 +312,22 @@ def test_predictions_in_any_order_give_the_same_report(
     assert found[0][0]["unlabelled"] > 0
 
 
+def test_fingerprint_does_not_depend_on_the_place_of_a_name_that_is_not_composed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "_RANGE_ROWS", 1)
+    rows = [
+        Row(f"{FOLDERS[0]}/{name}.jpg", (0.7, 0.1, 0.1, 0.1)) for name in ("f", "g", "e\u0301")
+    ]  # in order, composed
+    labels = write_csv(tmp_path / "l.csv", [row.image for row in rows], [FOLDERS[0]] * 3)
+    found = set()
+    for order in (rows, rows[::-1]):
+        predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, order)
+        pq.write_table(pq.read_table(predictions), predictions, row_group_size=1)
+        found.add(evaluate(predictions, labels).summary.labels.fingerprint)
+    assert len(found) == 1
+
+
 def test_findings_count_mistakes_that_are_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mistakes, "MAX_IN_MEMORY", 1)
     rows = [Row(f"{FOLDERS[0]}/{number}.jpg", (0.1, 0.6, 0.2, 0.1)) for number in range(5)]
