@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -178,7 +178,13 @@ class _Folder:
         """Write a file whole."""
         with self._errors():
             if isinstance(self._location, Path):
-                replace_file(self._location / name, data)
+                try:
+                    replace_file(self._location / name, data)
+                except OSError:
+                    if name == PLAN_NAME:  # it may be there, but not be safe; else a rerun would refuse to replace it
+                        with suppress(OSError):
+                            (self._location / name).unlink()
+                    raise
             elif self._objects is not None:
                 self._objects.put(PurePosixPath(self._objects.location.path) / name, data)
         return WrittenFile(path=name, rows=rows, bytes=data.size, sha256=hashlib.sha256(data).hexdigest())

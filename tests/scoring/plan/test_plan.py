@@ -21,7 +21,7 @@ from s3_server import Bucket
 from toys import Stop, options, picture, stop_after
 
 from batchland import Shard, merge, read, score
-from batchland.errors import UsageError
+from batchland.errors import OutputError, UsageError
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored
 from batchland.predictions.reader import StoredPredictions
@@ -74,6 +74,23 @@ def test_shards_of_a_plan_are_merged_byte_for_byte(tmp_path, photos, toy_model, 
         assert (tmp_path / "merged.parquet").read_bytes() == expected
     same = {"run_id", "model", "images", "input_fingerprint", "ignored", "counts"}
     assert merged.model_dump(include=same) == whole.model_dump(include=same) == planned.model_dump(include=same)
+
+
+def test_a_plan_that_may_not_be_safe_on_disk_does_not_stop_a_rerun(tmp_path, photos, monkeypatch):
+    """The last sync, after plan.json is in place, fails once."""
+    real = write.replace_file
+
+    def fails(path: Path, data: Any) -> None:
+        real(path, data)
+        if path.name == "plan.json":
+            monkeypatch.setattr(write, "replace_file", real)
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(write, "replace_file", fails)
+    with pytest.raises(OutputError, match=r"cannot be written \(Input/output error\); run the same command again"):
+        make_plan(photos, tmp_path / "plan")
+    make_plan(photos, tmp_path / "plan")
+    assert StoredPlan(tmp_path / "plan").plan.images == str(photos)
 
 
 def test_shards_are_ranges_of_whole_parts_batches_or_images():
