@@ -17,11 +17,12 @@ from pydantic import BaseModel, ValidationError
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.evaluation.table_file import StoredTable, TableFile
-from batchland.predictions.layout import manifest_path
+from batchland.predictions.layout import check_no_predictions
 from batchland.predictions.storage import display_location, output_location
 from batchland.system.files import (
     Replaceable,
     check_new_file,
+    check_no_input,
     check_writable,
     is_leftover,
     remove_leftovers,
@@ -34,7 +35,11 @@ MISTAKES_FILE: Final = "mistakes.parquet"
 _PAGE: Final = "report.html"
 _FORMULA: Final = r"^([=+\-@\t\r])"
 """The first character of text that a spreadsheet runs as a formula."""
-_SIGNS: Final = {_PAGE: b'<meta name="generator" content="batchland ', "summary.json": b'"batchland.'}
+_SIGNS: Final = {
+    _PAGE: b'<meta name="generator" content="batchland ',
+    "summary.json": b'"batchland.',
+    "per_class.csv": b'"support",',
+}
 """File -> what is near the beginning of those that batchland wrote."""
 REPORT_FILES: Final = (
     "summary.json",
@@ -97,13 +102,17 @@ def read_summary(folder: Path) -> EvaluationSummary:
 
 
 def check_folder(folder: Path, names: Sequence[str], *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:
-    """Raise UsageError if `folder` is a file, or (unless `overwrite`) holds what a report must not replace.
+    """Raise UsageError if `folder` is a file or holds an input, or (unless `overwrite`) what a report must not replace.
 
     That is anything not called one of `names`, and a report that was not made from these `inputs`, if they are given.
-    Raises OutputError if nothing can be written there.
+    An input that is `folder` or one of `names` in it is refused also with `overwrite`. Raises OutputError if nothing
+    can be written there.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; a report is a folder", advice="other_out")
+    reads = [Path(each) for each in inputs if not is_url(each)]
+    for path in (folder, *(folder / name for name in names)):
+        check_no_input(path, reads)
     check_writable(folder)
     if overwrite or not folder.exists():
         return
@@ -112,7 +121,9 @@ def check_folder(folder: Path, names: Sequence[str], *, inputs: Sequence[str] = 
         if _lacks(folder / name, sign):
             raise UsageError(f"{folder}: holds a {name} that batchland did not write", advice="overwrite_beside")
     if foreign:
-        raise UsageError(f"{folder}: holds {foreign[0]!r}, which is not part of a report", advice="overwrite_beside")
+        raise UsageError(
+            f"{folder}: holds {foreign[0]!r}, which this command does not write", advice="overwrite_beside"
+        )
     page = folder / _PAGE
     if page.is_file() and page.stat().st_size and not has_mark(page, inputs):
         raise UsageError(f"{folder}: holds a report that was made from other files", advice="overwrite_beside")
@@ -153,8 +164,7 @@ def check_new_table(path: Path, schema: pa.Schema, predictions: Iterable[str], *
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise UsageError(f"{path}: give a name that ends in .csv or .parquet")
-    if manifest_path(path).exists():
-        raise UsageError(f"{path}: has a manifest, so it is of predictions; give another name")
+    check_no_predictions(path)
     earlier = Replaceable(
         "an earlier table of the same predictions", lambda file: _is_table_of(file, schema.names, given)
     )

@@ -94,7 +94,8 @@ def baseline_night(job: Job, model: str, night: date, records: Sequence[RunRecor
 
 
 def _report_options(job: Job, night: date) -> ReportOptions:
-    return ReportOptions(command=f"batchland run {job.file}, night {night}")
+    """They overwrite: the folder is the night's own, and what people put beside the report stays."""
+    return ReportOptions(command=f"batchland run {job.file}, night {night}", overwrite=True)
 
 
 def _baseline(

@@ -34,6 +34,12 @@ def is_file_output(out: PurePath) -> bool:
     return out.suffix == ".parquet"
 
 
+def check_no_predictions(path: Path) -> None:
+    """Raise UsageError if `path` is predictions, so that nothing else may be written there."""
+    if manifest_path(path).exists():
+        raise UsageError(f"{path}: has a manifest, so it is of predictions; give another name")
+
+
 def part_name(index: int) -> str:
     """The name of a part, and of its file in a folder."""
     return f"part-{index:06d}.parquet"

@@ -194,11 +194,16 @@ def check_new_file(
         raise UsageError(f"{path}: is a folder; give the name of a file that ends in {suffix}")
     if path.suffix.lower() != suffix:
         raise UsageError(f"{path}: give a name that ends in {suffix}")
-    if any(path.exists() and each.exists() and path.samefile(each) for each in reads):
-        raise UsageError(f"{path}: is an input and would be replaced; give another name")
+    check_no_input(path, reads)
     if replaces and not overwrite and path.exists() and path.stat().st_size and not replaces.test(path):
         raise UsageError(f"{path}: exists and is not {replaces.what}; give another name", advice="overwrite")
     check_writable(path)
+
+
+def check_no_input(path: Path, reads: Iterable[Path]) -> None:
+    """Raise UsageError if `path`, a file or folder to be written, is one of those that the computation reads."""
+    if any(path.exists() and each.exists() and path.samefile(each) for each in reads):
+        raise UsageError(f"{path}: is an input and would be replaced; give another name")
 
 
 def check_writable(path: Path) -> None:

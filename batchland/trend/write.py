@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from batchland.errors import BatchlandError, OutputError, UsageError
 from batchland.nightly.dates import without_future
 from batchland.nightly.record_files import read_runs
+from batchland.predictions.layout import check_no_predictions
 from batchland.report.html import is_page_of
 from batchland.report.options import ReportOptions
 from batchland.system.files import Replaceable, check_new_file, write_file
@@ -48,6 +49,7 @@ def write_trend(trend: Trend, out: Path, options: ReportOptions | None = None) -
     files = TrendFiles(out, out.with_suffix(".parquet"))
     check_trend_page(files.html, options)
     earlier = Replaceable("the table of a trend", _is_trend)
+    check_no_predictions(files.parquet)
     check_new_file(files.parquet, ".parquet", replaces=earlier, overwrite=options.overwrite)
     page = render(trend, options.inputs)
     write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))

@@ -105,6 +105,35 @@ def test_only_a_comparison_of_the_same_reports_is_replaced(night: Path, count: i
         assert (result.exit_code, result.stderr) == expected
 
 
+def test_an_input_is_never_an_output_also_with_overwrite(night: Path) -> None:
+    labels = "image,label\n" + "".join(f"{name},{name.partition('/')[0]}\n" for name in NAMES)
+    for name in ("before", "preds"):
+        assert batchland("evaluate", f"{name}.parquet", "-l", "labels", "-o", name).exit_code == 0
+    shutil.copytree("before", "third")
+    Path("own").mkdir()
+    Path("own/per_class.csv").write_text(labels)
+    summary = Path("before/summary.json").read_bytes()
+    evaluate = ("evaluate", "preds.parquet", "-l")
+    for given, output in (
+        ((*evaluate, "own/per_class.csv", "-o", "own"), "own/per_class.csv"),
+        ((*evaluate, "labels", "--baseline", "before", "-o", "before", "--overwrite"), "before"),
+        (("compare", "before", "preds", "-o", "before"), "before"),
+        (("compare", "before", "preds", "-o", "before", "--overwrite"), "before"),
+        (("compare", "preds", "third", "before", "-o", "before", "--overwrite"), "before"),
+        (("duplicates", "preds.parquet", "-o", "preds.parquet", "--overwrite"), "preds.parquet"),
+    ):
+        result = batchland(*given)
+        expected = f"batchland: {output}: is an input and would be replaced; give another name\n"
+        assert (result.exit_code, result.stderr) == (2, expected)
+    assert Path("own/per_class.csv").read_text() == labels
+    assert Path("before/summary.json").read_bytes() == summary
+    result = batchland(*evaluate, "labels", "-o", "own")
+    assert (result.exit_code, result.stderr.partition(";")[0]) == (
+        2,
+        "batchland: own: holds a per_class.csv that batchland did not write",
+    )
+
+
 def test_each_promise_is_one_line(night: Path) -> None:
     """Of class `Red Tower`, 100 answers of 0.8, all right; of `Green Hill`, 100 of 0.7, half of them right."""
     names = [f"{folder}/{number}.jpg" for folder in FOLDERS for number in range(100)]

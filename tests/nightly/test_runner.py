@@ -209,6 +209,11 @@ def test_gates_compare_with_the_last_good_night(project):
         worse.attempt.error == f"gate failed: toy: top1 went from 100% to 90% (fails if drop(top1) > 1%); see {report}"
     )
     assert report.exists()
+    (report.parent / "corrections.csv").write_text("saved from the page")
+    (report.parent / ".DS_Store").touch()
+    again = run(project, nights[1], "evaluation.gates=['drop(top1) > 1%']")
+    assert (again.attempt.exit_code, again.attempt.error) == (4, worse.attempt.error)
+    assert (report.parent / "corrections.csv").read_text() == "saved from the page"
     evaluation = good.record.models[0].evaluation
     assert (evaluation.baseline, evaluation.gates[0].verdict) == ("2024-11-23", "passed")
     assert evaluation.figures.top1.value == 1.0

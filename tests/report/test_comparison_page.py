@@ -131,7 +131,7 @@ def test_the_files_and_their_schemas(nights: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [(row["label"], row["only_b_right"]) for row in rows] == [("Red Tower", "0"), ("Green Hill", "12")]
     Path("changes/notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds 'notes.txt', which is not part of a report"):
+    with pytest.raises(UsageError, match=r"holds 'notes.txt', which this command does not write"):
         write_comparison(found, "changes")
 
 
@@ -181,7 +181,7 @@ def test_evaluate_two_predictions_files(nights: Path) -> None:
 def test_evaluate_two_rejects_a_folder_with_other_files(nights: Path) -> None:
     result = batchland("evaluate", "monday.parquet", "tuesday.parquet", "-l", "no labels", "-o", "images")
     assert result.exit_code == 2
-    assert "images: holds '00.Red_Tower', which is not part of a report" in result.stderr  # before labels are read
+    assert "images: holds '00.Red_Tower', which this command does not write" in result.stderr  # before labels are read
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_report_replaces_only_a_report(small: Evaluation, tmp_path: Path) -> N
     (folder / "thesis.doc").write_text("years of work")
     with pytest.raises(UsageError) as caught:
         write_report(small, folder)
-    assert str(caught.value) == (f"{folder}: holds 'thesis.doc', which is not part of a report")
+    assert str(caught.value) == (f"{folder}: holds 'thesis.doc', which this command does not write")
     write_report(small, folder, ReportOptions(overwrite=True))
     assert (folder / "thesis.doc").read_text() == "years of work"
     with pytest.raises(UsageError, match=r"is a file; a report is a folder"):
