@@ -64,14 +64,17 @@ class Pool:
         correlation = np.atleast_2d(np.cov(normal, rowvar=False)) + np.eye(normal.shape[1]) * shrinkage
         precision = np.linalg.inv(correlation)
         self._rest = precision / np.sqrt(np.diag(precision))
-        rest = normal @ self._rest
-        self._rest_scale = rest.mean(axis=0), np.maximum(rest.std(axis=0), _MIN_DEVIATION)
         values, vectors = np.linalg.eigh(correlation)
         self._whitening = vectors / np.sqrt(values)
-        distance = self._raw_distances(normal)
-        self._distance_scale = float(distance.mean()), max(float(distance.std()), _MIN_DEVIATION)
-        self.own_scores = scores = self._joined(normal)
-        """`scores` of the reference's images."""
+        centred = normal - normal.mean(axis=0)
+        leverage = np.square(centred @ self._whitening).sum(axis=1) / self.size
+        relations = self._relations(normal, 1 / (1 - leverage))
+        self._scale = relations.mean(axis=0), np.maximum(relations.std(axis=0), _MIN_DEVIATION)
+        self.own_scores = scores = self._joined(normal, relations)
+        """`scores` of the reference's images. The regression and the distance of each image are those of the others.
+
+        Otherwise few images would always fit themselves, and other images would look unlike them.
+        """
         self.edges = (
             np.quantile(scores, TAILS, axis=0, method="lower"),
             np.quantile(scores, [1 - tail for tail in TAILS], axis=0, method="higher"),
@@ -86,7 +89,8 @@ class Pool:
 
     def scores(self, images: Observations) -> Floats:
         """Normal scores, residuals and distance of n images, [n, 2 measures + 1]."""
-        return self._joined(self._normal_scores(images))
+        normal = self._normal_scores(images)
+        return self._joined(normal, self._relations(normal))
 
     def figures(self, images: Observations, scores: Floats | None = None) -> Figures:
         """The figures of a night. scores: of its images, if they are known."""
@@ -95,7 +99,8 @@ class Pool:
         below = [(scores < edge).mean(axis=0) for edge in self.edges[0]]
         above = [(scores > edge).mean(axis=0) for edge in self.edges[1]]
         tails = _angles(np.concatenate([below[0], above[0], below[1], above[1]]), n)
-        spread = np.log(scores.std(axis=0) + _MIN_DEVIATION)
+        variance = (n * scores.var(axis=0) + self._prior) / (n + self._prior_images)
+        spread = np.log(np.sqrt(variance) + _MIN_DEVIATION)
         return Figures(np.concatenate([scores.mean(axis=0), spread, tails, self._classes(images.classes)]), n)
 
     def _normal_scores(self, images: Observations) -> Floats:
@@ -108,16 +113,18 @@ class Pool:
             scores[rows, column] = ndtri(rank / (2 * len(ordered)))
         return np.clip(scores, -MAX_SCORE, MAX_SCORE)
 
-    def _joined(self, normal: Floats) -> Floats:
-        mean, deviation = self._rest_scale
-        rest = (normal @ self._rest - mean) / deviation
-        middle, spread = self._distance_scale
-        distance = (self._raw_distances(normal) - middle) / spread
-        return np.concatenate([normal, np.clip(np.column_stack([rest, distance]), -MAX_REST, MAX_REST)], axis=1)
+    def _relations(self, normal: Floats, growth: npt.ArrayLike = 1.0) -> Floats:
+        """Residuals and log distance, [n, measures + 1].
 
-    def _raw_distances(self, normal: Floats) -> Floats:
-        distances: Floats = np.log(np.square(normal @ self._whitening).mean(axis=1) + 1e-9) / 2
-        return distances
+        growth: of each image, by which both are multiplied if the correlation is without it (Sherman and Morrison).
+        """
+        growth = np.broadcast_to(growth, len(normal))
+        squares = np.square(normal @ self._whitening).mean(axis=1) * growth
+        return np.column_stack([normal @ self._rest * growth[:, None], np.log(squares + 1e-9) / 2])
+
+    def _joined(self, normal: Floats, relations: Floats) -> Floats:
+        middle, spread = self._scale
+        return np.concatenate([normal, np.clip((relations - middle) / spread, -MAX_REST, MAX_REST)], axis=1)
 
     def _classes(self, classes: npt.NDArray[np.int32]) -> Floats:
         if not len(self._common):
@@ -144,6 +151,8 @@ class Pool:
         variance = np.maximum(squares.mean(axis=0), _MIN_DEVIATION**2)
         kurtosis = np.square(squares).mean(axis=0) / variance**2
         spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
+        self._prior_images = np.maximum(kurtosis - 1, 0)
+        self._prior = self._prior_images * variance
         angles: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ANGLE_VARIANCE)
         return np.concatenate([variance, spread, angles])
 

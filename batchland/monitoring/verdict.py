@@ -21,6 +21,7 @@ from batchland.monitoring.reference import Reference, labelled_reference
 from batchland.monitoring.rules import MIN_IMAGES, Found, Night, check_rules, share_of_strangers
 from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
 from batchland.system.cores import one_blas_thread
+from batchland.system.text import images as images_text
 
 MIN_NIGHTS: Final = 5
 """A reference needs at least this many nights."""
@@ -98,6 +99,8 @@ def judge(
             )
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
+    elif enough and len(observed) < MIN_IMAGES:
+        notes.append(f"{images_text(len(observed))}, fewer than {MIN_IMAGES}; only gross faults are found")
     elif not enough:
         notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found")
     found = found[:_FEW_FINDINGS]

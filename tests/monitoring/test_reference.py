@@ -183,3 +183,19 @@ def test_another_mix_of_classes_is_no_change_of_colours() -> None:
     bluer = bluer.take(np.flatnonzero(bluer.classes == 1))
     without_answers = np.array([measure not in ANSWER for measure in MEASURES])
     assert Reference(nights).changes(bluer).max() < 1 < Reference(nights, without_answers).changes(bluer).max()
+
+
+@pytest.mark.parametrize("images", [6, 12, 24])
+def test_small_clean_nights_are_like_a_reference_of_few_photos(images: int) -> None:
+    """Also where a measure is the same for most pictures. A spoiled night of this size is found."""
+    rng = np.random.default_rng(images)
+
+    def night(shift: dict[str, float] | None = None) -> Observations:
+        found = observed(rng, images, shift, night=0.0)
+        flat = found.values[:, MEASURES.index("flat_share")]
+        flat[:] = np.where(flat > 1.5, flat, 0)
+        return found
+
+    reference = Reference([night() for _ in range(5)])
+    assert max(strongest(reference, night()) for _ in range(15)) < 1
+    assert strongest(reference, night({"sharpness": -4.0, "noise": 4.0})) > 1

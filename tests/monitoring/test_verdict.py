@@ -33,6 +33,7 @@ def test_pictures_show_the_finding_that_is_named() -> None:
     few = judge(Night(TONIGHT, replace(images).take(np.arange(1)), 1, 0), nights, nights, LABELS)
     assert [(finding.kind, finding.message) for finding in few.findings] == [("volume", "1 image, usually 100")]
     assert (few.pictures_show, few.pictures) == (None, ())
+    assert few.notes == ("1 image, fewer than 5; only gross faults are found",)
 
 
 def test_the_verdict_says_with_which_change_the_reference_begins() -> None:
