@@ -10,10 +10,11 @@ stop() {
     exit 143
 }
 trap stop TERM INT
-# The time on a day. In spring, clocks skip an hour: a time in it is one hour later then.
+# The time on a day. In spring, clocks skip an hour: a time in it is read by the clock of the day before, so it is one hour
+# later. "tomorrow $time" would also be invalid if $time is skipped today; noon is not.
 at() {
-    hour=${time%%:*}
-    date -d "$1 $time" +%s 2>/dev/null || date -d "$1 $((${hour#0} + 1)):${time#*:}" +%s
+    day=$(date -d "$1 12:00" +%F) || return
+    date -d "$day $time" +%s 2>/dev/null || date -d "$day $time $(date -d "$day 12:00 yesterday" +%z)" +%s
 }
 while :; do
     now=$(date +%s)

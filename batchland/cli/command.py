@@ -127,8 +127,8 @@ class Group(click.Group):
         flags = {flag for each in self.params if isinstance(each, click.Option) and each.is_flag for flag in each.opts}
         flags = {flag for flag in flags if flag.startswith("--") and flag not in ("--help", "--version")}
         end = args.index("--") if "--" in args else len(args)
-        moved = [each for each in args[:end] if each in flags]
-        return super().parse_args(ctx, [*moved, *(each for each in args[:end] if each not in flags), *args[end:]])
+        moved = [each for each in args[:end] if each.partition("=")[0] in flags]  # with a value, for click's error
+        return super().parse_args(ctx, [*moved, *(each for each in args[:end] if each not in moved), *args[end:]])
 
     def add_section(self, heading: str, commands: Iterable[click.Command]) -> None:
         """Add commands that `--help` lists under that heading."""

@@ -1,11 +1,13 @@
 """Check a job: its file, the next input and labels, models on its device, disks, notification, lock, last night."""
 
 import os
+import re
 import shutil
 import zoneinfo
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Final
 
 from batchland.doctor.check import Check, guarded
 from batchland.doctor.machine import check_disk
@@ -20,6 +22,10 @@ from batchland.nightly.record_files import LOCK_FILE, read_runs
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import display_location
 from batchland.system.lock import holder
+
+_NAME: Final = r"([A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)"
+_RULE: Final = re.compile(rf"{_NAME}[+-]?\d{{1,2}}(:\d\d?){{0,2}}({_NAME}.*)?", re.ASCII)
+"""The value of TZ without a file: `CET-1CEST`."""
 
 
 def check_job(path: Path) -> Iterator[Check]:
@@ -44,9 +50,9 @@ def check_job(path: Path) -> Iterator[Check]:
 def _time_zone() -> Iterator[Check]:
     """Check that this machine has the zone of the variable TZ; else the C library uses UTC without a word."""
     zone = os.environ.get("TZ", "").removeprefix(":")
-    if not zone or any(sign.isdigit() for sign in zone) or zone in ("UTC", "GMT"):  # as CET-1CEST: needs no file
+    if not zone or _RULE.fullmatch(zone) or zone in ("UTC", "GMT"):  # they need no file
         return
-    if not (Path(zone).is_file() if zone.startswith("/") else zone in zoneinfo.available_timezones()):
+    if not any(Path(folder, zone).is_file() for folder in zoneinfo.TZPATH):  # of an absolute path, the path itself
         found = f"TZ={zone}: there is no such zone here, so dates and times are those of UTC"
         yield Check("time zone", "warn", found, "correct the variable, or install the package tzdata")
 

@@ -28,10 +28,10 @@ from batchland.models.foreign import (
     ForeignInput,
     ForeignOutput,
     declared_sides,
+    depends_on_sorting,
     foreign_input,
     foreign_output,
     load_foreign,
-    require_unsorted,
     usual_sides,
 )
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
@@ -197,7 +197,10 @@ class _Adoption:
     def kind(self) -> Literal["logits", "probabilities"]:
         """Whether the model gives logits or probabilities."""
         raw = self.wrapped(self._plain_card(self.preprocess), softmax=False)
-        return _output_kind(self.path, raw, self.source, self.preprocess.shape, self.options.output)
+        rows = _raw_outputs(self.path, raw, self.source, self.preprocess.shape)
+        if depends_on_sorting(self.foreign, self.target.name):
+            _require_unsorted(self.path, self.target.name, rows)
+        return _output_kind(self.path, rows, self.options.output)
 
     def require_suitable(self) -> None:
         """Raise ModelError or UsageError if model, labels and preprocessing contradict each other."""
@@ -214,7 +217,6 @@ class _Adoption:
                 f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
                 + (hint if self.target.classes == len(labels) + 1 else "")
             )
-        require_unsorted(self.path, self.foreign, self.target.name)
         self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
         if self.source.dtype == TensorProto.UINT8 and not plain:
@@ -373,14 +375,25 @@ def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:
     return found[0]
 
 
-def _output_kind(
-    path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: tuple[int, int, int], requested: OutputKind
-) -> Literal["logits", "probabilities"]:
+def _require_unsorted(path: Path, output: str, rows: Probabilities) -> None:
+    """Raise ModelError if the numbers of every picture rise, or fall: then they are not those of the classes in order.
+
+    rows: float32 [pictures, classes]. Only for models that sort: of two or three classes, others may rise by chance.
+    """
+    steps = np.diff(rows, axis=1)
+    if (steps <= 0).all() or (steps >= 0).all():
+        raise ModelError(
+            f"{path}: its output {output} is sorted (TopK), so its numbers are not those of the classes in their "
+            f"order; export it without TopK, or name another output"
+        )
+
+
+def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Literal["logits", "probabilities"]:
     """Whether the model gives logits or probabilities, judged by its outputs for generated pictures, without a softmax.
 
-    Raises ModelError if it gives neither, UsageError if that is not what was requested.
+    rows: float32 [pictures, classes]. Raises ModelError if it gives neither, UsageError if that is not what was
+    requested.
     """
-    rows = _raw_outputs(path, raw, source, shape)
     low, high, sums = float(rows.min()), float(rows.max()), rows.sum(axis=1)
     if not np.isfinite(rows).all():
         raise ModelError(f"{path}: gives numbers that are not finite; check its preprocessing")

@@ -63,6 +63,8 @@ def read_model(path: Path) -> bytes:
 
 def _expected_file(path: Path) -> str:
     """Advice for a file that cannot be read: what to give instead."""
+    if not path.suffix and "@" not in path.name:
+        return f"an exported or adopted model; a job names a version in the registry as {path.name}@ALIAS"
     name, _, version = path.name.partition("@")
     if not name or not version or "@" in version or path.suffix == ".onnx":
         return "an exported or adopted model"

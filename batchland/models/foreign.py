@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from batchland.errors import ModelError, UsageError
+from batchland.models.nodes import input_names, operators
 from batchland.models.ort import CPU, create_session
 from batchland.system.regular_files import read_regular
 
@@ -20,11 +21,6 @@ _INPUT_TYPES: Final[dict[int, type[np.generic]]] = {
     TensorProto.FLOAT16: np.float16,
     TensorProto.UINT8: np.uint8,
 }
-_KEEP_ORDER: Final = frozenset(
-    ("Add", "Cast", "Clip", "Div", "Exp", "Flatten", "Identity", "Log", "LogSoftmax", "Mul", "Reshape", "Softmax",
-     "Squeeze", "Sub", "Unsqueeze")
-)  # fmt: skip
-"""Operators after which the numbers are still in the order of their input."""
 _USUAL_SIDES: Final = (
     224, 32, 28, 64, 96, 112, 128, 160, 192, 240, 256, 260, 288, 299, 300, 320, 331, 336, 380, 384, 448, 456, 480, 512,
     518, 528, 600,
@@ -130,19 +126,20 @@ def usual_sides(path: Path, model: onnx.ModelProto, source: ForeignInput) -> tup
     return side, side
 
 
-def require_unsorted(path: Path, model: onnx.ModelProto, output: str) -> None:
-    """Raise ModelError if an output is sorted by TopK: then its numbers are not those of the classes in their order."""
+def depends_on_sorting(model: onnx.ModelProto, output: str) -> bool:
+    """Whether the model sorts (TopK) anything that it computes an output from."""
     makers = {name: node for node in model.graph.node for name in node.output}
-    names = [output]
-    for name in names:
+    names, known = [output], set()
+    while names:
+        name = names.pop()
         node = makers.get(name)
-        if node is not None and node.op_type == "TopK":
-            raise ModelError(
-                f"{path}: its output {output} is sorted (TopK), so its numbers are not those of the classes in their "
-                f"order; export it without TopK, or name another output"
-            )
-        if node is not None and node.op_type in _KEEP_ORDER:
-            names.extend(each for each in node.input if each not in names)
+        if node is None or name in known:
+            continue
+        known.add(name)
+        if "TopK" in operators(node):
+            return True
+        names.extend(input_names(node))
+    return False
 
 
 def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str | None = None) -> ForeignOutput:

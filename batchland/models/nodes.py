@@ -21,6 +21,14 @@ def input_names(node: onnx.NodeProto) -> Iterator[str]:
             yield from input_names(inner)
 
 
+def operators(node: onnx.NodeProto) -> Iterator[str]:
+    """Its operator, and those of the nodes in its branches."""
+    yield node.op_type
+    for branch in branches(node):
+        for inner in branch.node:
+            yield from operators(inner)
+
+
 def branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs in its attributes: branches, and the body of a loop."""
     for attribute in node.attribute:

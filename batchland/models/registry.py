@@ -126,7 +126,7 @@ class FolderRegistry:
         try:
             return RegisteredModel.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            near = near_miss(name, self.names())
+            near = near_miss(name.partition("@")[0], self.names())
             known = f"did you mean {near}?" if near else f"it has {first_few(self.names()) or 'none'}"
             raise UsageError(f"{self.folder}: there is no model {name} in this registry; {known}") from None
         except OSError as error:

@@ -128,6 +128,9 @@ class Job(ScoreSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for name, model in self.models.items():
+            if name in Job.model_fields and isinstance(model, Path) and not model.suffix:
+                raise ValueError(f'"{name}" in [models] is no model; the key "{name}" belongs above all tables')
         if (self.model is None) == (not self.models):
             raise ValueError("give either model or [models]")
         if self.metrics is not None and self.metrics.suffix != ".prom":

@@ -135,6 +135,14 @@ def _no_url(path: Any) -> Any:
     return path
 
 
+def _path_or_reference(value: object) -> object:
+    if isinstance(value, Path | Reference):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("should be the path of a model, or NAME@ALIAS of the registry")
+    return Reference.parse(value) or _no_url(value)
+
+
 def amount_of(text: str, total: float | Fraction) -> Fraction:
     """A number, like `20`, or a percentage of `total`, like `1.5%`. Raises ValueError."""
     if not re.fullmatch(r"[0-9]{1,15}|[0-9]{1,15}(\.[0-9]{1,15})?%", text):
@@ -198,7 +206,7 @@ JobLocation = Annotated[
 """A JobPath or a URL."""
 JobModel = Annotated[
     Path | Reference,
-    BeforeValidator(lambda value: (Reference.parse(value) or _no_url(value)) if isinstance(value, str) else value),
+    BeforeValidator(_path_or_reference),
     AfterValidator(lambda value: value if isinstance(value, Reference) else _undated(value)),
     AfterValidator(_model_below_root),
     PlainSerializer(str, return_type=str),

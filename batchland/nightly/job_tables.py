@@ -28,6 +28,7 @@ from batchland.nightly.job_fields import (
     Percentage,
     PositiveDuration,
     Share,
+    amount_of,
     below_root,
     checked_by,
 )
@@ -88,10 +89,10 @@ class DeliveryTable(JobTable):
     """With fewer images, the delivery is incomplete (exit code 66)."""
     max_images: Annotated[int, Field(ge=1)] | None = None
     """With more images, the delivery is wrong (exit code 4)."""
-    min_of_usual: Percentage | None = None
-    """With fewer images than this share of the usual number, the delivery is incomplete (66). The usual number is the
-    median of the last 28 good nights, or of the same weekday among the last 56 if there are at least 4. It needs at
-    least five good nights."""
+    min_of_usual: Share | None = None
+    """With fewer images than this share (up to 100%) of the usual number, the delivery is incomplete (66). The usual
+    number is the median of the last 28 good nights, or of the same weekday among the last 56 if there are at least
+    4. It needs at least five good nights."""
     max_of_usual: Percentage | None = None
     """With more images than this share of the usual number, the delivery is wrong (4)."""
     expected: DatedPath | None = None
@@ -110,6 +111,12 @@ class DeliveryTable(JobTable):
     def _least_is_not_above_largest(self) -> Self:
         if self.min_images is not None and self.max_images is not None and self.min_images > self.max_images:
             raise ValueError(f"min_images {self.min_images} is more than max_images {self.max_images}")
+        if (
+            self.min_of_usual
+            and self.max_of_usual
+            and amount_of(self.min_of_usual, 1) > amount_of(self.max_of_usual, 1)
+        ):
+            raise ValueError(f"min_of_usual {self.min_of_usual} is more than max_of_usual {self.max_of_usual}")
         return self
 
 

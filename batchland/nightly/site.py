@@ -18,7 +18,9 @@ def make_site(folder: Path) -> list[Path]:
     Raises UsageError if `folder` exists and is not an empty folder, OutputError if it cannot be written.
     """
     with new_folder(folder) as made:
-        shutil.copytree(_FILES, made, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        for source in _FILES.rglob("*"):  # copytree would collect the errors in a list
+            copy = made / source.relative_to(_FILES)
+            copy.mkdir() if source.is_dir() else shutil.copyfile(source, copy)
         for name in _FOLDERS:
             (made / name).mkdir()
         (made / "jobs" / "job.schema.json").write_text(json.dumps(job_schema(), indent=2) + "\n")

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import platformdirs
 
 from batchland.errors import OutputError, UsageError
 from batchland.system.files import remove, sync
 from batchland.system.lock import locked
+
+_LOST: Final = "lost+found"
 
 
 def cache_folder() -> Path:
@@ -30,16 +33,18 @@ def new_folder(path: Path) -> Iterator[Path]:
     """An empty folder `.NAME.new` beside `path`, which becomes `path` at the end; if the body raises, it is removed.
 
     If nothing can be put beside `path` (it is a mount point, or its parent cannot be written), an empty folder `path`
-    is filled itself, and emptied if the body raises.
+    is filled itself, and emptied if the body raises. A link is followed. The folder lost+found of a new file system
+    counts as nothing, and stays.
 
     Raises UsageError if `path` exists and is not an empty folder, LockedError if another process is making it,
     OutputError if it cannot be written.
     """
-    target = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
+    target = Path(os.path.realpath(path) if path.is_symlink() else os.path.abspath(path))  # noqa: PTH100 - keeps links
     try:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and all(each.name == _LOST for each in path.iterdir())):
             raise UsageError(f"{path}: exists and is not an empty folder; give a new one, or delete it first")
-        fixed = path.exists() and (path.is_mount() or not os.access(target.parent, os.W_OK))
+        beside = not target.is_mount() and os.access(target.parent, os.W_OK) and not (target / _LOST).exists()
+        fixed = path.exists() and not beside
         with _filled(target, str(path)) if fixed else _made_beside(target, str(path)) as folder:
             yield folder
     except OSError as error:
@@ -73,5 +78,6 @@ def _filled(target: Path, name: str) -> Iterator[Path]:
         except BaseException:
             for path in target.iterdir():
                 with suppress(OSError):
-                    remove(path)
+                    if path.name != _LOST:
+                        remove(path)
             raise

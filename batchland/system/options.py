@@ -168,7 +168,7 @@ def _suggestion(name: str, path: tuple[str, ...], options: type[BaseModel]) -> s
         return f'"{path[-1]}" belongs above all tables'
     known = list(_names(options))
     siblings = [each for each in known if tuple(each.split(".")[:-1]) == path[:-1]]
-    near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)
+    near = next((each for each in known if each.split(".")[-1] == path[-1]), None) or near_miss(name, siblings)
     return f'did you mean "{near}"?' if near else f"known: {', '.join(siblings)}"
 
 

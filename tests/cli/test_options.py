@@ -177,3 +177,8 @@ def test_long_values_are_shortened_in_messages() -> None:
     assert result.stderr.splitlines()[-1].startswith("Error: Invalid value for '-k' / '--top-k': '99999")
     assert result.stderr.endswith("99' is not a valid integer range.\n")
     assert len(result.stderr.splitlines()[-1]) == len("Error: ") + 1000
+
+
+def test_a_flag_of_the_program_behind_the_command_takes_no_value() -> None:
+    result = CliRunner().invoke(main, ["score", "photos", "--quiet=1"])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: Option '--quiet' does not take a value.")

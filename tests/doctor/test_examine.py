@@ -257,16 +257,18 @@ def test_a_job_with_many_problems(job, tmp_path):
 
 
 def test_a_time_zone_that_does_not_exist(job, monkeypatch):
-    for good in ("Europe/Berlin", ":Europe/Berlin", "CET-1CEST", "Etc/GMT+5", "UTC", ""):
+    zones = ("Europe/Berlin", ":Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin", "posix/Europe/Berlin", "Etc/GMT+5")
+    for good in (*zones, "CET-1CEST", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0330>-3:30", "UTC", ""):
         monkeypatch.setenv("TZ", good)
         assert "time zone" not in by_name(examine_job(job))
-    monkeypatch.setenv("TZ", "Europe/Berln")
-    assert by_name(examine_job(job))["time zone"] == Check(
-        "time zone",
-        "warn",
-        "TZ=Europe/Berln: there is no such zone here, so dates and times are those of UTC",
-        "correct the variable, or install the package tzdata",
-    )
+    for wrong in ("Europe/Berln", "/Europe/Berlin", "A1", "+7"):
+        monkeypatch.setenv("TZ", wrong)
+        assert by_name(examine_job(job))["time zone"] == Check(
+            "time zone",
+            "warn",
+            f"TZ={wrong}: there is no such zone here, so dates and times are those of UTC",
+            "correct the variable, or install the package tzdata",
+        )
 
 
 def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):

@@ -480,24 +480,49 @@ def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
     assert caught.value.advice == "output_probabilities"
 
 
-@pytest.mark.parametrize("behind", [["Identity"], ["Softmax"], ["Cast", "Identity"]])
-def test_sorted_outputs_are_refused(tmp_path, labels, behind):
+TOP = node("TopK", "logits four", "best where", axis=1)
+SORTED = {
+    "as it is": [node("Identity", "best", "scores")],
+    "softmax": [node("Softmax", "best", "scores", axis=1)],
+    "softmax of relu": [node("Relu", "best", "positive"), node("Softmax", "positive", "scores", axis=1)],
+    "power": [node("Softmax", "best", "soft", axis=1), node("Pow", "soft one", "scores")],
+    "turned twice": [node("Transpose", "best", "turned", perm=[1, 0]),
+                     node("Transpose", "turned", "scores", perm=[1, 0])],
+    "gathered": [node("GatherElements", "logits where", "scores", axis=1)],
+    "smallest first": [node("Neg", "best", "scores")],
+    "in a branch": [node("If", "yes", "scores",
+                         then_branch=branch(node("TopK", "logits four", "a b", axis=1), gives={"a": 1}),
+                         else_branch=branch(node("Identity", "logits", "c"), gives={"c": 1}))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SORTED)
+def test_sorted_outputs_are_refused(tmp_path, labels, name):
     """TopK of as many as there are classes: the first number would be taken for the first class."""
-    names = ["best", *(f"n{number}" for number in range(1, len(behind))), "scores"]
-    tail = [
-        node("TopK", "logits four", "best where", axis=1),
-        *(
-            node(kind, *names[number : number + 2], **({"to": TensorProto.FLOAT} if kind == "Cast" else {}))
-            for number, kind in enumerate(behind)
-        ),
-    ]
-    path = with_tail(tmp_path / "f.onnx", tail, [("four", [4])])
+    constants = [("four", [4]), ("one", np.float32(1)), ("yes", np.array(True))]
+    path = with_tail(tmp_path / "f.onnx", [TOP, *SORTED[name]], constants)
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
     assert str(caught.value) == (
         f"{path}: its output scores is sorted (TopK), so its numbers are not those of the classes in their order; "
         f"export it without TopK, or name another output"
     )
+
+
+def test_topk_is_no_fault_in_an_output_that_keeps_the_classes_in_order(tmp_path, labels):
+    tail = [TOP, node("ReduceMin", "best", "least", axes=[1], keepdims=1), node("Sub", "logits least", "scores")]
+    path = with_tail(tmp_path / "f.onnx", tail, [("four", [4])])
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
+
+
+def test_answers_in_order_are_no_fault_of_a_model_that_does_not_sort(tmp_path, labels):
+    """Those of a model that gives every generated picture the classes in the same order."""
+    path = with_tail(
+        tmp_path / "f.onnx", [node("Add", "logits bias", "scores")], [("bias", np.float32([90, 60, 30, 0]))]
+    )
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    assert session.predict(PIXELS).argmax(axis=1).tolist() == [0] * len(PIXELS)
 
 
 def test_outputs_that_are_not_finite_are_not_blamed_on_the_batch(tmp_path, labels):

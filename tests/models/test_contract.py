@@ -38,6 +38,15 @@ def test_a_registry_name_is_rejected_as_a_file():
     )
 
 
+def test_a_name_without_a_suffix_may_be_meant_for_the_registry():
+    with pytest.raises(ModelError) as caught:
+        read_model(Path("models/toy"))
+    assert str(caught.value) == (
+        "models/toy: cannot be read (No such file or directory); give an exported or adopted model; "
+        "a job names a version in the registry as toy@ALIAS"
+    )
+
+
 def as_weight(model, tensor):
     return next(weight for weight in model.graph.initializer if weight.name == tensor.name)
 

@@ -119,6 +119,7 @@ def test_a_missing_registry_is_an_error(tmp_path, command):
 def test_errors_name_what_is_missing(registry):
     registry.promote(Reference("toy", "2"), "staging")
     for reference, message in (
+        (Reference("toy@1", "1"), "there is no model toy@1 in this registry; did you mean toy?"),
         (Reference("toi", "production"), "there is no model toi in this registry; it has toy"),
         (Reference("toy", "production"), "toy has no alias production; versions: 1, 2, 3; aliases: staging"),
         (Reference("toy", "4"), "toy has no version 4; versions: 1, 2, 3; aliases: staging"),

@@ -95,6 +95,23 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
             "machine",
         ),
         (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
+        (["min_images=3"], 'unknown key "min_images" (did you mean "delivery.min_images"?)'),
+        (["notify.to=x"], 'unknown key "notify.to" (did you mean "notify.mail.to"?)'),
+        (
+            ["notify.mail={to=['a@b.example'], sender='a@b.example', server='s', on='change'}"],
+            'unknown key "notify.mail.on" (did you mean "notify.on"?)',
+        ),
+        (["models.b=3"], '"models.b" = 3: should be the path of a model, or NAME@ALIAS of the registry'),
+        (["models.b.path=x"], '"models.b": should be the path of a model, or NAME@ALIAS of the registry'),
+        (
+            ["models={a='a.onnx', max_failed='5%'}"],
+            '"max_failed" in [models] is no model; the key "max_failed" belongs above all tables',
+        ),
+        (["delivery.min_of_usual='150%'"], "\"delivery.min_of_usual\" = '150%': is more than 100%"),
+        (
+            ["delivery={min_of_usual='40%', max_of_usual='30%'}"],
+            '"delivery": min_of_usual 40% is more than max_of_usual 30%',
+        ),
         (["notify.command=[]"], '"notify.command" = []: should not be empty'),
         (["retention.metrics=x"], 'unknown key "retention.metrics" ("metrics" belongs above all tables)'),
         (["retention.x=1"], 'unknown key "retention.x" (known: retention.keep_days, retention.keep_nights)'),

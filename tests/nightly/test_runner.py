@@ -20,6 +20,7 @@ from toys import picture, toy_card, write_toy_model
 
 import batchland.nightly.steps as steps_module
 from batchland.errors import OutputError, UsageError
+from batchland.images.sources.refs import MAX_FILE_BYTES
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
@@ -293,6 +294,20 @@ def test_mode_new_scores_an_image_again_only_if_it_changed(project):
     ]  # fmt: skip
 
 
+def test_mode_new_tries_failed_images_again_only_if_nothing_was_read(project):
+    archive = project / "archive"
+    shutil.move(project / "in" / str(NIGHT), archive)
+    (archive / "text.jpg").write_text("no image")
+    with (archive / "large.jpg").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    nights = (NIGHT, NIGHT + timedelta(days=1))
+    counts = [run(project, night, 'images="archive"', "mode=new").record.models[0].counts for night in nights]
+    assert [(each.listed, each.failed_by_code) for each in counts] == [
+        (11, {"not_an_image": 1, "too_large": 1}),
+        (1, {"too_large": 1}),
+    ]
+
+
 def test_a_night_reuses_rows_of_earlier_nights(project):
     later = NIGHT + timedelta(days=1)
     deliver(project, later, per_class=2)
@@ -329,6 +344,7 @@ import os, sys, time
 from datetime import date
 from pathlib import Path
 import batchland.models.session
+from batchland.images.sources.refs import MAX_FILE_BYTES
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
 predict = batchland.models.session.Session.answer

@@ -67,7 +67,7 @@ def test_keys_and_tables_of_a_job_file_can_be_uncommented_where_they_are(job: st
 
 def test_a_mounted_folder_becomes_a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounted = tmp_path / "site"
-    mounted.mkdir()
+    (mounted / "lost+found").mkdir(parents=True)
     monkeypatch.setattr(Path, "is_mount", lambda path: path == mounted)
     number = mounted.stat().st_ino
     write_text, written = Path.write_text, []
@@ -84,12 +84,33 @@ def test_a_mounted_folder_becomes_a_site(tmp_path: Path, monkeypatch: pytest.Mon
         74,
         f"batchland: {mounted}: cannot be written (No space left on device)\n",
     )
-    assert list(mounted.iterdir()) == []
+    assert os.listdir(mounted) == ["lost+found"]
     assert batchland("init", mounted).exit_code == 0
     assert sorted(path.name for path in mounted.iterdir()) == [
-        "README.md", "incoming", "jobs", "models", "predictions", "runs"
+        "README.md", "incoming", "jobs", "lost+found", "models", "predictions", "runs"
     ]  # fmt: skip
     assert (mounted.stat().st_ino, os.listdir(tmp_path)) == (number, ["site"])
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_to_an_empty_or_missing_folder_is_followed(tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "site").symlink_to("disk")
+    assert batchland("init", tmp_path / "site").exit_code == 0
+    assert (tmp_path / "site").is_symlink()
+    assert (tmp_path / "disk" / "jobs" / "nightly.toml").exists()
+    assert sorted(os.listdir(tmp_path)) == ["disk", "site"]
+
+
+def test_a_full_disk_is_named_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, copy: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    result = batchland("init", tmp_path / "site")
+    expected = f"batchland: {tmp_path}/site: cannot be written (No space left on device)\n"
+    assert (result.exit_code, result.stderr, os.listdir(tmp_path)) == (74, expected, [])
 
 
 def test_the_readme_of_a_site_names_commands_that_exist(tmp_path: Path) -> None:

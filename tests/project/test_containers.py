@@ -124,23 +124,34 @@ def test_every_night_runs_the_job_at_its_time_and_hands_on_sigterm(fake_batchlan
     [
         ("2026-03-28T12:00+01:00", "02:30", "2026-03-29T03:30+02:00"),  # 2:30 does not exist on that day
         ("2026-03-29T00:10+01:00", "02:30", "2026-03-29T03:30+02:00"),
-        ("2026-03-29T04:00+02:00", "02:30", "2026-03-30T02:30+02:00"),
+        ("2026-03-29T04:00+02:00", "02:30", "2026-03-30T02:30+02:00"),  # though date knows no "tomorrow 02:30" then
         ("2026-03-28T12:00+01:00", "03:30", "2026-03-29T03:30+02:00"),
         ("2026-10-24T12:00+02:00", "08:09", "2026-10-25T08:09+01:00"),
         ("2026-10-24T12:00+02:00", "25:00", None),
     ],
 )
 def test_every_night_waits_for_its_time_also_when_clocks_change(tmp_path, now, time, wakes):
+    wait_for(tmp_path, "Europe/Berlin", now, time, wakes)
+
+
+def test_every_night_waits_past_midnight_where_clocks_skip_the_hour_before_it(tmp_path):
+    wait_for(tmp_path, "America/Nuuk", "2027-03-27T12:00-02:00", "23:30", "2027-03-28T00:30-01:00")
+
+
+def wait_for(tmp_path, zone, now, time, wakes):
+    """Run every-night.sh at `now`, and assert that it sleeps until `wakes`; None: that it ends with exit code 2."""
     moment = datetime.fromisoformat(now)
+    real = shutil.which("date")
     today, tomorrow = moment.date(), moment.date() + timedelta(days=1)
     for name, text in {
         "date": f'[ "$1" = +%s ] && {{ echo {moment.timestamp():.0f}; exit; }}\n'
-        f'exec {shutil.which("date")} -d "$(echo "$2" | sed "s/today/{today}/; s/tomorrow/{tomorrow}/")" +%s',
+        f'case $2 in tomorrow*) {real} -d "{today} ${{2#tomorrow }}" >/dev/null || exit;; esac\n'  # as GNU's does
+        f'exec {real} -d "$(echo "$2" | sed "s/today/{today}/; s/tomorrow/{tomorrow}/")" "$3"',
         "sleep": f"echo $1 > {tmp_path}/seconds; kill -TERM $PPID",
     }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TZ": "Europe/Berlin"}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TZ": zone}
     command = [ROOT / "cron" / "every-night.sh", time, "jobs/nightly.toml"]
     status = subprocess.run(command, env=environment, capture_output=True, check=False).returncode
     if wakes is None:
