@@ -232,10 +232,13 @@ class _Run:
             if len(self._some_labelled) < EXAMINED:
                 self._some_labelled += block.images[: EXAMINED - len(self._some_labelled)].to_pylist()
             encoded = block.names.dictionary_encode()
-            numbers = [
-                self._class_names.setdefault(name, len(self._class_names)) for name in encoded.dictionary.to_pylist()
+            used = encoded.indices.unique()  # a dictionary may hold names that no image has
+            numbers = np.zeros(len(encoded.dictionary), np.int32)
+            numbers[used.to_numpy()] = [
+                self._class_names.setdefault(name, len(self._class_names))
+                for name in encoded.dictionary.take(used).to_pylist()
             ]
-            classes = pa.array(numbers, pa.int32()).take(encoded.indices)
+            classes = pa.array(numbers[encoded.indices.to_numpy()])
             kinds = pc.if_else(block.doubtful, pa.scalar(_DOUBTFUL, pa.int8()), pa.scalar(_LABEL, pa.int8()))
             yield self._batch(self._composed(block.images), block.images, kinds, row, classes, block.own)
             row += len(block.images)

@@ -88,7 +88,8 @@ class CrashGuard:
 
     def __del__(self) -> None:
         if self._notes is not None:
-            os.close(self._notes)
+            with suppress(OSError):
+                os.close(self._notes)
 
     def for_process(self, number: int) -> "Callable[[], CrashGuard]":
         """A picklable function that makes a guard in a decoding process."""

@@ -3,6 +3,8 @@
 import unicodedata
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 from hypothesis import HealthCheck, given, settings
@@ -82,6 +84,17 @@ def test_images_and_classes_that_do_not_match_are_counted(tmp_path: Path) -> Non
     assert [group.model_dump() for group in evaluation.summary.failures] == [
         {"error_code": "truncated", "images": 1, "examples": ("01.Green_Hill/1.jpg",)}
     ]
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_labels_that_no_image_has_are_no_classes(tmp_path: Path, blank: str) -> None:
+    """A blank label, and a category without rows, as a table of pandas may have."""
+    names = pa.DictionaryArray.from_arrays([0, 2, 0], pa.array(["00.Red_Tower", "No_Such_Tower", blank]))
+    pq.write_table(pa.table({"image": ["a", "b", "c"], "label": names}), tmp_path / "l.parquet")
+    found = evaluate(predictions(tmp_path, Row("a", RED), Row("b", RED), Row("c", GREEN)), tmp_path / "l.parquet")
+    account = found.summary.account
+    assert (account.labelled, account.blank_labels, account.unknown_classes) == (2, 1, {})
+    assert top1(found) == 0.5
 
 
 def test_an_unknown_class_is_an_error_that_lists_both_sides(tmp_path: Path) -> None:

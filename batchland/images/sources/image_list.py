@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from batchland.errors import UsageError
 from batchland.images.sources.file_patterns import check_file, display_location, open_file
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT: Final = "-"
 _SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "http", "https"))
+_WITHOUT_HOST: Final = ("file", "hdfs", "viewfs")
+"""Schemes of URLs that may name no host."""
 WEB_SCHEMES: Final = ("http", "https")
 _INVENTORY_MANIFEST: Final = "manifest.json"
 _MAX_LINE_BYTES: Final = 1024**2
@@ -192,9 +194,18 @@ def _problem_with_path(path: bytes) -> str | None:
         scheme = text.partition(":")[0].lower()
         if scheme not in _SCHEMES:
             return f"{scheme} cannot be read; give paths, or URLs of http, s3, gs, abfs, hdfs or file"
+        if scheme not in _WITHOUT_HOST and not _has_host(text):
+            return "a URL without a server or bucket; give whole URLs"
     if len(path) > _MAX_PATH_BYTES:
         return f"a path of {len(path)} bytes; give one path per line, or a .csv or .parquet file"
     return None
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).netloc)
+    except ValueError:  # a bracket that is not closed
+        return False
 
 
 def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:

@@ -337,7 +337,7 @@ def _reason(error: BaseException) -> str:
     cause: BaseException = error.reason if isinstance(error, MaxRetryError) and error.reason else error
     if isinstance(cause, DecodeError | _TooSlowError):
         return str(cause)
-    if isinstance(cause, ProtocolError):
+    if isinstance(cause, ProtocolError | InvalidHeader):
         return "the connection to the web server ended too early, or its answer is not HTTP"
     if isinstance(cause, ValueError):  # its text quotes the URL whole
         return "the URL is not valid"

@@ -120,9 +120,11 @@ def _check_same(folder: str, shards: list[FinishedShard]) -> None:
     listing = max(listings, key=listings.count)
     if others := [shard for shard, seen in zip(shards, listings, strict=True) if seen != listing]:
         counts = ", ".join(str(count) for count in sorted({shard.info.listed for shard in others}))
+        mixed = len({shard.info.dealt_by for shard in shards}) > 1
+        why = "only some belong to a plan" if mixed else "the images changed between shards"
         raise UsageError(
             f"{folder}: {_numbered(shard.info.index for shard in others)} of {len(shards)} had another listing than "
-            f"the others: {counts} {listing[0]}s, not {listing[1]}, or other names; the images changed between shards",
+            f"the others: {counts} {listing[0]}s, not {listing[1]}, or other names; {why}",
             advice="overwrite_shard",
         )
 

@@ -177,12 +177,15 @@ def test_a_packed_tar_file_and_a_table_of_another_encoding_are_rejected(tmp_path
         _list(tmp_path / "list.csv")
 
 
-@pytest.mark.parametrize("line", ["ftp://a/b.jpg", "SFTP://server/a.jpg", "x" * 5000])
+@pytest.mark.parametrize(
+    "line", ["ftp://a/b.jpg", "SFTP://server/a.jpg", "s3://", "http:///a.jpg", "https://[::1/a.jpg", "x" * 5000]
+)
 @pytest.mark.parametrize("count", [1, 3, 250])
 def test_a_list_with_unusable_first_entries_is_rejected(tmp_path: Path, line: str, count: int) -> None:
     (tmp_path / "list.txt").write_text("\n" + "\n".join([line] * count) + "\n" + "a.jpg\n" * (count == 250))
+    scheme = line.partition(":")[0].lower()
     with pytest.raises(
-        UsageError, match=rf"list\.txt, entry 2: ({line.partition(':')[0].lower()} cannot be read|a path of 50)"
+        UsageError, match=rf"list\.txt, entry 2: ({scheme} cannot be read|a path of 50|a URL without a server)"
     ):
         _list(tmp_path / "list.txt")
 

@@ -164,7 +164,7 @@ def test_an_interrupted_run_keeps_its_rows_and_the_local_engine_resumes_it(
     assert "Traceback" not in errors
     resumed = score(photos, out, options(toy_model, device="cpu"))
     assert f"stopped after {resumed.manifest.resumed_images} images" in last
-    assert 8 <= resumed.manifest.resumed_images < 60
+    assert 0 < resumed.manifest.resumed_images < 60
     assert out.read_bytes() == expected
 
 
