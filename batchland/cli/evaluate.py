@@ -101,7 +101,6 @@ def evaluate(
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
     from batchland.report.write import report_names, write_report, write_side_by_side
     from batchland.system.arrow import keep_pandas_out
-    from batchland.system.files import check_no_input
     from batchland.system.text import visible
 
     keep_pandas_out()
@@ -115,9 +114,8 @@ def evaluate(
     earlier = read_report(baseline) if baseline else None
     names = REPORT_FILES if len(predictions) == 1 else (*COMPARISON_FILES, *report_names(*predictions))
     page = _page(no_pictures, overwrite, (*predictions, str(labels)))
-    check_folder(out, names, inputs=page.inputs, overwrite=overwrite)
-    if baseline:
-        check_no_input(out, [baseline])
+    reads = [each for each in (baseline, options.corrections) if each]
+    check_folder(out, names, inputs=page.inputs, reads=reads, overwrite=overwrite)
     evaluations = [run(each, labels, options) for each in predictions]
     results = check_gates(conditions, evaluations[-1], earlier or (evaluations[0] if len(evaluations) == 2 else None))
     one = evaluation_markdown if as_markdown else evaluation_terminal_text

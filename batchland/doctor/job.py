@@ -68,7 +68,7 @@ def _input(job: Job, night: date) -> Iterator[Check]:
 
 
 def _model(job: Job, name: str) -> Iterator[Check]:
-    yield from check_model(f"model {name}", job.model_file(name), job.device)
+    yield from check_model(f"model {name}", job.model_file(name), job.device, canaries=job.checks_canaries)
 
 
 def _output(job: Job) -> Iterator[Check]:

@@ -7,10 +7,14 @@ from batchland.doctor.check import Check
 from batchland.errors import UsageError
 
 
-def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
-    """Check that the model answers on the device. path: None means the model that scoring would use."""
+def check_model(name: str, path: Path | None, device: str, *, canaries: bool = True) -> Iterator[Check]:
+    """Check that the model answers on the device. path: None means the model that scoring would use.
+
+    canaries: check, too, that its canaries are its own.
+    """
     import numpy as np
 
+    from batchland.models.canaries import own_canaries
     from batchland.models.session import open_session
     from batchland.scoring.options import find_model
 
@@ -21,6 +25,8 @@ def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
         return
     session = open_session(chosen, device)
     session.predict(np.zeros((1, *session.card.preprocess.shape), np.uint8))
+    if canaries:
+        own_canaries(session.path, session.sha256)
     card = session.card
     found = f"{session.path}: {card.name}, {len(card.classes)} classes, sha256 {session.sha256[:12]}, runs on "
     yield Check(name, "ok", found + session.device)

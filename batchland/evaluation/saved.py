@@ -101,18 +101,25 @@ def read_summary(folder: Path) -> EvaluationSummary:
         ) from error
 
 
-def check_folder(folder: Path, names: Sequence[str], *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:
+def check_folder(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    inputs: Sequence[str] = (),
+    reads: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> None:
     """Raise UsageError if `folder` is a file or holds an input, or (unless `overwrite`) what a report must not replace.
 
     That is anything not called one of `names`, and a report that was not made from these `inputs`, if they are given.
-    An input that is `folder` or one of `names` in it is refused also with `overwrite`. Raises OutputError if nothing
-    can be written there.
+    One of `inputs` or `reads` that is `folder`, or is in it under one of `names`, is refused also with `overwrite`.
+    Raises OutputError if nothing can be written there.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; a report is a folder", advice="other_out")
-    reads = [Path(each) for each in inputs if not is_url(each)]
+    given = [*reads, *(Path(each) for each in inputs if not is_url(each))]
     for path in (folder, *(folder / name for name in names)):
-        check_no_input(path, reads)
+        check_no_input(path, given)
     check_writable(folder)
     if overwrite or not folder.exists():
         return

@@ -5,6 +5,7 @@ preprocessing or the device has changed.
 """
 
 import io
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -100,18 +101,33 @@ def write_canaries(session: Session) -> Path:
 def read_canaries(model: Path) -> Canaries | None:
     """The canaries beside a model; None if it has none. Raises ModelError if they cannot be read."""
     path = canaries_path(model)
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            table = file.read()
         info = CanaryInfo.model_validate_json(table.schema.metadata[METADATA_KEY])
         files = dict(zip(table["name"].to_pylist(), table["data"].to_pylist(), strict=True))
-        return Canaries(info, files, np.array(table["probabilities"].to_pylist(), np.float32))
+        probabilities = np.array(table["probabilities"].to_pylist(), np.float32)
+        if not probabilities.size:
+            raise ValueError("it has no probabilities")
+        return Canaries(info, files, probabilities)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, ValidationError) as error:
         problem = str(error).partition("\n")[0]
         raise ModelError(
             f"{path}: not canaries that this version of batchland can read ({problem}); make the model again"
         ) from error
+
+
+def own_canaries(model: Path, sha256: str) -> Canaries | None:
+    """As `read_canaries`. sha256: of the model file. Raises ModelError, too, if they are of another model file."""
+    canaries = read_canaries(model)
+    if canaries and canaries.info.model_sha256 != sha256:
+        raise ModelError(
+            f"{model}: is another model than the one of {canaries_path(model)} (sha256 {sha256[:12]}, not "
+            f"{canaries.info.model_sha256[:12]}); restore the model of these canaries, or the canaries of this model"
+        )
+    return canaries
 
 
 @cache

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from batchland.errors import ModelError
-from batchland.models.canaries import canaries_path, read_canaries
+from batchland.models.canaries import canaries_path, own_canaries, read_canaries
 from batchland.monitoring.schema import CanaryCheck
 from batchland.predictions.reader import StoredPredictions
 from batchland.scoring.options import ScoreOptions, ScoreSettings
@@ -33,12 +33,7 @@ def check_canaries(model: Path, settings: ScoreSettings) -> CanaryCheck | None:
         own = {"include": (), "exclude": (), "all_files": True, "top_k": canaries.probabilities.shape[1]}
         options = ScoreOptions(**(settings.model_dump(include=set(ScoreSettings.model_fields)) | own), model=model)
         out = Path(folder, "canaries.parquet")
-        sha256 = score(root, out, options).manifest.model.sha256
-        if sha256 != info.model_sha256:
-            raise ModelError(
-                f"{model}: is another model than the one of {path} (sha256 {sha256[:12]}, not "
-                f"{info.model_sha256[:12]}); restore the model of these canaries, or the canaries of this model"
-            )
+        own_canaries(model, score(root, out, options).manifest.model.sha256)
         rows = StoredPredictions(out).table(out.name, ["image", "error_message", "top_k"]).to_pylist()
     found = np.zeros_like(canaries.probabilities)
     for index, row in enumerate(rows):

@@ -42,9 +42,9 @@ _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:
     """The findings of a night, one for each measure, class and change; and the largest strength.
 
-    Findings that are easy to understand come first (changes, classes, common measures), then the others; in both
-    groups the strongest first. A measure has several statistics: the message is about the one that is easiest to
-    understand, and the strength is the largest.
+    Changes of all pictures come first, because they explain the others; then findings that are easy to understand
+    (classes, common measures); then the others. In each group the strongest is first. A measure has several
+    statistics: the message is about the one that is easiest to understand, and the strength is the largest.
 
     labels: of the classes, by index.
     """
@@ -63,7 +63,7 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
             found[key] = finding.model_copy(update={"strength": float(strengths[index])}), rows
     change = _change(reference, night, by_tone=bool(_TONE & found.keys()))
     ordered = by_strength([*change, *found.values()])
-    ordered.sort(key=lambda each: each[0].kind not in ("change", "classes") and each[0].what not in _PLAIN)
+    ordered.sort(key=lambda each: _group(each[0]))
     return ordered, float(max([strengths.max(), *(finding.strength for finding, _ in change)]))
 
 
@@ -96,6 +96,12 @@ def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list
     return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[rows])]
 
 
+def _group(finding: Finding) -> int:
+    if finding.kind == "change":
+        return 0
+    return 1 if finding.kind == "classes" or finding.what in _PLAIN else 2
+
+
 def _rank(statistic: Statistic) -> int:
     """Statistics of a lower rank are easier to understand."""
     if statistic.score == "class":
@@ -126,12 +132,17 @@ def _finding(
     own = scores[:, column]
     change = float(reference.pool.figures(night, scores).values[index] - reference.usual[index])
     order = _order(statistic.kind, own, change)
-    message = _message(reference, night, statistic, own, column)
+    message = _message(reference, night, statistic, own, column, change)
     kind: FindingKind = "answers" if statistic.measure in ANSWER else "pictures"
     return Finding(kind=kind, what=statistic.measure, message=message, strength=strength), order
 
 
-def _message(reference: Reference, night: Observations, statistic: Statistic, own: Floats, column: int) -> str:
+def _message(
+    reference: Reference, night: Observations, statistic: Statistic, own: Floats, column: int, change: float
+) -> str:
+    spread = "the pictures are more alike than usual" if change < 0 else "the pictures differ more than usual"
+    if statistic.score == "distance" and statistic.kind == "spread":
+        return f"all figures together: {spread}"
     if statistic.score == "distance":
         share = float((own > reference.pool.edges[1][0][column]).mean())
         return f"{percent(share)} of the pictures are unlike the reference in all figures together, usually 2%"
@@ -139,6 +150,8 @@ def _message(reference: Reference, night: Observations, statistic: Statistic, ow
     text = f"{title}: {usual_values(reference, night)[statistic.measure]}"
     if statistic.score == "rest":
         text += ", and unusual for pictures that are otherwise like these"
+    if statistic.kind == "spread":
+        text += f"; {spread}"
     if "low" in statistic.kind or "high" in statistic.kind:
         side, tail = int("high" in statistic.kind), int("very" in statistic.kind)
         edge = reference.pool.edges[side][tail][column]

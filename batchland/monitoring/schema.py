@@ -110,7 +110,8 @@ class NightVerdict(Document):
     findings: tuple[Finding, ...] = ()
     """Up to five findings; those that are easiest to understand come first."""
     since: date | None = None
-    """The first suspicious night in a row with one of these findings; None if it is this night."""
+    """The first suspicious night in a row with one of these findings; with findings of the kind `change`, with one of
+    those. None if it is this night."""
     pictures: tuple[str, ...] = ()
     """Names of up to six images that show one of the findings."""
     pictures_show: str | None = None

@@ -84,7 +84,11 @@ class Pool:
         common = np.argsort(-self._mix, kind="stable")[:_COMMON_CLASSES]
         self._common = common[self._mix[common] > 0] if ANSWER[0] in self.measures else common[:0]
         self.statistics = self._statistics()
-        self.image_variance = self._image_variance(scores)
+        variance, kurtosis = _moments(scores)
+        self._prior_images = np.maximum(kurtosis - 1, 0)
+        """Weight, in images, of the variance of the reference in that of a night, which is inexact in few images."""
+        self._prior_variance = variance
+        self.image_variance = self._image_variance(variance, kurtosis)
         """Variance of each figure of a night of one image, by sampling alone; that of n images is this over n."""
 
     def scores(self, images: Observations) -> Floats:
@@ -99,7 +103,7 @@ class Pool:
         below = [(scores < edge).mean(axis=0) for edge in self.edges[0]]
         above = [(scores > edge).mean(axis=0) for edge in self.edges[1]]
         tails = _angles(np.concatenate([below[0], above[0], below[1], above[1]]), n)
-        variance = (n * scores.var(axis=0) + self._prior) / (n + self._prior_images)
+        variance = (n * scores.var(axis=0) + self._prior_images * self._prior_variance) / (n + self._prior_images)
         spread = np.log(np.sqrt(variance) + _MIN_DEVIATION)
         return Figures(np.concatenate([scores.mean(axis=0), spread, tails, self._classes(images.classes)]), n)
 
@@ -146,15 +150,17 @@ class Pool:
             found += [Statistic("class", "", "mix"), Statistic("class", "", "top")]
         return found
 
-    def _image_variance(self, scores: Floats) -> Floats:
-        squares = np.square(scores - scores.mean(axis=0))
-        variance = np.maximum(squares.mean(axis=0), _MIN_DEVIATION**2)
-        kurtosis = np.square(squares).mean(axis=0) / variance**2
+    def _image_variance(self, variance: Floats, kurtosis: Floats) -> Floats:
         spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
-        self._prior_images = np.maximum(kurtosis - 1, 0)
-        self._prior = self._prior_images * variance
-        angles: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ANGLE_VARIANCE)
+        angles: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * len(variance), _ANGLE_VARIANCE)
         return np.concatenate([variance, spread, angles])
+
+
+def _moments(scores: Floats) -> tuple[Floats, Floats]:
+    """Variance and kurtosis of each score."""
+    squares = np.square(scores - scores.mean(axis=0))
+    variance = np.maximum(squares.mean(axis=0), _MIN_DEVIATION**2)
+    return variance, np.square(squares).mean(axis=0) / variance**2
 
 
 def _angles(shares: Floats, images: int) -> Floats:

@@ -115,7 +115,7 @@ def judge(
         reference_start=start,
         strength=strength,
         findings=findings,
-        since=min((each.since for each in findings if each.since), default=None),
+        since=_since(findings),
         pictures=pictures,
         pictures_show=shown,
         accuracy=_accuracy(estimator, observed, findings),
@@ -183,6 +183,12 @@ def _dated(finding: Finding, before: tuple[date, NightVerdict] | None) -> Findin
             if (earlier.kind, earlier.what) == (finding.kind, finding.what):
                 return finding.model_copy(update={"since": earlier.since or before[0]})
     return finding
+
+
+def _since(findings: Sequence[Finding]) -> date | None:
+    """The first night in a row with the same fault. A change of the pictures names it exactly; figures are shared."""
+    changes = [each for each in findings if each.kind == "change"]
+    return min((each.since for each in changes or findings if each.since), default=None)
 
 
 def _pictures(found: Sequence[Found], night: Night) -> tuple[str | None, tuple[str, ...]]:

@@ -187,6 +187,11 @@ class Job(ScoreSettings):
         model = self._models[name]
         return model if isinstance(model, Path) else self._find_version(name, model).file
 
+    @property
+    def checks_canaries(self) -> bool:
+        """Whether a night scores the canaries of its models. A cluster does not see this machine's files."""
+        return self.monitor.canaries and self.engine == "local"
+
     def model_version(self, name: str) -> RegistryVersion | None:
         """The version of a model in the registry; None for a file. Read once, so that a run uses one version."""
         model = self._models[name]

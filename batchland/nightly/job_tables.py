@@ -90,9 +90,9 @@ class DeliveryTable(JobTable):
     max_images: Annotated[int, Field(ge=1)] | None = None
     """With more images, the delivery is wrong (exit code 4)."""
     min_of_usual: Share | None = None
-    """With fewer images than this share of the usual number, the delivery is incomplete (66). The usual number is the
-    median of the last 28 good nights, or of the same weekday among the last 56 if there are at least 4. It needs at
-    least five good nights."""
+    """With fewer images than this share (up to 100%) of the usual number, the delivery is incomplete (66). The usual
+    number is the median of the last 28 good nights, or of the same weekday among the last 56 if there are at least
+    4. It needs at least five good nights."""
     max_of_usual: Percentage | None = None
     """With more images than this share of the usual number, the delivery is wrong (4)."""
     expected: DatedPath | None = None

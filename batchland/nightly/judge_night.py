@@ -17,7 +17,7 @@ from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
 from batchland.monitoring.reference import MIN_PHOTOS
 from batchland.monitoring.rules import MIN_IMAGES, Night
-from batchland.monitoring.schema import Estimator, NightVerdict
+from batchland.monitoring.schema import Estimator, Finding, NightVerdict
 from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, judge
 from batchland.nightly.contract import usual_number
 from batchland.nightly.good_nights import reference_nights, reference_start, run_of
@@ -131,10 +131,17 @@ def explain(models: Iterable[ModelRun]) -> str:
         if verdict is None or verdict.verdict != "suspicious":
             continue
         since = f"since {verdict.since}: " if verdict.since else ""
-        findings = "; ".join(finding.message for finding in verdict.findings[:3])
+        findings = "; ".join(_dated(finding, verdict) for finding in verdict.findings[:3])
         more = f" (and {len(verdict.findings) - 3} more)" if len(verdict.findings) > 3 else ""
         texts.append(f"{f'{model.name}: ' if several else ''}{since}{findings}{more}")
     return "; ".join(texts)
+
+
+def _dated(finding: Finding, verdict: NightVerdict) -> str:
+    """The message, and since when if that is not the night of the verdict."""
+    if verdict.since is None or finding.since == verdict.since:
+        return finding.message
+    return f"{finding.message} ({f'since {finding.since}' if finding.since else 'new'})"
 
 
 def low_accuracy(limit: str | None, model: ModelRun) -> str | None:

@@ -10,7 +10,7 @@ from batchland.errors import BatchlandError, MissingInputError, ModelError, Usag
 from batchland.evaluation.label_files import read_labels
 from batchland.evaluation.saved import read_report
 from batchland.evaluation.slices import check_columns
-from batchland.models.canaries import canaries_path
+from batchland.models.canaries import canaries_path, own_canaries
 from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.nightly.contract import check_contract
 from batchland.nightly.dates import check_date, local_today
@@ -110,7 +110,7 @@ def _steps_of_model(
     version = job.model_version(model)
     name = f"{version.reference}, version {version.version}: {file}" if version else str(file)
     yield _Step(f"model {model}: {name}{'' if file.exists() else ', which does not exist'}")
-    if open_model and (error := _model_problem(file)):
+    if open_model and (error := _model_problem(job, file)):
         yield _Step.fail(error)
     yield from _estimate(job, file)
     try:
@@ -143,11 +143,13 @@ def _estimate(job: Job, file: Path) -> Iterator[_Step]:
         yield _Step.fail(error)
 
 
-def _model_problem(file: Path) -> ModelError | None:
+def _model_problem(job: Job, file: Path) -> ModelError | None:
     from batchland.models.session import open_session
 
     try:
-        open_session(file, "cpu")
+        session = open_session(file, "cpu")
+        if job.checks_canaries:
+            own_canaries(file, session.sha256)
     except ModelError as error:
         return error
     return None
@@ -176,7 +178,7 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
     what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {display_location(root)}"
     if known:
         what = f"{count} new of {what}"
-    canaries = job.monitor.canaries and job.engine == "local" and canaries_path(job.model_file(model)).exists()
+    canaries = job.checks_canaries and canaries_path(job.model_file(model)).exists()
     verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
     return _Step(f"  {verb} {display_location(partition)}: {what}{', after the canaries' if canaries else ''}")
 

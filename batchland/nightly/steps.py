@@ -236,7 +236,7 @@ class Steps:
                 report_late(self.recorder)
 
     def _check_canaries(self, name: str) -> CanaryCheck | None:
-        if not self.job.monitor.canaries or self.job.engine == "ray":  # a cluster does not see this machine's files
+        if not self.job.checks_canaries:
             return None
         check = check_canaries(self.job.model_file(name), self.job)
         if check:

@@ -120,7 +120,11 @@ def _failures(last: Row) -> Iterator[Finding]:
 
 
 def _speed(before: Sequence[Row], last: Row) -> Iterator[Finding]:
-    speeds = [row["images_per_second"] for row in before if row["images_per_second"]]
+    if 2 * last["failed"] > last["images"]:  # failures take less time
+        return
+    speeds = [
+        row["images_per_second"] for row in before if row["images_per_second"] and 2 * row["failed"] <= row["images"]
+    ]
     now = last["images_per_second"]
     if speeds and now and now < SLOWER * median(speeds):
         change = f"{now:,.1f} images/s on {last['date']}, {median(speeds):,.1f} in the median night before"

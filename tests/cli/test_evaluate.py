@@ -117,6 +117,7 @@ def test_an_input_is_never_an_output_also_with_overwrite(night: Path) -> None:
     for given, output in (
         ((*evaluate, "own/per_class.csv", "-o", "own"), "own/per_class.csv"),
         ((*evaluate, "labels", "--baseline", "before", "-o", "before", "--overwrite"), "before"),
+        ((*evaluate, "labels", "--corrections", "own/per_class.csv", "-o", "own", "--overwrite"), "own/per_class.csv"),
         (("compare", "before", "preds", "-o", "before"), "before"),
         (("compare", "before", "preds", "-o", "before", "--overwrite"), "before"),
         (("compare", "preds", "third", "before", "-o", "before", "--overwrite"), "before"),

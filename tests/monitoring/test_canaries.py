@@ -3,10 +3,12 @@
 from datetime import date
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from toys import picture, toy_card, write_toy_model
 
 import batchland.images.preprocess as preprocessing
+from batchland.doctor.examine import examine_job, examine_model
 from batchland.errors import ModelError
 from batchland.models.canaries import canaries_path, write_canaries
 from batchland.models.session import open_session
@@ -89,6 +91,40 @@ def test_canaries_of_another_model_are_found(model):
         check_canaries(model, settings())
     assert str(caught.value).startswith(f"{model}: is another model than the one of {canaries_path(model)} (sha256 ")
     assert canaries_path(model).read_bytes() == before
+
+
+@pytest.mark.parametrize("fault", ["no rows", "folder", "broken link"])
+def test_canaries_that_cannot_be_read_are_an_error_of_the_model(model, fault):
+    path = canaries_path(model)
+    table = pq.read_table(path)
+    path.unlink()
+    if fault == "no rows":
+        pq.write_table(table.slice(0, 0), path)
+    elif fault == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(ModelError) as caught:
+        check_canaries(model, settings())
+    assert str(caught.value).startswith(f"{path}: not canaries that this version of batchland can read (")
+    assert fault != "no rows" or "(it has no probabilities); make the model again" in str(caught.value)
+
+
+def test_a_check_and_the_doctor_find_canaries_of_another_model(model, tmp_path):
+    """Not if the job does not check them."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    write_toy_model(model, toy_card().model_copy(update={"name": "newer"}))
+    (problem,) = plan_night(load_job(tmp_path / "toy.toml"), NIGHT, open_models=True).problems
+    assert (problem.exit_code, str(problem).partition(" (")[0]) == (
+        5,
+        f"{model}: is another model than the one of {canaries_path(model)}",
+    )
+    for checks in (examine_model(model, "cpu"), examine_job(tmp_path / "toy.toml")):
+        assert [each.found for each in checks if each.name.startswith("model")] == [str(problem)]
+    unchecked = load_job(tmp_path / "toy.toml", ["monitor.canaries=false"])
+    assert plan_night(unchecked, NIGHT, open_models=True).problems == ()
 
 
 def test_a_night_scores_them_first_and_ends_if_they_differ(model, tmp_path):

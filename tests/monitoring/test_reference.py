@@ -185,7 +185,7 @@ def test_another_mix_of_classes_is_no_change_of_colours() -> None:
     assert Reference(nights).changes(bluer).max() < 1 < Reference(nights, without_answers).changes(bluer).max()
 
 
-@pytest.mark.parametrize("images", [6, 12, 24])
+@pytest.mark.parametrize("images", [8, 12, 24])
 def test_small_clean_nights_are_like_a_reference_of_few_photos(images: int) -> None:
     """Also where a measure is the same for most pictures. A spoiled night of this size is found."""
     rng = np.random.default_rng(images)
@@ -199,3 +199,24 @@ def test_small_clean_nights_are_like_a_reference_of_few_photos(images: int) -> N
     reference = Reference([night() for _ in range(5)])
     assert max(strongest(reference, night()) for _ in range(15)) < 1
     assert strongest(reference, night({"sharpness": -4.0, "noise": 4.0})) > 1
+
+
+def test_a_changed_night_is_named_as_that_first(reference: Reference) -> None:
+    """Although a figure of the pictures deviates more."""
+    night = observed(np.random.default_rng(100), shift={"noise": 9.0})
+    turned = replace(night, thumbnails=np.ascontiguousarray(night.thumbnails[:, ::-1, ::-1]))
+    first, *others = (finding for finding, _ in describe(reference, turned, LABELS)[0])
+    assert first.kind == "change"
+    assert max(each.strength for each in others) > first.strength
+
+
+def test_pictures_that_are_too_alike_are_called_that(reference: Reference) -> None:
+    """Their mean is as usual, so the mean alone would explain nothing."""
+    night = observed(np.random.default_rng(100))
+    values = night.values.copy()
+    column = MEASURES.index("saturation")
+    values[:, column] = np.median(np.concatenate([each.values[:, column] for each in reference.observed]))
+    found = [each for each, _ in describe(reference, replace(night, values=values), LABELS)[0]]
+    (message,) = [each.message for each in found if each.what == "saturation"]
+    assert message.startswith("saturation: mean ")
+    assert message.endswith("; the pictures are more alike than usual")

@@ -92,3 +92,18 @@ def test_large_nights_are_compared_with_some_images_of_large_nights(monkeypatch:
     everything = judge(tonight, nights, nights, LABELS).strength
     monkeypatch.setattr(verdict, "MAX_REFERENCE_IMAGES", 14 * 60)
     assert judge(tonight, nights, nights, LABELS).strength == pytest.approx(everything, rel=0.1)
+
+
+def test_another_change_begins_on_its_own_night() -> None:
+    """Although both nights are noisy."""
+    nights = good_nights(14)
+    images = observed(np.random.default_rng(0), shift={"noise": 6})
+    turned = replace(images, thumbnails=np.ascontiguousarray(images.thumbnails[:, ::-1, ::-1]))
+    swapped = replace(images, thumbnails=np.ascontiguousarray(images.thumbnails[..., ::-1]))
+    yesterday = TONIGHT - timedelta(days=1)
+    first = judge(Night(yesterday, turned, 100, 0), nights, [], LABELS)
+    assert first.findings[0].kind == "change"
+    second = judge(Night(TONIGHT, swapped, 100, 0), nights, [], LABELS, before=(yesterday, first))
+    assert (second.findings[0].what, second.since) == ("red and blue swapped", None)
+    assert [each.since for each in second.findings if each.what == "noise"] == [yesterday]
+    assert judge(Night(TONIGHT, turned, 100, 0), nights, [], LABELS, before=(yesterday, first)).since == yesterday

@@ -14,15 +14,16 @@ from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
 from batchland.models.decisions import KnownPhotos
+from batchland.monitoring.schema import Finding, NightVerdict
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights
 from batchland.nightly.job import load_job
-from batchland.nightly.judge_night import read_photos
+from batchland.nightly.judge_night import explain, read_photos
 from batchland.nightly.notifications.pictures import choose_pictures
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.recorder import Recorder
-from batchland.nightly.run_record import RunRecord
+from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.nightly.run_text import describe_model, describe_run, describe_verdict
 from batchland.nightly.runner import NightResult, run_night
 from batchland.scoring.options import ScoreOptions
@@ -116,6 +117,17 @@ def test_a_dark_night_is_found_against_the_reference_and_never_joins_it(six_nigh
     note = "the reference has 6 nights; with fewer than 14, damage in half of a night may not be found"
     assert verdict.notes == (note,)
     assert reference_of(good.record) == [day(number) for number in range(6)]
+
+
+def test_a_finding_that_is_newer_than_the_others_says_so() -> None:
+    def found(what: str, since: date | None) -> Finding:
+        return Finding(kind="pictures", what=what, message=f"{what}: 1, usually 2", strength=2.0, since=since)
+
+    findings = (found("noise", day(1)), found("contrast", day(2)), found("brightness", None))
+    verdict = NightVerdict(verdict="suspicious", judged_by="reference", images=50, findings=findings, since=day(1))
+    assert explain([ModelRun(name="toy", partition="out", state="scored", monitor=verdict)]) == (
+        f"since {day(1)}: noise: 1, usually 2; contrast: 1, usually 2 (since {day(2)}); brightness: 1, usually 2 (new)"
+    )
 
 
 def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference(six_nights: Path) -> None:

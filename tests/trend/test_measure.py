@@ -241,6 +241,18 @@ def findings(page: str) -> list[str]:
     return re.findall(r'<li class="(?:warning|note)">(.*?) <a href', page)
 
 
+def test_the_speed_is_compared_with_nights_that_were_scored():
+    """Images that fail take less time than others."""
+
+    def slow(failed: int) -> list[str]:
+        nights = [night(day(number), model_run(failed=failed, rate=143.0, mix=STEADY)) for number in range(9)]
+        page = render(measure([*nights, night(day(9), model_run(rate=39.9, mix=STEADY))]))
+        return [text for text in findings(page) if text.startswith("Scoring has slowed down")]
+
+    assert slow(100) == []
+    assert slow(1) == [f"Scoring has slowed down: 39.9 images/s on {day(9)}, 143.0 in the median night before."]
+
+
 def test_headline_and_findings():
     records = long_story()
     page = render(measure(records))

@@ -120,7 +120,9 @@ def read_header(data: bytes) -> JpegHeader:
             several = True
         elif marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
             facts["adobe_transform"] = content[11]
-    if frame is None or marker != _SOS:
+    if marker == _EOI:
+        raise ImageError("truncated", "the file ends before its picture")
+    if frame is None:
         raise ImageError("corrupt", "its header has no picture")
     return JpegHeader(
         **_frame_facts(*frame),

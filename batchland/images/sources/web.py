@@ -57,14 +57,21 @@ _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 _WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 """A word of a name in camel case: `AWSAccessKeyId` has four."""
 _SECRET: Final = re.compile(
-    r"[a-z0-9]*(?:token|secret|passw(?:or)?d|passphrase|passcode|signature|credential|sess(?:ion)?id"
-    r"|jwt|hmac|pwd|auth|csrf|xsrf)(?:id|key|value|hash|sig|s)?"
-    r"|[a-z]?(?:access|account|api|app|aws|client|consumer|db|file|license|login|map|private|public|session|shared?"
-    r"|signing|site|subscription|url|user|web)*(?:key|pass|sig)(?:id|s)?"
-    r"|ak|authentic[a-z]*|authori[sz]ation|bearer|cookie|creds?|expir[a-z]*|hdn[a-z]*|nonce|otp|pin|policy|psw|pswd|pw"
-    r"|sas|sess|(?:asp)?session[a-z]*|sid|sign|signed|ticket|tk|tkn|tok|totp"
+    r"[a-z0-9]*(?:auth|code|credential|csrf|hash|hmac(?:sha)?|jwt|key|pass(?:code|phrase|w(?:or)?d)?|pwd|secret"
+    r"|sess(?:ion)?id|sig(?:nature)?|token|xsrf)(?:id|key|value|sig|s)?"
+    r"|ak|assertion|authentic[a-z]*|authori[sz]ation|bearer|cookie|creds?|expir[a-z]*|hdn[a-z]*|hm|md|nonce|oh|otp|pin"
+    r"|policy|psw|pswd|pw|saml[a-z]*|sas|sess|(?:asp)?session[a-z]*|sha|sid|sign|signed|ticket|tk|tkn|tok|totp"
 )
-"""Words for what may hold a signature or a password, in lower case. Whole words: `design` and `keyword` are none."""
+"""Words for what may hold a signature or a password, in lower case. `keyword` does not end in `key`."""
+_PLAIN: Final = frozenset(
+    ("barcode", "bypass", "compass", "decode", "encode", "encompass", "hockey", "monkey", "postcode", "turkey",
+     "unicode", "whiskey", "zipcode")
+)  # fmt: skip
+"""Words that end like a secret."""
+_ABOUT: Final = frozenset(
+    ("color", "colour", "count", "font", "frame", "height", "limit", "number", "position", "size", "style", "width")
+)
+"""Last words of names that describe something, as in `key_frame`. They decide, whatever stands before them."""
 _SECRET_NAMES: Final = re.compile(r"(?i)x-(amz|goog|ms)-")
 """The beginning of names that belong to a signature."""
 _PATH_PARAMETER: Final = re.compile(";([^;/=]+)=[^;/]*")
@@ -193,11 +200,13 @@ def _public_query(query: str, depth: int) -> str:
 
 @lru_cache(1024)
 def _is_secret(name: str) -> bool:
-    """Whether a parameter may be secret: the whole name, or a word of it, at `-`, `_` or a capital."""
+    """Whether a parameter may be secret: by its words, at `-`, `_` or a capital, without a version as in `tokenv2`."""
     name = unquote(unquote(name))
-    parts = re.split(r"[^A-Za-z0-9]+", name)
-    words = (word.lower() for part in parts for word in (part, part.rstrip("0123456789"), *_WORD.findall(part)))
-    return bool(_SECRET_NAMES.match(name)) or any(map(_SECRET.fullmatch, words))
+    parts = [re.sub(r"[vV]?[0-9]+$", "", part) for part in re.split(r"[^A-Za-z0-9]+", name) if part]
+    words = [word.lower() for part in parts for word in (part, *_WORD.findall(part))]
+    if _SECRET_NAMES.match(name):
+        return True
+    return bool(words) and words[-1] not in _ABOUT and any(map(_SECRET.fullmatch, set(words) - _PLAIN))
 
 
 def _public_value(value: str, depth: int) -> str:

@@ -227,6 +227,9 @@ def test_a_damaged_header_is_corrupt_and_a_cut_one_truncated():
     assert error_of(b"\xff\xd8\xffgarbage") == ("corrupt", "it has an unknown marker 0x67")
     for end in (4, 20, 200):
         assert error_of(JPEG[:end])[0] == "truncated"
+    for end in (2, 20, JPEG.index(b"\xff\xda")):
+        assert error_of(JPEG[:end] + b"\xff\xd9") == ("truncated", "the file ends before its picture")
+    assert error_of(JPEG[:20] + JPEG[JPEG.index(b"\xff\xda") :]) == ("corrupt", "its header has no picture")
 
 
 def test_messages_are_readable():
