@@ -57,16 +57,15 @@ _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 _WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 """A word of a name in camel case: `AWSAccessKeyId` has four."""
 _SECRET: Final = re.compile(
-    r"[a-z0-9]*(?:auth|code|credential|csrf|hash|hmac(?:sha)?|jwt|key|pass(?:code|phrase|w(?:or)?d)?|pwd|secret"
+    r"[a-z0-9]*(?:auth|credential|csrf|hmac(?:sha)?|jwt|key|pass(?:code|phrase|w(?:or)?d)?|pwd|secret"
     r"|sess(?:ion)?id|sig(?:nature)?|token|xsrf)(?:id|key|value|sig|s)?"
-    r"|ak|assertion|authentic[a-z]*|authori[sz]ation|bearer|cookie|creds?|expir[a-z]*|hdn[a-z]*|hm|md|nonce|oh|otp|pin"
-    r"|policy|psw|pswd|pw|saml[a-z]*|sas|sess|(?:asp)?session[a-z]*|sha|sid|sign|signed|ticket|tk|tkn|tok|totp"
+    r"|(?:access|auth|login|pin)code|ak|assertion|authentic[a-z]*|authori[sz]ation|bearer|cookie|creds?|expir[a-z]*"
+    r"|hdn[a-z]*|hm|nonce|oh|otp|pin"
+    r"|policy|psw|pswd|pw|saml[a-z]*|sas|sess|(?:asp)?session[a-z]*|sid|sign|signed|ticket|tk|tkn|tok|totp"
 )
-"""Words for what may hold a signature or a password, in lower case. `keyword` does not end in `key`."""
-_PLAIN: Final = frozenset(
-    ("barcode", "bypass", "compass", "decode", "encode", "encompass", "hockey", "monkey", "postcode", "turkey",
-     "unicode", "whiskey", "zipcode")
-)  # fmt: skip
+"""Words for what may hold a signature or a password, in lower case. `keyword` does not end in `key`. `code` and `hash`
+alone are none: they often say which image it is."""
+_PLAIN: Final = frozenset(("bypass", "compass", "encompass", "hockey", "monkey", "turkey", "whiskey"))
 """Words that end like a secret."""
 _ABOUT: Final = frozenset(
     ("color", "colour", "count", "font", "frame", "height", "limit", "number", "position", "size", "style", "width")
@@ -203,10 +202,10 @@ def _is_secret(name: str) -> bool:
     """Whether a parameter may be secret: by its words, at `-`, `_` or a capital, without a version as in `tokenv2`."""
     name = unquote(unquote(name))
     parts = [re.sub(r"[vV]?[0-9]+$", "", part) for part in re.split(r"[^A-Za-z0-9]+", name) if part]
-    words = [word.lower() for part in parts for word in (part, *_WORD.findall(part))]
+    words = ["".join(parts).lower(), *(word.lower() for part in parts for word in (part, *_WORD.findall(part)))]
     if _SECRET_NAMES.match(name):
         return True
-    return bool(words) and words[-1] not in _ABOUT and any(map(_SECRET.fullmatch, set(words) - _PLAIN))
+    return words[-1] not in _ABOUT and any(map(_SECRET.fullmatch, set(words) - _PLAIN))
 
 
 def _public_value(value: str, depth: int) -> str:

@@ -464,8 +464,8 @@ pw user_pwd secret client_secret clientsecret credential credentials cred Expire
 Policy session session_id sessionid sess PHPSESSID jsessionid ASPSESSIONIDABC sid x_sid jwt hmac bearer ticket sas
 otp pin user_pin nonce csrf csrf_token csrfToken xsrf hdnts hdnea __token__ a[token] token[] ak my-sig sigs urlsig
 cookie rlkey resourcekey secretaccesskey passkey masterkey encryptionkey securekey signkey streamkey devicekey
-authcode accesscode access_code code pincode sigv4 hmacsha256 tokenv2 token_v2 smtppass ftppass md5 hm oh hash
-SAMLResponse assertion password_hash token_data signature[0] sha256
+authcode accesscode access_code pincode sigv4 hmacsha256 tokenv2 token_v2 smtppass ftppass hm oh
+SAMLResponse assertion password_hash token_data signature[0]
 """
 SHOWN = """
 design author authors authority keyword keywords keyboard monkey turkey designer assign signal signals
@@ -473,7 +473,7 @@ signpost insignia significance passage passenger compass bypass passport encompa
 tokenize tokenizer tokyo stock stocktake side residence preside inside sasha policyholder cosign sessile obsession
 secretary secretion bearing ticketing credit accredited expert experience width w h id v
 user name email url uri image size format quality crop date page lang nonces pinned pins sidebar consider tktk
-key_frame keyFrame pass_number signature_color password_hint_color expiry_style sessions_count key_size2 barcode zipcode
+key_frame keyFrame pass_number signature_color password_hint_color expiry_style sessions_count key_size2 barcode zipcode code productCode hash md5 sha256
 """
 
 
