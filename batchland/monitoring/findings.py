@@ -75,11 +75,12 @@ def by_strength(found: Iterable[Found]) -> list[Found]:
 
 
 def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list[Found]:
-    """A finding if the pictures look turned or recoloured.
+    """A finding if the pictures look turned or recoloured. Copies count once: one picture is no evidence.
 
     by_tone: brightness or contrast is unusual. Then the pictures must also look changed with usual tones.
     """
-    shaped = np.flatnonzero(structured(night.thumbnails))
+    different = np.isin(np.arange(len(night)), np.unique(night.hashes, return_index=True)[1])
+    shaped = np.flatnonzero(structured(night.thumbnails) & different)
     if len(shaped) < MIN_IMAGES:
         return []
     seen = night.take(shaped)

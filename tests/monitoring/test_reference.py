@@ -210,6 +210,15 @@ def test_a_changed_night_is_named_as_that_first(reference: Reference) -> None:
     assert max(each.strength for each in others) > first.strength
 
 
+def test_copies_of_one_picture_are_not_called_changed(reference: Reference) -> None:
+    night = observed(np.random.default_rng(100))
+    thumbnails = np.ascontiguousarray(night.thumbnails[:, ::-1, ::-1])
+    turned = replace(night, thumbnails=thumbnails)
+    for images, kinds in ((turned, ["change"]), (turned.take(np.zeros(100, np.intp)), [])):
+        found = [finding.kind for finding, _ in describe(reference, images, LABELS)[0]]
+        assert [kind for kind in found if kind == "change"] == kinds
+
+
 def test_pictures_that_are_too_alike_are_called_that(reference: Reference) -> None:
     """Their mean is as usual, so the mean alone would explain nothing."""
     night = observed(np.random.default_rng(100))
