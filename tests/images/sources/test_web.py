@@ -473,7 +473,8 @@ signpost insignia significance passage passenger compass bypass passport encompa
 tokenize tokenizer tokyo stock stocktake side residence preside inside sasha policyholder cosign sessile obsession
 secretary secretion bearing ticketing credit accredited expert experience width w h id v
 user name email url uri image size format quality crop date page lang nonces pinned pins sidebar consider tktk
-key_frame keyFrame pass_number signature_color password_hint_color expiry_style sessions_count key_size2 barcode zipcode code productCode hash md5 sha256
+key_frame keyFrame pass_number signature_color password_hint_color expiry_style sessions_count key_size2 barcode zipcode
+code productCode hash md5 sha256
 """
 
 
