@@ -96,15 +96,15 @@ def test_the_usual_number_is_a_median_of_good_nights_by_weekday():
 
 def test_a_part_and_a_multiple_of_the_usual_number_break_the_contract(project):
     for back in range(1, 6):
-        deliver(project, NIGHT - timedelta(days=back), number=4)
+        deliver(project, NIGHT - timedelta(days=back), number=8)
         assert run(project, night=NIGHT - timedelta(days=back))[0] == "ok"
-    assert run(project, "min_of_usual='200%'") == (
-        "missing_input", 66, "6 images, fewer than min_of_usual 200% of 4; is the delivery complete?",
+    assert run(project, "min_of_usual='90%'") == (
+        "missing_input", 66, "6 images, fewer than min_of_usual 90% of 8; is the delivery complete?",
     )  # fmt: skip
-    assert run(project, "max_of_usual='125%'") == (
-        "wrong_delivery", 4, "6 images, more than max_of_usual 125% of 4",
+    assert run(project, "max_of_usual='50%'") == (
+        "wrong_delivery", 4, "6 images, more than max_of_usual 50% of 8",
     )  # fmt: skip
-    assert run(project, "min_of_usual='150%'", "max_of_usual='150%'")[0] == "ok"
+    assert run(project, "min_of_usual='75%'", "max_of_usual='75%'")[0] == "ok"
 
 
 def expect(project, *rows, header="image"):
