@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,19 @@ def imports_of(path: Path) -> Iterator[str]:
 
 def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
+
+
+def test_nothing_else_is_at_the_top_of_the_repository():
+    """A file that a test had left there was committed twice."""
+    listed = subprocess.run(["git", "ls-files"], cwd=PACKAGE.parent, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no clone of the repository")
+    names = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    assert names == {
+        ".ci", ".dockerignore", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Containerfile", "LICENSE", "Makefile",
+        "README.md", "RELEASING.md", "SECURITY.md", "batchland", "benchmarks", "compose.yaml", "constraints.txt",
+        "cron", "docs", "jobs", "mkdocs.yml", "pyproject.toml", "schemas", "tests", "tools",
+    }  # fmt: skip
 
 
 def test_only_init_main_version_and_errors_are_at_the_top():
