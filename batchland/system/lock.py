@@ -107,7 +107,7 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
 
 
 def _flock(descriptor: int, operation: int, path: Path) -> None:
-    """flock whose errors name the file. Raises BlockingIOError if another process holds the lock."""
+    """flock; its errors name the file. Raises BlockingIOError if another process holds the lock."""
     try:
         fcntl.flock(descriptor, operation)
     except OSError as error:
