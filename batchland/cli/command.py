@@ -13,6 +13,7 @@ import click
 from batchland.cli.advice import with_advice
 from batchland.cli.options import JSON_PRINTED, ModelOptions
 from batchland.errors import BatchlandError, InputError, LockedError, UsageError
+from batchland.system.cores import require_address_space
 from batchland.system.names import display_path
 from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
 from batchland.system.text import one_line
@@ -20,7 +21,9 @@ from batchland.system.text import one_line
 _LONGEST_MESSAGE: Final = 1000
 """Characters of a usage error, which may hold what the user gave."""
 _REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
-_OUT_OF_MEMORY: Final = re.compile("can't start new thread|failed to map segment|[Cc]annot allocate memory")
+_OUT_OF_MEMORY: Final = re.compile(
+    "can't start new thread|[Ff]ailed to (?:map segment|launch worker)|[Cc]annot allocate memory"
+)
 
 
 class Command(click.Command):
@@ -61,6 +64,7 @@ class Command(click.Command):
         """Run the command; turn expected errors into a message and an exit code."""
         as_json = self._prints_json() and bool(ctx.params.get("as_json"))
         try:
+            require_address_space()
             return super().invoke(ctx)
         except click.UsageError as error:
             if not as_json:
@@ -73,13 +77,13 @@ class Command(click.Command):
             if (message := _storage_failure(error)) is None:
                 raise
             _fail(ctx, message, InputError.exit_code, as_json=as_json)
-        except (MemoryError, RuntimeError, ImportError) as error:
+        except KeyboardInterrupt:  # not handled by the command itself
+            _fail(ctx, "interrupted", 130, as_json=as_json)
+        except Exception as error:
             if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
                 raise
             message = f"out of memory ({error}); raise the limit of this process, or run less at once"
             _fail(ctx, message, LockedError.exit_code, as_json=as_json)
-        except KeyboardInterrupt:  # not handled by the command itself
-            _fail(ctx, "interrupted", 130, as_json=as_json)
 
     def _prints_json(self) -> bool:
         return any("--json" in parameter.opts for parameter in self.params)

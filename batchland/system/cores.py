@@ -3,6 +3,7 @@
 import math
 import mmap
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -41,6 +42,17 @@ def require_memory(size: int) -> None:
         mmap.mmap(-1, size).close()
     except OSError as error:
         raise MemoryError(f"less than {size >> 20} MiB are left to start with") from error
+
+
+def require_address_space() -> None:
+    """Raise MemoryError if the limit of this process (`ulimit -v`) is too low for any work.
+
+    Libraries that meet such a limit while they are loaded crash, abort or interrupt the process.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    needed = (512 << 20) + usable_cores() * (64 << 20)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise MemoryError(f"the limit of address space is {limit >> 20} MiB, and at least {needed >> 20} are needed")
 
 
 @contextmanager
