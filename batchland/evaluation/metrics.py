@@ -10,7 +10,7 @@ from batchland.evaluation.averages import Cells, Kind, Weighting, average_figure
 from batchland.evaluation.calibration import calibration_error, equal_counts
 from batchland.evaluation.counts import Sums
 from batchland.evaluation.curves import ClassCurve, macro_figures
-from batchland.evaluation.intervals import Floats, Ints, wilson
+from batchland.evaluation.intervals import Floats, Ints, rate, wilson
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import CONFUSION, PER_CLASS, Bounds, ConfusedPair, Decisions, Figure, Figures
 from batchland.evaluation.tally import Tally
@@ -50,12 +50,6 @@ def figures(tally: Tally, cells: Cells, curves: dict[int, ClassCurve], options: 
         | _proper_scores(tally)
         | macro_figures(curves, confidence)
     )
-
-
-def rate(hits: int, total: int, confidence: float) -> Figure:
-    """A rate with its Wilson interval. total > 0."""
-    low, high = wilson(hits, total, confidence)
-    return Figure(value=hits / total, low=float(low), high=float(high))
 
 
 def per_class(

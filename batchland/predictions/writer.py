@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
@@ -107,11 +106,9 @@ class PredictionSink(PartWriter):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        self._output.__exit__(kind, error, trace)
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        self._output.__exit__(*exc)
 
     def pending_images(self, entries: Iterable[Entry], find: Find = find_nothing) -> Iterator[ImageRef | None]:
         """The images of a listing that have no row yet, in order, with a None after each part. See `pending`."""
