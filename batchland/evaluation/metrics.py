@@ -62,7 +62,7 @@ def per_class(
         f1 = np.where(support > 0, 2 * correct / (support + given), np.nan)
         confidences = tally.by_truth.probability / support
     accuracy_bounds, precision_bounds = wilson(correct, support, confidence), wilson(correct, given, confidence)
-    other, images = _most_confused(cells)
+    other, images = _confused_most_with(cells)
     labels = pa.array([name.label for name in classes], pa.string())
     columns = {
         "class_index": np.arange(len(classes), dtype=np.int32),
@@ -126,7 +126,7 @@ def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -
     )
 
 
-def _most_confused(cells: Cells) -> tuple[Ints, Ints]:
+def _confused_most_with(cells: Cells) -> tuple[Ints, Ints]:
     """Per true class the wrong class with the most images (ties: the lower index), and their number."""
     other, images = np.zeros(cells.classes, np.int64), np.zeros(cells.classes, np.int64)
     wrong = np.flatnonzero(cells.truth != cells.predicted)
