@@ -56,6 +56,7 @@ def score(
     options: ScoreOptions | None = None,
     *,
     skip: Skip | None = None,
+    engine: Engine | PartEngine | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     grace_seconds: float = GRACE_SECONDS,
@@ -68,6 +69,7 @@ def score(
     run.
 
     skip: returns whether a listed image is already scored, and so gets no row; the manifest counts those.
+    engine: an open one for these options, which is closed at the end; by default, one is opened.
     checkpoint_seconds: rows are stored at least at this interval, so that a killed run loses at most this much work
     (engine `local`). grace_seconds: after a signal or the time limit, the run waits this long for a batch that hangs.
 
@@ -77,7 +79,7 @@ def score(
     stopwatch = Stopwatch()
     run = _plan(images, output_location(out), options or ScoreOptions(), skip)
     entries = stopwatch.listing(run.entries())
-    with open_engine(run.options) as engine:
+    with engine or open_engine(run.options) as engine:
         if manifest := run.finished_before(engine.model):
             return RunSummary.of(run.out, manifest, engine.model.fallback, done_before=True)
         earlier = reusable_predictions(run.options, engine.model)
