@@ -56,7 +56,7 @@ def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: Report
 
 
 def check_duplicates_page(path: Path, options: ReportOptions) -> None:
-    """Raise UsageError if the page of the predictions `options.inputs` cannot become the file `path`."""
+    """Raise UsageError if the page of the predictions `options.inputs` may not be written to `path`."""
     check_new_page(path, _TEMPLATE, "an earlier page of copies in the same predictions", options)
 
 
