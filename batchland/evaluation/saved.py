@@ -18,7 +18,7 @@ from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.evaluation.table_file import StoredTable, TableFile
 from batchland.predictions.layout import check_no_predictions
-from batchland.predictions.storage import display_location, output_location
+from batchland.predictions.storage import display_location, input_location
 from batchland.system.files import (
     Replaceable,
     check_new_file,
@@ -177,7 +177,7 @@ def check_new_table(path: Path, schema: pa.Schema, predictions: Iterable[str], *
     It replaces only an earlier table with the same columns and no rows of other predictions. overwrite: any file but
     predictions.
     """
-    locations = [output_location(each) if is_url(each) else Path(each) for each in predictions]
+    locations = [input_location(each) for each in predictions]
     given = set(map(display_location, locations))
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
