@@ -75,7 +75,6 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(compared.pairs[0]._fields)
     writer.writerows([csv_text(pair.better), csv_text(pair.worse), *pair[2:]] for pair in compared.pairs)
-    write_file(folder / "pairs.csv", "\ufeff" + text.getvalue())
     page = render_page(
         "several.html.j2",
         inputs=options.inputs,
@@ -87,5 +86,6 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
         version=__version__,
         count=count,
     )
-    write_file(folder / "report.html", page)
+    write_file(folder / "report.html", page)  # first: it says what the other file is made from
+    write_file(folder / "pairs.csv", "\ufeff" + text.getvalue())
     return folder / "report.html"
