@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from batchland.images.decode.av1 import without_last_bytes
 from batchland.images.decode.hevc import check_units
-from batchland.images.decode.picture import check_zeros
+from batchland.images.decode.picture import UNSPECIFIED, check_zeros
 
 _HEVC: Final = (b"hvc1", b"hev1")
 _CODED: Final = (*_HEVC, b"av01")
@@ -20,7 +20,6 @@ _MAX_BOXES: Final = 10_000
 """Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
-_UNSPECIFIED: Final = 2
 _MAX_ZERO_RUN: Final = 64
 """Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
 
@@ -62,14 +61,14 @@ def transfer(data: bytes) -> int:
         begin, end = meta[b"pitm"]
         shown = int.from_bytes(data[begin + 4 : end])
         parts = _children(data, *meta[b"iprp"])
-        properties = list(_boxes(data, *parts[b"ipco"]))
+        properties = list(boxes(data, *parts[b"ipco"]))
         for number in _properties_of(data, parts[b"ipma"][0], shown):
             kind, begin, end = properties[number - 1]
             if kind == b"colr" and data[begin : begin + 4] == b"nclx":
                 return int.from_bytes(data[begin + 6 : begin + 8])
     except (struct.error, KeyError, IndexError):
         pass
-    return _UNSPECIFIED
+    return UNSPECIFIED
 
 
 def _properties_of(data: bytes, begin: int, item: int) -> list[int]:
@@ -92,10 +91,10 @@ def _properties_of(data: bytes, begin: int, item: int) -> list[int]:
 
 def _children(data: bytes, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
     """Begin and end of the content of the boxes in a part of a file, by type."""
-    return {kind: (first, last) for kind, first, last in _boxes(data, begin, end)}
+    return {kind: (first, last) for kind, first, last in boxes(data, begin, end)}
 
 
-def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, and begin and end of the content, of the boxes in a part of a file."""
     for _ in range(_MAX_BOXES):
         if begin + 8 > end:
@@ -136,7 +135,7 @@ def _pictures(data: bytes) -> tuple[int, dict[int, _Compressed]]:
 
 def _coded_items(data: bytes, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Number and type of each item that is a compressed picture."""
-    for kind, start, _ in _boxes(data, begin + (6 if data[begin] == 0 else 8), end):
+    for kind, start, _ in boxes(data, begin + (6 if data[begin] == 0 else 8), end):
         if kind == b"infe" and data[start] >= 2:
             item, _, item_kind = struct.unpack_from(">HH4s" if data[start] == 2 else ">IH4s", data, start + 4)
             if item_kind in _CODED:
