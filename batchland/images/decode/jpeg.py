@@ -34,8 +34,8 @@ _FRAMES: Final = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
 _FRAMES_READ: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC3))
 """Baseline, extended, progressive, lossless; all with Huffman coding."""
 _ARITHMETIC: Final = (0xC9, 0xCA, 0xCB)
-"""Extended, progressive, lossless; all with arithmetic coding. libjpeg does not report missing data: encoders may leave out
-zeros at the end."""
+"""Extended, progressive, lossless; all with arithmetic coding. libjpeg does not report missing data there: encoders may
+leave out zeros at the end."""
 USUAL_FRAMES: Final = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive, with Huffman coding."""
 _PROGRESSIVE: Final = 0xC2

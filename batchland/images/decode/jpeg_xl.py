@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from batchland.errors import ImageError
+from batchland.images.decode.bits import Bits
 from batchland.images.decode.iso_media import boxes
 from batchland.images.decode.jpeg import decode_jpeg
 from batchland.images.decode.picture import (
@@ -43,27 +44,6 @@ _CHANNELS: Final[_Choices] = ((0, 0), (1, 0), (2, 4), (1, 12))
 _REDUCTIONS: Final[_Choices] = ((0, 0), (3, 0), (4, 0), (1, 3))
 _NAMES: Final[_Choices] = ((0, 0), (0, 4), (16, 5), (48, 10))
 _COORDINATES: Final[_Choices] = ((0, 19), (1 << 19, 19), (1 << 20, 20), (1 << 21, 21))
-
-
-class _Bits:
-    """A header, read bit by bit, the lowest bit of a byte first."""
-
-    def __init__(self, content: bytes) -> None:
-        self._rest = int.from_bytes(content, "little")
-        self._left = 8 * len(content)
-
-    def take(self, count: int) -> int:
-        """The next bits as a number. Raises ImageError (`truncated`)."""
-        self._left -= count
-        if self._left < 0:
-            raise ImageError("truncated", "the file ends before its picture")
-        value = self._rest & (1 << count) - 1
-        self._rest >>= count
-        return value
-
-    def choose(self, choices: _Choices) -> int:
-        first, count = choices[self.take(2)]
-        return first + self.take(count)
 
 
 def decode_jxl(data: bytes, max_pixels: int) -> Picture:
@@ -107,7 +87,7 @@ def _rgb(mode: str, width: int, height: int, content: bytes) -> Pixels:
 
 def _check_header(data: bytes, max_pixels: int) -> None:
     """Check size and kind by the header of the codestream (ISO/IEC 18181-1, SizeHeader and ImageMetadata)."""
-    bits = _Bits(_codestream(data))
+    bits = Bits(_codestream(data), "little")
     check_size(*_size(bits), max_pixels)
     if bits.take(1):  # everything else has its usual value
         return
@@ -121,7 +101,7 @@ def _check_header(data: bytes, max_pixels: int) -> None:
             )
     _skip_depth(bits)
     bits.take(1)  # whether 16 bits are enough for all steps
-    channels = bits.choose(_CHANNELS)
+    channels = _number(bits, _CHANNELS)
     if channels > _MAX_CHANNELS:
         raise ImageError("unsupported_format", f"a JPEG XL of {channels} channels besides its colours")
     for _ in range(channels):
@@ -130,55 +110,60 @@ def _check_header(data: bytes, max_pixels: int) -> None:
     check_transfer(_transfer(bits))
 
 
-def _size(bits: _Bits) -> tuple[int, int]:
+def _number(bits: Bits, choices: _Choices) -> int:
+    first, count = choices[bits.take(2)]
+    return first + bits.take(count)
+
+
+def _size(bits: Bits) -> tuple[int, int]:
     """Width and height, pixels."""
     small = bits.take(1)
-    height = (bits.take(5) + 1) * 8 if small else bits.choose(_SIDES)
+    height = (bits.take(5) + 1) * 8 if small else _number(bits, _SIDES)
     if ratio := bits.take(3):
         across, down = _RATIOS[ratio - 1]
         return height * across // down, height
-    return (bits.take(5) + 1) * 8 if small else bits.choose(_SIDES), height
+    return (bits.take(5) + 1) * 8 if small else _number(bits, _SIDES), height
 
 
-def _skip_depth(bits: _Bits) -> None:
+def _skip_depth(bits: Bits) -> None:
     if bits.take(1):
-        bits.choose(_FLOAT_BITS)
+        _number(bits, _FLOAT_BITS)
         bits.take(4)
     else:
-        bits.choose(_WHOLE_BITS)
+        _number(bits, _WHOLE_BITS)
 
 
-def _check_channel(bits: _Bits) -> None:
+def _check_channel(bits: Bits) -> None:
     """Refuse channels that change the colours in a way that the decoder leaves to its caller, such as black ink."""
     if bits.take(1):  # alpha of 8 bits
         return
-    kind = bits.choose(_ENUM)
+    kind = _number(bits, _ENUM)
     _skip_depth(bits)
-    bits.choose(_REDUCTIONS)
-    bits.take(8 * bits.choose(_NAMES))
+    _number(bits, _REDUCTIONS)
+    bits.take(8 * _number(bits, _NAMES))
     if kind not in _IGNORED_CHANNELS:
         raise ImageError("unsupported_format", f"a JPEG XL with a channel of type {kind}, which is not read here")
     if kind == _ALPHA and bits.take(1):
         raise ImageError("unsupported_format", "a JPEG XL with premultiplied alpha, not a kind that is read here")
 
 
-def _transfer(bits: _Bits) -> int:
+def _transfer(bits: Bits) -> int:
     """The transfer characteristics (ITU-T H.273) of the colours; 2, unspecified, with an ICC profile or a gamma."""
     if bits.take(1):
         return UNSPECIFIED
-    has_profile, space = bits.take(1), bits.choose(_ENUM)
+    has_profile, space = bits.take(1), _number(bits, _ENUM)
     if has_profile or space == _XYB:
         return UNSPECIFIED
-    if bits.choose(_ENUM) == _CUSTOM:  # white point
+    if _number(bits, _ENUM) == _CUSTOM:  # white point
         _skip_coordinates(bits, 1)
-    if space != _GREY and bits.choose(_ENUM) == _CUSTOM:  # primaries
+    if space != _GREY and _number(bits, _ENUM) == _CUSTOM:  # primaries
         _skip_coordinates(bits, 3)
-    return UNSPECIFIED if bits.take(1) else bits.choose(_ENUM)
+    return UNSPECIFIED if bits.take(1) else _number(bits, _ENUM)
 
 
-def _skip_coordinates(bits: _Bits, colours: int) -> None:
+def _skip_coordinates(bits: Bits, colours: int) -> None:
     for _ in range(2 * colours):
-        bits.choose(_COORDINATES)
+        _number(bits, _COORDINATES)
 
 
 def _codestream(data: bytes) -> bytes:

@@ -113,6 +113,38 @@ def test_first_frame_of_an_animated_webp_is_decoded():
     )
 
 
+def animation(flags: int, canvas: tuple[int, int], corner: tuple[int, int], frame: Image.Image) -> bytes:
+    """A WebP with a frame of one colour that is shown twice."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return kind + struct.pack("<I", len(content)) + content
+
+    def numbers(*values: int) -> bytes:
+        return b"".join(struct.pack("<I", value)[:3] for value in values)
+
+    place = numbers(corner[0] // 2, corner[1] // 2, frame.width - 1, frame.height - 1, 100) + b"\0"
+    one = chunk(b"ANMF", place + encoded(frame, "WEBP", lossless=True)[12:])
+    size = bytes([flags, 0, 0, 0]) + numbers(canvas[0] - 1, canvas[1] - 1)
+    body = b"WEBP" + chunk(b"VP8X", size) + chunk(b"ANIM", b"\0\0\xff\xff\0\0") + one + one
+    return chunk(b"RIFF", body)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (4, 2), (0, 6), (10, 0)])
+def test_the_part_around_the_first_frame_of_a_webp_is_white_if_it_has_transparency_and_refused_otherwise(corner):
+    frame = Image.new("RGB", (20, 10), (200, 100, 50))
+    pixels = decode_webp(animation(0x12, (30, 16), corner, frame), 1000).pixels
+    expected = np.full((16, 30, 3), 255)
+    expected[corner[1] : corner[1] + 10, corner[0] : corner[0] + 20] = (200, 100, 50)
+    np.testing.assert_array_equal(pixels, expected)
+    with pytest.raises(ImageError) as caught:
+        decode_webp(animation(0x02, (30, 16), corner, frame), 1000)
+    assert (caught.value.code, str(caught.value)) == (
+        "unsupported_format", "a WebP with a first frame that leaves a part of the picture undefined",
+    )  # fmt: skip
+    whole = decode_webp(animation(0x02, (20, 10), (0, 0), frame), 1000).pixels
+    np.testing.assert_array_equal(whole, np.asarray(frame))
+
+
 @pytest.mark.parametrize("lossless", [False, True])
 def test_zeros_in_a_webp_are_damage(lossless):
     """As an interrupted download leaves them. libwebp takes zeros for pixels."""

@@ -125,8 +125,9 @@ def test_kinds_that_are_not_read_are_unsupported(fields, message):
 
 def test_a_header_that_is_cut_is_truncated():
     for length in (2, 3):
-        assert error_of(header((0, 1))[:length]) == ("truncated", "the file ends before its picture")
-    assert error_of(divided(CODESTREAM[:2])) == ("truncated", "the file ends before its picture")
+        assert error_of(header((0, 1))[:length]) == ("truncated", "the file ends within its header")
+    assert error_of(divided(CODESTREAM[:2])) == ("truncated", "the file ends within its header")
+    assert error_of(divided(CODESTREAM[:1])) == ("truncated", "the file ends before its picture")
 
 
 def test_jpegs_that_were_packed_are_read():
