@@ -40,6 +40,7 @@ def decode_avif(data: bytes, max_pixels: int) -> Picture:
             check_pictures(data)
             image.load()
             _check_end(data)
+            image.info.pop("xmp", None)  # Pillow would look there for an orientation
             return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         raise damage(error) from error

@@ -11,7 +11,7 @@ from typing import Final
 from PIL import WebPImagePlugin  # noqa: F401 - registers the format
 
 from batchland.errors import ImageError
-from batchland.images.decode.orientation import orientation_of
+from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import Picture, check_size, check_zeros, damage, open_with_pillow, rgb_pixels
 
 _LOSSY, _LOSSLESS, _ALPHA, _FRAME = b"VP8 ", b"VP8L", b"ALPH", b"ANMF"
@@ -38,7 +38,8 @@ def decode_webp(data: bytes, max_pixels: int) -> Picture:
                 check_zeros(frame.get(kind, b""), _PADDING + width * height // _PIXELS_PER_ZERO)
             image.load()
             _check_end(frame)
-            return Picture(rgb_pixels(image), width, height, orientation_of(image), image.info.get("icc_profile"))
+            orientation = find_orientation(image.info.get("exif"), image.info.get("xmp"))
+            return Picture(rgb_pixels(image), width, height, orientation, image.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise damage(error) from error
 
