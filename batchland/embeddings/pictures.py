@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from batchland.errors import UsageError
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.storage import Location, output_location
+from batchland.predictions.storage import Location
 from batchland.system.urls import is_url
 
 FEATURES: Final = "features"
@@ -53,7 +53,7 @@ class Pictures:
 
 def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
     """The predictions at these paths and URLs. Raises UsageError where there are none, or the same ones twice."""
-    stored = [StoredPredictions(output_location(each) if is_url(each) else Path(each)) for each in locations]
+    stored = [StoredPredictions(each) for each in locations]
     seen = set()
     for location, each in zip(locations, stored, strict=True):
         if each.kind is None:

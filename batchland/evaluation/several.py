@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from batchland.errors import UsageError
-from batchland.evaluation.intervals import holm, mcnemar_exact, paired_difference, wilson
+from batchland.evaluation.intervals import holm, mcnemar_exact, paired_difference, rate
 from batchland.evaluation.join import Join
 from batchland.evaluation.report_names import different_names, report_folder
 from batchland.evaluation.schema import Figure
@@ -102,14 +102,13 @@ def compare_several(
     )  # fmt: skip
     best = names[order[0]]
     worse = {pair.worse for pair in found if pair.better == best and pair.p_adjusted < level}
-    ends = wilson(right.sum(axis=1), images, confidence)
     models = tuple(
         ComparedModel(
             names[i],
             reports[i].summary.predictions,
             report_folder(reports[i]),
             int(right[i].sum()),
-            Figure(value=float(right[i].mean()), low=float(ends.low[i]), high=float(ends.high[i])),
+            rate(int(right[i].sum()), images, confidence),
             names[i] not in worse,
         )
         for i in order

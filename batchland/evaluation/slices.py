@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from batchland.errors import ImageError, UsageError
 from batchland.evaluation.counts import Sample, counted
-from batchland.evaluation.intervals import Floats, Ints, fisher_exact, holm, wilson
+from batchland.evaluation.intervals import Floats, Ints, fisher_exact, holm, rate
 from batchland.evaluation.outcomes import Outcomes
-from batchland.evaluation.schema import OUTCOMES, Figure, Slice
+from batchland.evaluation.schema import OUTCOMES, Slice
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.system.cores import usable_cores
 from batchland.system.names import file_name
@@ -143,14 +143,13 @@ class SliceTally:
 
 def _slice(dimension: str, part: Part, images: int, right: int, confidence: float, p_value: float) -> Slice:
     """images, right: of the whole dimension."""
-    low, high = wilson(part.right, part.images, confidence)
-    accuracy = part.right / part.images
+    accuracy = rate(part.right, part.images, confidence)
     return Slice(
         dimension=dimension,
         value=part.value,
         images=part.images,
-        accuracy=Figure(value=accuracy, low=float(low), high=float(high)),
-        difference=accuracy - (right - part.right) / (images - part.images),
+        accuracy=accuracy,
+        difference=accuracy.value - (right - part.right) / (images - part.images),
         p_value=p_value,
     )
 

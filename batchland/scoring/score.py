@@ -4,12 +4,18 @@ import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import CHECKPOINT_SECONDS, Entry
 from batchland.predictions.schema import Manifest, predictions_schema
-from batchland.predictions.storage import display_location, manifest_location, output_location, public_location
+from batchland.predictions.storage import (
+    Location,
+    display_location,
+    manifest_location,
+    output_location,
+    public_location,
+)
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
 from batchland.scoring.engines.engine import Engine, PartEngine
@@ -37,6 +43,11 @@ class RunSummary(NamedTuple):
     """Why device `auto` does not run on CUDA."""
     done_before: bool = False
     """Whether an earlier run with the same options had already finished the shard."""
+
+    @classmethod
+    def of(cls, out: Location, manifest: Manifest, fallback: str | None = None, *, done_before: bool = False) -> Self:
+        """The summary of the output at `out`."""
+        return cls(public_location(out), manifest_location(out), manifest, fallback, done_before)
 
 
 def score(
@@ -70,7 +81,7 @@ def score(
     entries = stopwatch.listing(run.entries())
     with engine or open_engine(run.options) as engine:
         if manifest := run.finished_before(engine.model):
-            return _summary(run, manifest, engine.model, done_before=True)
+            return RunSummary.of(run.out, manifest, engine.model.fallback, done_before=True)
         earlier = reusable_predictions(run.options, engine.model)
         with StopSignal() as signal, run.open_sink(engine.model, checkpoint_seconds) as sink:
             by_parts = engine if isinstance(engine, PartEngine) else None
@@ -90,7 +101,7 @@ def score(
                         on_progress(account.progress)
                     account.stop_if_due()
             manifest = _publish(run, engine.model, sink, account, reuse, by_parts)
-    return _summary(run, manifest, engine.model)
+    return RunSummary.of(run.out, manifest, engine.model.fallback)
 
 
 def _score_batches(
@@ -168,7 +179,3 @@ def _publish(
     )
     sink.publish(manifest.model_dump_json(indent=2) + "\n")
     return manifest
-
-
-def _summary(run: Run, manifest: Manifest, model: OpenModel, *, done_before: bool = False) -> RunSummary:
-    return RunSummary(public_location(run.out), manifest_location(run.out), manifest, model.fallback, done_before)

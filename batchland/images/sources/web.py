@@ -25,7 +25,7 @@ from urllib3.exceptions import (
     MaxRetryError,
     ProtocolError,
 )
-from urllib3.util import Retry, Timeout
+from urllib3.util import Retry, Timeout, create_urllib3_context
 
 from batchland._version import __version__
 from batchland.errors import ImageError, UsageError
@@ -248,12 +248,19 @@ class _Retry(Retry):
 @lru_cache(8)
 def _manager(private: bool, proxy: str | None, retries: int, backoff_seconds: float) -> urllib3.PoolManager:
     """Connections that all threads share."""
+    tls = create_urllib3_context()
+    tls.load_default_certs()  # takes 0.1 s, so not for each connection
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings hold whole URLs
     settings: dict[str, Any] = {
         "num_pools": _HOSTS,
         "maxsize": PER_HOST,
         "block": True,
-        "headers": {"User-Agent": f"batchland/{__version__}", "Accept-Encoding": "identity"},
+        "headers": {
+            "User-Agent": f"batchland/{__version__}",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        },
+        "ssl_context": tls,
         "timeout": Timeout(connect=10.0, read=20.0),
         "retries": _Retry(
             total=retries,
