@@ -57,9 +57,9 @@ def equal_counts(cells: ScoreCells, bins: int) -> Ints:
 def calibration_error(sums: Sums, *, confidence: float, resamples: int, seed: int) -> Figure:
     """Mean distance of confidence and accuracy over the groups, by images, with a bootstrap interval.
 
-    Chance enlarges the observed distances, in the test set as in resampled ones, and most where the true ones are 0. So
-    the hits are drawn twice: with the observed distances, and with distances less SHRINK standard errors. Each gives a
-    basic (bias-corrected) interval; the result contains both, and the figure.
+    Chance enlarges the observed distances, in the test set and in resampled sets, and most where the true distances are
+    0. So the hits are drawn twice: with the observed distances, and with these minus SHRINK standard errors. Each gives
+    a basic (bias-corrected) interval; the result contains both intervals and the figure.
     """
     filled = sums.images > 0
     images = sums.images[filled]

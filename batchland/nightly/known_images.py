@@ -27,7 +27,7 @@ _COLUMNS: Final = ("image", "file_size", "modified_at")
 class KnownImages:
     """The images at `root` that partitions contain, by name, size and modification time; 16 bytes of memory each.
 
-    An image that failed before it was read has no size and time there, so it is not contained.
+    An image that failed before it was read has no size and time there, so it does not count.
     """
 
     def __init__(self, partitions: Iterable[Location], root: Location) -> None:
