@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from toys import picture
 
 from batchland.errors import ImageError
-from batchland.images.preprocess import IMAGENET, PreprocessSpec, decode, fit, preprocess
+from batchland.images.preprocess import PreprocessSpec, decode, fit, preprocess
 
+IMAGENET = PreprocessSpec(fit="crop", shorter_side=256)
 SPEC = PreprocessSpec()
 
 
