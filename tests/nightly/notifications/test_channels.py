@@ -221,7 +221,7 @@ def test_every_channel_is_tried_and_what_fails_is_a_warning_without_the_address(
     table = f"""
     on = "always"
     slack = "{server.url}/refuse/T0/secret"
-    teams = "{server.url}/teams/secret"
+    teams = "{server.url}/moved/secret"
     webhook = "http://127.0.0.1:1/secret"
     command = ["sh", "-c", "exit 3"]
     """
@@ -230,9 +230,11 @@ def test_every_channel_is_tried_and_what_fails_is_a_warning_without_the_address(
     assert record.warnings == (
         "notify: command: sh ended with exit code 3",
         "notify: Slack: answered 400 Bad Request",
+        "notify: Teams: answered 302 Found; it redirects, so the document was not taken; give the address that it "
+        "leads to",
         "notify: webhook: Connection refused",
     )
-    assert [path for path, _ in server.got] == ["/refuse/T0/secret", "/teams/secret"]
+    assert [path for path, _ in server.got] == ["/refuse/T0/secret", "/moved/secret"]
     for path in (project / "runs").rglob("*.json*"):
         assert "secret" not in path.read_text()
     plan = batchland("run", project / "toy.toml", "--date", NIGHT, "--dry-run").stdout
