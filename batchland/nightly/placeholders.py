@@ -1,7 +1,8 @@
 """Placeholders in a job file: `${NAME}` is a variable of the environment, `${file:PATH}` the content of a file.
 
-`$${NAME}` gives the text `${NAME}`; a `${` that is not closed is an error. The values are secrets: they are neither recorded nor printed. The exceptions are
-keys that records must contain (paths, patterns, gates): they show the value of a variable, and files are refused there.
+`$${NAME}` gives the text `${NAME}`; a `${` that is not closed is an error. The values are secrets: they are neither
+recorded nor printed. The exceptions are keys that records must contain (paths, patterns, gates): they show the value of
+a variable, and files are refused there.
 """
 
 import json

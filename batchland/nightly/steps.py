@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from batchland.errors import (
+    BatchlandError,
     GateFailedError,
     ModelError,
     SuspiciousNightError,
@@ -40,7 +41,7 @@ from batchland.nightly.run_record import EndEstimate, ModelRun, ModelState, RunR
 from batchland.nightly.run_text import describe_model
 from batchland.nightly.time_budget import EndEstimator, TimeBudget, rest_of_night
 from batchland.predictions.schema import Manifest
-from batchland.predictions.storage import Location, display_location
+from batchland.predictions.storage import Location, display_location, remove_leftovers
 from batchland.scoring.account import Progress
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
@@ -178,6 +179,10 @@ class Steps:
             changes = [str(error)]
         for difference in changes:
             _log.warning("%s: %s; a forced run would score it again", model, difference)
+        try:
+            remove_leftovers(partition)
+        except BatchlandError as error:
+            _log.warning("%s: leftovers of a killed run cannot be removed (%s)", model, error)
         if late := late_images(self.job, partition, self.night):
             if self.job.delivery and self.job.delivery.late == "score" and not changes:
                 _log.info("%s: scoring %s that came late", model, images(len(late)))

@@ -62,8 +62,8 @@ def test_all_strings_are_filled(site: Path) -> None:
         ('[notify]\ncommand = ["a", "${file:none}"]', '"notify.command": ${file:none} cannot be read (No such file or '
          "directory)"),
         ('[notify]\ncommand = ["${file:secrets/empty}"]', '"notify.command": ${file:secrets/empty} is empty'),
-        ('[heartbeat]\nurl = "http://a.org/${file:secrets/hb"', '"heartbeat.url": ${file:secrets/hb has no closing brace; '
-         "for this text itself write $${file:secrets/hb"),
+        ('[heartbeat]\nurl = "http://a.org/${file:secrets/hb"', '"heartbeat.url": ${file:secrets/hb has no closing '
+         "brace; for this text itself write $${file:secrets/hb"),
         ('[notify]\ncommand = ["${A{HOOK_TOKEN}}"]', '"notify.command": ${A has no closing brace; for this text itself '
          "write $${A"),
         ('[notify]\ncommand = ["${file:}"]', '"notify.command": ${file:} names no file'),

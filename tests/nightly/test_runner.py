@@ -25,6 +25,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.runner import run_night
+from batchland.predictions.local import LocalOutput
 from batchland.predictions.reader import read_manifest
 from batchland.system.lock import locked
 
@@ -97,6 +98,29 @@ def test_a_complete_night_is_kept_unless_forced(project):
     assert forced.record.models[0].run_id != first.models[0].run_id
     assert part.stat().st_ino != before
     assert [path.name for path in (project / "out").iterdir()] == ["date=2024-11-23"]
+
+
+def test_a_rerun_removes_what_a_killed_run_left_beside_a_complete_night(project, monkeypatch):
+    """Parts that were published go; those of a run that was killed before that stay, because it is resumed."""
+    monkeypatch.setattr(LocalOutput, "_clean_up", lambda _: None)  # as if killed before it
+    run(project)
+    monkeypatch.undo()
+    out = project / "out"
+    (out / ".date=2024-11-23.lock").touch()
+    (out / ".date=2024-11-23.new").mkdir()
+    assert (out / ".date=2024-11-23.parts" / "publishing").exists()
+    assert run(project).record.warnings == ()
+    assert [path.name for path in out.iterdir()] == ["date=2024-11-23"]
+    forced = out / ".date=2024-11-23.parts"
+    for published, left in ((None, True), (1, True), (-1, False)):
+        forced.mkdir(exist_ok=True)
+        (forced / "part-000000.parquet").touch()
+        if published is not None:
+            (forced / "publishing").touch()
+            moment = (out / "date=2024-11-23" / "_manifest.json").stat().st_mtime + published
+            os.utime(forced / "publishing", (moment, moment))
+        assert run(project).attempt.outcome == "ok"
+        assert forced.exists() == left
 
 
 def test_a_failed_replacement_keeps_the_old_night(project):
