@@ -89,7 +89,7 @@ def run(
             result = run_night(job, day, force=force, quiet=first is not None, future=future)
             records.append(result.record)
             if not as_json:
-                click.echo(describe_run(result.record, error=False), nl=False)
+                click.echo(describe_run(result.record, result.attempt, error=False), nl=False)
             attempt = result.attempt
             if attempt.exit_code and attempt.error:
                 errors.append(f"batchland: job {job.name}, {day}: {attempt.outcome}: {attempt.error}")

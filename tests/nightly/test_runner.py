@@ -14,6 +14,7 @@ from pathlib import Path
 import forks
 import pyarrow.dataset as ds
 import pytest
+from commands import batchland
 from job_files import EVALUATION, JOB, deliver
 from prometheus_client.parser import text_string_to_metric_families
 from toys import picture, toy_card, write_toy_model
@@ -260,6 +261,23 @@ def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(pr
     record, attempt = run(project, tomorrow, *settings)
     assert (attempt.outcome, record.models[0].name) == ("gate_failed", "toy-v2")
     assert record.models[0].evaluation.baseline == "2024-11-23"
+
+
+def test_a_run_that_changed_nothing_says_that_the_night_stays_good(project):
+    """Its text, error and notification are about the run, not about the night's earlier result."""
+    command = "notify.command=['sh', '-c', 'echo \"$BATCHLAND_TITLE\" >> told; cat >> told']"
+    arguments = ("run", project / "toy.toml", "--date", NIGHT, "--set", command.replace("told", f"{project}/told"))
+    assert batchland(*arguments).exit_code == 0
+    result = batchland(*arguments, "--set", "evaluation.labels=none")
+    first = f"Job toy, {NIGHT}: failed. The night is still ok.\n"
+    error = (
+        f"{project}/none: does not exist; give a folder of class folders, or a CSV or Parquet file (nothing was changed, "
+        "and the night stays good)"
+    )
+    assert (result.exit_code, result.stdout) == (2, first)
+    assert result.stderr.splitlines()[-1] == f"batchland: job toy, {NIGHT}: failed: {error}"
+    assert (project / "told").read_text() == f"toy, {NIGHT}: failed\n{first}{error}\n"
+    assert read_run(project / "runs" / "toy" / str(NIGHT)).good
 
 
 def test_labels_may_come_later_if_the_job_allows_it(project):
