@@ -21,7 +21,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from batchland.errors import OutputError, UsageError
-from batchland.images.sources.web import is_secret
+from batchland.images.sources.web_names import is_secret
 from batchland.nightly.job import Job
 
 EVERY_NIGHT: Final = "30 3 * * *"

@@ -31,7 +31,7 @@ from batchland.nightly.judge_night import (
     unchecked_accuracy,
     unchecked_strangers,
 )
-from batchland.nightly.known_images import KnownImages, describe_late, late_images
+from batchland.nightly.known_images import KnownImages, changes_of_delivery
 from batchland.nightly.notifications.send import report_late
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
 from batchland.nightly.record_files import read_runs
@@ -183,11 +183,13 @@ class Steps:
             remove_leftovers(partition)
         except BatchlandError as error:
             _log.warning("%s: leftovers of a killed run cannot be removed (%s)", model, error)
-        if late := late_images(self.job, partition, self.night):
-            if self.job.delivery and self.job.delivery.late == "score" and not changes:
-                _log.info("%s: scoring %s that came late", model, images(len(late)))
-                return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
-            self.recorder.warn(f"{model}: {describe_late(late)}")
+        delivered = changes_of_delivery(self.job, partition, self.night)
+        add = delivered.late and self.job.delivery and self.job.delivery.late == "score" and not changes
+        if text := (delivered._replace(late=[]) if add else delivered).describe():
+            self.recorder.warn(f"{model}: {text}")
+        if add:
+            _log.info("%s: scoring %s that came late", model, images(len(delivered.late)))
+            return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
         run = _model_run(model, partition, "kept", manifest)
         if earlier := self.recorder.models.get(name):
             same = earlier.run_id == manifest.run_id

@@ -271,8 +271,8 @@ def test_a_run_that_changed_nothing_says_that_the_night_stays_good(project):
     result = batchland(*arguments, "--set", "evaluation.labels=none")
     first = f"Job toy, {NIGHT}: failed. The night is still ok.\n"
     error = (
-        f"{project}/none: does not exist; give a folder of class folders, or a CSV or Parquet file (nothing was changed, "
-        "and the night stays good)"
+        f"{project}/none: does not exist; give a folder of class folders, or a CSV or Parquet file (nothing was "
+        "changed, and the night stays good)"
     )
     assert (result.exit_code, result.stdout) == (2, first)
     assert result.stderr.splitlines()[-1] == f"batchland: job toy, {NIGHT}: failed: {error}"
@@ -602,6 +602,36 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     assert run(project).record.warnings == ()
     shutil.rmtree(project / "in" / str(NIGHT))  # archived
     assert run(project).record.warnings == ()
+
+
+@pytest.mark.parametrize("settings", [(), ("delivery.late=score",), ("mode=new",)], ids=["all", "late", "new"])
+def test_images_that_changed_after_a_complete_night_are_named(project, settings):
+    """By their size or modification time. One that is gone, or was not read, has not changed."""
+    folder = project / "in" / str(NIGHT)
+    (folder / "huge.jpg").write_bytes(b"")
+    os.truncate(folder / "huge.jpg", MAX_FILE_BYTES + 1)
+    assert run(project, NIGHT, *settings).record.warnings == ()
+    larger, later, gone = (folder / "00.Red_Tower" / f"{number}.jpg" for number in range(3))
+    moment = larger.stat().st_mtime_ns
+    larger.write_bytes(larger.read_bytes() + b" ")
+    os.utime(larger, ns=(moment, moment))
+    os.utime(later, (1, 1))
+    gone.unlink()
+    (folder / "huge.jpg").write_bytes(picture())
+    changed = (
+        "toy: 2 images have another size or modification time than when the night was scored (00.Red_Tower/0.jpg, "
+        "00.Red_Tower/1.jpg); a forced run scores the whole night again"
+    )
+    assert run(project, NIGHT, *settings).record.warnings == (changed,)
+    (folder / "new.jpg").write_bytes(picture())
+    after = run(project, NIGHT, *settings).record
+    if "delivery.late=score" in settings:
+        assert (after.models[0].state, after.warnings) == ("extended", (changed,))
+    else:
+        late = "toy: 1 image came after the night was scored and is missing in it (new.jpg); "
+        assert (after.models[0].state, after.warnings) == ("kept", (late + changed.removeprefix("toy: "),))
+    assert run(project, NIGHT, *settings, force=True).record.warnings == ()
+    assert run(project, NIGHT, *settings).record.warnings == ()
 
 
 def test_late_images_of_mode_new_are_those_that_no_night_has(project):

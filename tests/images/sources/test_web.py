@@ -22,8 +22,9 @@ from batchland import score
 from batchland.errors import ImageError, UsageError
 from batchland.images.sources import web, web_connections
 from batchland.images.sources.refs import read_image
-from batchland.images.sources.web import PER_HOST, WebImages, public_url
+from batchland.images.sources.web import PER_HOST, WebImages
 from batchland.images.sources.web_connections import is_public
+from batchland.images.sources.web_names import public_url
 
 
 class Site:
