@@ -48,7 +48,7 @@ from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings, check_answered
 from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
-from batchland.system.text import counted, images
+from batchland.system.text import counted, first_few, images
 
 _log = logging.getLogger("batchland")
 
@@ -334,10 +334,18 @@ class Steps:
             if self.recorder.accepted:
                 return
             if self.job.monitor.action == "fail":
-                raise SuspiciousNightError(
-                    f"{suspicious}; look at its pictures; if they are good, accept it with `batchland accept`"
-                )
+                raise SuspiciousNightError(f"{suspicious}; {self._what_to_do()}")
             self.recorder.warn(f"suspicious: {suspicious}")
+
+    def _what_to_do(self) -> str:
+        """Advice about a suspicious night. It names pictures, if any show what is suspicious."""
+        verdicts = [model.monitor for model in self.recorder.models.values() if model.monitor]
+        pictures = next((each.pictures for each in verdicts if each.verdict == "suspicious" and each.pictures), ())
+        look = f"look at {first_few(pictures)}" if pictures else "look at the delivery"
+        return (
+            f"{look}; if the night is good, accept it with `batchland accept`; if not, correct the delivery and "
+            "replace the night by a forced run"
+        )
 
     def _check_gates(self) -> None:
         failed = [
@@ -357,8 +365,8 @@ class Steps:
             if gate.verdict == "failed"
         ]
         if failed:
-            more = f" (and {len(failed) - 1} more gates)" if len(failed) > 1 else ""
-            raise GateFailedError(f"gate failed: {failed[0]}{more}")
+            more = f" (and {counted(len(failed) - 1, 'more gate')})" if len(failed) > 1 else ""
+            raise GateFailedError(f"{failed[0]}{more}")
 
 
 def _model_run(name: str, partition: Location, state: ModelState, manifest: Manifest) -> ModelRun:

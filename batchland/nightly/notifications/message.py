@@ -61,6 +61,9 @@ class Notification(Document):
     figures: tuple[Figure, ...]
     links: tuple[Link, ...]
     pictures: tuple[Picture, ...] = ()
+    test: bool = False
+    """Whether `batchland job notify` sent it. Without a record, outcome and exit code are then those of a good
+    night."""
 
 
 def compose(

@@ -239,15 +239,17 @@ def test_a_test_notification(project, server):
     (project / "toy.toml").write_text(JOB + f'[notify]\nwebhook = "{server.url}"\n')
     result = batchland("job", "notify", project / "toy.toml")
     assert (result.exit_code, result.stdout) == (0, "webhook: sent\n")
-    assert server.got[0][1]["title"] == "toy: a test of the notification"
-    run_night(load_job(project / "toy.toml"), NIGHT)
+    assert (server.got[0][1]["title"], server.got[0][1]["test"]) == ("toy: a test of the notification", True)
+    run_night(load_job(project / "toy.toml", ["notify.on=always"]), NIGHT)
+    assert server.got[-1][1]["test"] is False
     failing = batchland("job", "notify", project / "toy.toml", "--set", f"notify.slack={server.url}/refuse")
     assert (failing.exit_code, failing.stdout, failing.stderr) == (
         69,
         "webhook: sent\n",
         "Slack: answered 400 Bad Request\n",
     )
-    assert server.got[-1][1]["title"] == "toy, 2024-11-23: a test of the notification"
+    title = "toy, 2024-11-23: a test of the notification"
+    assert (server.got[-1][1]["title"], server.got[-1][1]["test"]) == (title, True)
     assert read_run(project / "runs/toy/2024-11-23").warnings == ()
 
 
