@@ -8,7 +8,7 @@
 set -euo pipefail
 python=${1:?"which Python? e.g. .venv/bin/python"}
 shift
-export WORK REAL
+export WORK REAL OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 WORK=$(mktemp -d)
 REAL=$(readlink -f "$python")
 trap 'rm -rf "$WORK"' EXIT
@@ -22,6 +22,7 @@ chmod +x "$WORK/emulated"
 sed -E 's/^(model name.*: ).*/\1Haswell (QEMU)/; /^flags/s/ (avx512\w*|amx_\w+|avx_\w+|vaes|vpclmulqdq|gfni)//g' \
     /proc/cpuinfo >"$WORK/cpuinfo"
 # In a mount namespace of its own, every start of this Python is emulated.
+# shellcheck disable=SC2016
 unshare --mount --propagation private sh -euc '
     mount --bind "$WORK/cpuinfo" /proc/cpuinfo
     mount --bind "$WORK/emulated" "$REAL"
