@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from batchland.images.sources.refs import ImageRef
-from batchland.predictions.parts import PartSummary, names_digest
+from batchland.predictions.parts import PartSpec, PartSummary, names_digest
 from batchland.predictions.storage import open_output
 from batchland.predictions.writer import PredictionSink, cut
 from batchland.scoring.engines.engine import Part, ScoredPart
@@ -68,9 +68,8 @@ def main() -> None:
     pool = WorkerPool(lambda: kind.remote(), options.workers, ahead)
     pool.start(lambda worker: worker.join.remote())
     out = options.work / "driver.parquet"
-    with PredictionSink(
-        open_output(out.absolute()), {}, batch_size=1, part_size=options.part_size, restart=True
-    ) as sink:
+    spec = PartSpec.of({}, batch_size=1, part_size=options.part_size)
+    with PredictionSink(open_output(out.absolute()), spec, restart=True) as sink:
         parts = (Part(number, entries) for number, entries in sink.hand_out(_parts(options)))
         for _ in range(4):  # until all have joined
             time.sleep(1)

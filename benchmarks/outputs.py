@@ -23,6 +23,7 @@ from batchland.images.batch import Batch, Outcome
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard, class_names
+from batchland.predictions.parts import PartSpec
 from batchland.predictions.rows import to_rows
 from batchland.predictions.storage import open_output, output_location
 from batchland.predictions.writer import PredictionSink
@@ -91,7 +92,8 @@ def _batches(refs: list[ImageRef]) -> Iterator[pa.RecordBatch]:
 def _written(out: str, refs: list[ImageRef], batches: list[pa.RecordBatch]) -> float:
     """Seconds from opening the output until it is published."""
     begin = time.perf_counter()
-    with PredictionSink(open_output(output_location(out)), {"bench": 1}, batch_size=BATCH, part_size=PART) as sink:
+    spec = PartSpec.of({"bench": 1}, batch_size=BATCH, part_size=PART)
+    with PredictionSink(open_output(output_location(out)), spec) as sink:
         rows = iter(batches)
         listed = 0
         for ref in sink.pending_images(refs):

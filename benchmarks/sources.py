@@ -29,7 +29,7 @@ from pyarrow import fs
 
 from batchland.images.sources.refs import Ignored
 from batchland.images.sources.remote import Remote
-from batchland.system.filesystems import Location
+from batchland.system.filesystems import OpenUrl
 from benchmarks.machine import describe_machine, timed
 from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos, photo_files
@@ -168,7 +168,7 @@ def _list(options: argparse.Namespace) -> str:
             count += len(filesystem.get_file_info(fs.FileSelector(folder.path))) - 1
         return f"{count:,} in {time.perf_counter() - begin:.1f} s"
     source = Remote("s3://bucket")
-    source._files.__dict__["location"] = Location(filesystem, "bucket", "s3://bucket")
+    source._files.__dict__["location"] = OpenUrl(filesystem, "bucket", "s3://bucket")
     names, count = hashlib.sha256(), 0
     for ref in source.images(Ignored()):
         names.update(ref.name.encode() + b"\0")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of
 
 
 @group()
@@ -18,10 +18,10 @@ def classes() -> None:
     epilog='Example: batchland classes add "Old Mill" photos/mill --model m.onnx --labels data/test --out n.onnx'
 )
 @click.argument("label")
-@click.argument("photos", type=click.Path(path_type=Path))
-@click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="A model with features.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
-@click.option("-l", "--labels", type=click.Path(path_type=Path),
+@click.argument("photos", type=PATH)
+@click.option("-m", "--model", required=True, type=PATH, help="A model with features.")
+@click.option("-o", "--out", required=True, type=PATH, help="The ONNX file to write.")
+@click.option("-l", "--labels", type=PATH,
               help="Labelled photos of the old classes, CLASS/*.jpg, that the model was not trained on.")  # fmt: skip
 @options_of("batchland.embeddings.new_class:AddClassOptions", Flag("most_taken", metavar="SHARE"))
 def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, **values: Any) -> None:
@@ -33,30 +33,31 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
     Thresholds of `calibrate` are removed from the card, because they are those of the old classes.
     """
     from batchland.embeddings.new_class import AddClassOptions, add_new_class
-    from batchland.evaluation.intervals import wilson
+    from batchland.evaluation.intervals import rate
     from batchland.system.arrow import keep_pandas_out
-    from batchland.system.text import count, first_few, percent, visible
+    from batchland.system.text import count, first_few, interval, percent, visible
 
     keep_pandas_out()
     made = add_new_class(label, photos, model, out, labels, build(AddClassOptions, values))
     added = made.card.added[-1]
 
-    def rate(right: int, total: int) -> str:
-        low, high = wilson(right, total)
-        return f"{percent(right / total)} ({float(low) * 100:.1f} to {float(high) * 100:.1f}%)"
+    def share(right: int, total: int) -> str:
+        found = rate(right, total, 0.95)
+        return f"{percent(found.value)} ({interval(found)})"
 
     if made.skipped:
         click.echo(f"note: {count(len(made.skipped))} files cannot be read: {first_few(made.skipped)}")
     click.echo(
         f"{visible(added.label)}: {count(added.recognised)} of {count(added.photos)} photos recognised when held out, "
-        f"{rate(added.recognised, added.photos)}"
+        f"{share(added.recognised, added.photos)}"
     )
     if 2 * added.recognised < added.photos:
         click.echo("note: fewer than half of them are recognised; train a model with this class instead")
     if added.labelled:
         click.echo(
-            f"old classes: {rate(added.right_before, added.labelled)} of {count(added.labelled)} labelled photos right "
-            f"before, {rate(added.right_after, added.labelled)} now; {count(added.taken)} are classified as the new one"
+            f"old classes: {share(added.right_before, added.labelled)} of {count(added.labelled)} labelled photos "
+            f"right before, {share(added.right_after, added.labelled)} now; {count(added.taken)} are classified as the "
+            f"new one"
         )
     else:
         click.echo("note: without labelled photos, the effect on the accuracy of the old classes is unknown")

@@ -58,11 +58,14 @@ def install(**options: Any) -> None:
 
     JOB is a job file. Its earlier entry is replaced; no other line changes.
     """
+    from batchland.nightly.crontab import daemon_runs
     from batchland.nightly.crontab import install as put
 
     entry = _entry(**options)
     put(entry)
     click.echo(f"Installed: {entry.job} at {entry.schedule!r}, log {entry.log}.")
+    if not daemon_runs():
+        click.echo("batchland: no process is called cron or crond; start the cron daemon, or nothing runs", err=True)
 
 
 @cron.command(epilog="Example: batchland cron remove nightly")

@@ -88,7 +88,7 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
 @click.argument("folder", metavar="DATA", type=PATH)
 @click.option("--samples", type=PATH, metavar="FILE.png",
               help="Also draw photos of each class, as a model sees them; replaces this file.")  # fmt: skip
-@click.option("--corrections", type=click.Path(path_type=Path), metavar="FILE.csv",
+@click.option("--corrections", type=PATH, metavar="FILE.csv",
               help="Corrected labels, as a report's page saves them: count photos for these classes.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Count notes as problems, too.")
 @json_option

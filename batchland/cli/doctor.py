@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, json_option, options_of, print_json
+from batchland.cli.options import DEVICE_OF_ONE_GPU, PATH, Flag, json_option, options_of, print_json
 
 
 @command(epilog="Example: batchland doctor --job jobs/nightly.toml")
@@ -13,7 +13,7 @@ from batchland.cli.options import PATH, Flag, json_option, options_of, print_jso
 @options_of(
     "batchland.scoring.options:ScoreOptions",
     Flag("model", "-m"),
-    Flag("device", metavar="auto|cpu|cuda[:N]|tensorrt[:N]", brief=True),
+    DEVICE_OF_ONE_GPU,
 )
 @json_option
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import build, complete_path, json_option, options_of, overwrite_option, print_json
+from batchland.cli.options import PATH, build, complete_path, json_option, options_of, overwrite_option, print_json
 
 
 @command(epilog="Example: batchland duplicates train.parquet test.parquet --across --page copies.html")
@@ -18,9 +18,9 @@ from batchland.cli.options import build, complete_path, json_option, options_of,
     "across",
     "distance",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("-o", "--out", type=PATH, metavar="FILE",
               help="Also write the images that have copies as a table, .csv or .parquet.")  # fmt: skip
-@click.option("--page", type=click.Path(path_type=Path), metavar="FILE.html",
+@click.option("--page", type=PATH, metavar="FILE.html",
               help="Also write a page with their pictures.")  # fmt: skip
 @overwrite_option
 @json_option

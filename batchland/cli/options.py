@@ -95,6 +95,9 @@ class ModelOptions(NamedTuple):
         return (_option(flag, model) for flag in self.flags)
 
 
+DEVICE_OF_ONE_GPU: Final = Flag("device", metavar="auto|cpu|cuda[:N]|tensorrt[:N]", brief=True)
+
+
 def options_of(model: str, *flags: Flag | str) -> Callable[[Decorated], Decorated]:
     """Decorator, used below `@command`: add options for these fields. model: `package.module:Class`."""
 

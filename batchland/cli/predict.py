@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, json_option, options_of, print_json_text
+from batchland.cli.options import DEVICE_OF_ONE_GPU, PATH, Flag, json_option, options_of, print_json_text
 
 _log = logging.getLogger("batchland")
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("batchland")
     "batchland.scoring.options:ScoreOptions",
     Flag("model", "-m"),
     Flag("top_k", "-k"),
-    Flag("device", metavar="auto|cpu|cuda[:N]|tensorrt[:N]", brief=True),
+    DEVICE_OF_ONE_GPU,
 )
 @json_option
 def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: str, as_json: bool) -> None:

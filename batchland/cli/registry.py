@@ -55,10 +55,8 @@ def list_(registry: Path, as_json: bool) -> None:
     rows = [("model", "version", "aliases", "added", "by", "note")]
     for model in content:
         for version in model.versions:
-            aliases = ", ".join(alias for alias, number in model.aliases.items() if number == version.version)
-            rows.append(
-                (model.name, str(version.version), aliases, version.added_at[:16], version.added_by, version.note)
-            )
+            aliases, added = model.aliases_of(version), version.added_at[:16]
+            rows.append((model.name, str(version.version), aliases, added, version.added_by, version.note))
     click.echo("\n".join(aligned(rows, "<><<<<")) if len(rows) > 1 else f"{registry}: no models")
 
 
@@ -152,7 +150,7 @@ def _described(name: str, change: "Change") -> list[str]:
 def _shown(model: "RegisteredModel") -> list[str]:
     lines = [model.name]
     for version in model.versions:
-        aliases = ", ".join(alias for alias, number in model.aliases.items() if number == version.version)
+        aliases = model.aliases_of(version)
         lines.append(
             f"  {version.version}{f' ({aliases})' if aliases else ''}: {version.architecture}, {version.classes} "
             f"classes, sha256 {version.sha256[:12]}, added {version.added_at} by {version.added_by}"

@@ -6,7 +6,16 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, complete_path, json_option, options_of, overwrite_option, print_json
+from batchland.cli.options import (
+    PATH,
+    Flag,
+    build,
+    complete_path,
+    json_option,
+    options_of,
+    overwrite_option,
+    print_json,
+)
 
 
 @command(epilog="Example: batchland similar bridge.jpg preds.parquet --page similar.html")
@@ -18,7 +27,7 @@ from batchland.cli.options import Flag, build, complete_path, json_option, optio
     Flag("model", "-m --model"),
     Flag("index", metavar="DIR"),
 )
-@click.option("--page", type=click.Path(path_type=Path), metavar="FILE.html",
+@click.option("--page", type=PATH, metavar="FILE.html",
               help="Write a page with the pictures.")  # fmt: skip
 @overwrite_option
 @json_option

@@ -48,11 +48,11 @@ def check_job(path: Path) -> Iterator[Check]:
 
 
 def _time_zone() -> Iterator[Check]:
-    """Check that this machine has the zone of the variable TZ; else the C library uses UTC without a word."""
+    """Check that this machine has the zone of the variable TZ; otherwise the C library silently uses UTC."""
     zone = os.environ.get("TZ", "").removeprefix(":")
     if not zone or _RULE.fullmatch(zone) or zone in ("UTC", "GMT"):  # they need no file
         return
-    if not any(Path(folder, zone).is_file() for folder in zoneinfo.TZPATH):  # of an absolute path, the path itself
+    if not any(Path(folder, zone).is_file() for folder in zoneinfo.TZPATH):  # an absolute zone stays as it is
         found = f"TZ={zone}: there is no such zone here, so dates and times are those of UTC"
         yield Check("time zone", "warn", found, "correct the variable, or install the package tzdata")
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchland.evaluation.counts import ScoreCells, Sums
-from batchland.evaluation.intervals import Floats, Ints, wilson
+from batchland.evaluation.intervals import Floats, Ints, rate
 from batchland.evaluation.schema import CoveragePoint, Figure, ReliabilityBin
 
 ROUND_THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -32,14 +32,13 @@ def reliability(sums: Sums, confidence: float) -> tuple[ReliabilityBin, ...]:
     """Mean confidence and accuracy in equal-width bins (lower, upper] of the first choice's probability."""
     images, hits, bins = sums.images, sums.right, len(sums.images)
     edges = np.linspace(0, 1, bins + 1)
-    bounds = wilson(hits, images, confidence)
     return tuple(
         ReliabilityBin(
             lower=float(edges[i]),
             upper=float(edges[i + 1]),
             images=int(images[i]),
             confidence=float(sums.probability[i] / images[i]) if images[i] else None,
-            accuracy=_figure(hits[i] / images[i], bounds.low[i], bounds.high[i]) if images[i] else None,
+            accuracy=rate(int(hits[i]), int(images[i]), confidence) if images[i] else None,
         )
         for i in range(bins)
     )
@@ -58,9 +57,9 @@ def equal_counts(cells: ScoreCells, bins: int) -> Ints:
 def calibration_error(sums: Sums, *, confidence: float, resamples: int, seed: int) -> Figure:
     """Mean distance of confidence and accuracy over the groups, by images, with a bootstrap interval.
 
-    Chance enlarges the observed distances, in the test set as in resampled ones, and most where the true ones are 0. So
-    the hits are drawn twice: with the observed distances, and with distances less SHRINK standard errors. Each gives a
-    basic (bias-corrected) interval; the result contains both, and the figure.
+    Chance enlarges the observed distances, in the test set and in resampled sets, and most where the true distances are
+    0. So the hits are drawn twice: with the observed distances, and with these minus SHRINK standard errors. Each gives
+    a basic (bias-corrected) interval; the result contains both intervals and the figure.
     """
     filled = sums.images > 0
     images = sums.images[filled]
@@ -102,7 +101,7 @@ def coverage(cells: ScoreCells, round_counts: Sums, confidence: float) -> tuple[
             taken=taken,
             to_human=total - taken,
             coverage=taken / total,
-            accuracy=_figure(hits / taken, *map(float, wilson(hits, taken, confidence))) if taken else None,
+            accuracy=rate(hits, taken, confidence) if taken else None,
         )
         for threshold, (taken, hits) in sorted(found.items())
     )
@@ -112,7 +111,3 @@ def round_group(probability: npt.NDArray[np.float32]) -> Ints:
     """Number of round thresholds that each probability reaches."""
     found: Ints = (probability >= np.array(ROUND_THRESHOLDS, np.float32)[:, None]).sum(axis=0)
     return found
-
-
-def _figure(value: float, low: float, high: float) -> Figure:
-    return Figure(value=float(value), low=float(low), high=float(high))

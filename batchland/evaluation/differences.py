@@ -112,7 +112,10 @@ def flips(pairs: Pairs, only_a: Flags, only_b: Flags) -> pa.Table:
 
 
 def _image_figures(pairs: Pairs, side: Side) -> dict[str, Floats]:
-    """Per figure that is a mean over images, its terms, [images]. Figures that need more choices are left out."""
+    """For each figure that is a mean over images, the value of each image, [images].
+
+    Figures that need more choices than are kept are left out.
+    """
     right = (side.predicted == pairs.truth).astype(np.float64)
     found = {"top1": right, "mean_confidence": side.probability, "brier_top1": (side.probability - right) ** 2}
     for k in (3, 5):
@@ -168,7 +171,7 @@ def _average_difference(pairs: Pairs, kind: Kind, confidence: float) -> Differen
 def _calibration_difference(pairs: Pairs, options: CompareOptions) -> Difference:
     """Difference of the expected calibration errors, with a basic interval of the paired bootstrap.
 
-    Half of the samples are drawn with A's bins first, half with B's: if A and B change places, they are the same.
+    Half of the samples are drawn with A's bins first, half with B's: so swapping A and B gives the same samples.
     """
     (a, b), from_a = _calibration_errors(pairs, (pairs.a, pairs.b), options)
     _, from_b = _calibration_errors(pairs, (pairs.b, pairs.a), options)
@@ -191,7 +194,7 @@ def _calibration_errors(pairs: Pairs, sides: tuple[Side, Side], options: Compare
     _, first, cell, images = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
     rng, samples = np.random.default_rng(options.seed), math.ceil(options.resamples / 2)
     drawn = rng.multinomial(len(code), images / len(code), samples)
-    excess = np.zeros((2, len(images), BINS))  # of right answers over confidence, mean of each cell, in its bin
+    excess = np.zeros((2, len(images), BINS))  # mean of right answers minus confidence, by cell and bin
     for number, side in enumerate(sides):
         mean = np.bincount(cell, right[number] - side.probability) / images
         excess[number, np.arange(len(images)), groups[number][first]] = mean

@@ -33,8 +33,6 @@ from batchland.evaluation.slices import Described, SliceTally
 from batchland.evaluation.strangers import Strangers
 from batchland.evaluation.table_file import TableFile
 from batchland.evaluation.tally import Tally
-from batchland.predictions.storage import output_location
-from batchland.system.urls import is_url
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def evaluate(
     """
     options = options or EvaluateOptions()
     promises = [parse_promise(text) for text in options.promise]
-    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+    run = read_predictions(predictions)
     info = run.info
     matches = Matcher(
         source=run.source,

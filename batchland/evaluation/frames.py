@@ -1,15 +1,12 @@
 """Read predictions and report tables into pandas, ready for filters and Excel."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.storage import output_location
-from batchland.system.urls import is_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +24,7 @@ def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
         import pandas as pd
     except ModuleNotFoundError:
         raise UsageError("batchland.read needs pandas; install it, or read the file with pyarrow") from None
-    stored = StoredPredictions(output_location(path) if is_url(path) else Path(path))
+    stored = StoredPredictions(path)
     if stored.kind is None:
         raise UsageError(f"{stored.name}: does not exist")
     if stored.kind == "file" and stored.name.lower().endswith((".csv", ".json", ".html")):

@@ -9,18 +9,18 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from batchland.evaluation.schema import Figure
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 BLEND: Final = 2.0
 """Images; see stratified_variance."""
-
-
 _TAILS: Final = 20
 """Standard deviations; the probability beyond them is below 1e-80."""
 
 
-class Bounds(NamedTuple):
+class Ends(NamedTuple):
     """Lower and upper end, elementwise."""
 
     low: Floats
@@ -32,7 +32,7 @@ def z_score(confidence: float) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
-def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 0.95) -> Bounds:
+def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 0.95) -> Ends:
     """Wilson score interval of a rate, elementwise; NaN where there were no trials. Exact 0 and 1 at the ends."""
     hits, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
     z = z_score(confidence)
@@ -42,7 +42,13 @@ def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 
         half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     low = np.where(hits == 0, 0.0, np.clip(centre - half, 0, 1))
     high = np.where(hits == n, 1.0, np.clip(centre + half, 0, 1))
-    return Bounds(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
+    return Ends(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
+
+
+def rate(hits: int, total: int, confidence: float) -> Figure:
+    """A rate with its Wilson interval. total > 0."""
+    low, high = wilson(hits, total, confidence)
+    return Figure(value=hits / total, low=float(low), high=float(high))
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
@@ -54,7 +60,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 
 def fisher_exact(right: int, images: int, all_right: int, all_images: int) -> float:
-    """Two-sided p-value of Fisher's exact test that some of all images are right as often as the others.
+    """Two-sided p-value of Fisher's exact test of the hypothesis that these images are right as often as all others.
 
     right, images: of these; all_right, all_images: of all, these included.
     """
@@ -80,7 +86,7 @@ def _hypergeometric(drawn: int, right: int, images: int) -> tuple[int, Floats]:
 
 
 def _around(mean: float, deviation: float, least: int, most: int) -> tuple[int, Floats]:
-    """The first of consecutive numbers, and all of them, without those that are practically impossible."""
+    """The first of the numbers from `least` to `most` that are not practically impossible, and all of these."""
     spread = _TAILS * (1 + deviation)
     first = max(least, int(mean - spread))
     return first, np.arange(first, min(most, int(mean + spread) + 1) + 1, dtype=np.float64)
@@ -94,8 +100,8 @@ def _chances(ratios: Floats) -> Floats:
     return found
 
 
-def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Bounds:
-    """Interval of B's rate less A's over the same images, elementwise; NaN where there are none.
+def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Ends:
+    """Interval of B's rate minus A's over the same images, elementwise; NaN where there are none.
 
     The adjusted Wald interval of Bonett and Price (2012), which keeps its level for few images, too.
     """
@@ -104,7 +110,7 @@ def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.A
     centre = gained - lost
     half = z_score(confidence) * np.sqrt((gained + lost - centre**2) / (n + 2))
     low, high = np.clip(centre - half, -1, 1), np.clip(centre + half, -1, 1)
-    return Bounds(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
+    return Ends(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:

@@ -35,18 +35,18 @@ CHOICES: Final = 20
 _TEMPERATURES: Final = (1 / 3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 """Sharpness of the mixture's parts, relative to the one that fits best."""
 _SHARPNESS: Final = 2.0 ** np.arange(-5, 2.6, 0.5)
-"""Sharpness (1 / temperature) of all probabilities that is tried."""
+"""Values of the sharpness (1 / temperature) that are tried for all probabilities."""
 _DECAYS: Final = (0.2, 0.5, 1.0)
-"""Speeds at which the order of the classes loses weight, relative to the slowest: a mean rank an eighth of the way
-down."""
+"""How fast the weight of a class falls with its rank, relative to the slowest fall. With that, the mean rank is an
+eighth of the number of classes."""
 _ASSUMED_NOISE: Final = 0.1
-"""Share of labels that are ignored in the choice of the sharpness. If more are wrong, the probabilities seem too high,
-and that explains the wrong labels almost as well as noise does: with 0.05 and a tenth of the labels wrong, the list was
-empty or complete, by chance."""
+"""Share of labels that are ignored when the sharpness is chosen. If more labels are wrong, the probabilities seem too
+high, which explains the wrong labels almost as well as noise does. With 0.05 and a tenth of the labels wrong, chance
+decided whether the list was empty or complete."""
 _CONFUSION_BY_CHANCE: Final = 0.01
 """Largest chance that random wrong labels make any cell of the confusion matrix a confusion."""
 _CLEARLY_MORE: Final = 2
-"""Ratio of the pairs of suspects in the same cell to those expected that must clearly be exceeded."""
+"""Pairs of suspects in the same cell are too many if they clearly exceed this many times the expected number."""
 _STEPS: Final = 200
 _TINY: Final = 1e-300
 

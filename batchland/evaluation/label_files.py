@@ -8,7 +8,6 @@ for block in labels.blocks():
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,7 @@ from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
 from batchland.system.arrow import parquet_batches, plain_columns
+from batchland.system.csv_files import first_fault
 
 _log: Final = logging.getLogger("batchland")
 LabelKind = Literal["folder", "csv", "parquet"]
@@ -147,13 +147,16 @@ class _Table(ABC):
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """The table's rows with these columns."""
 
+    def _without_name(self) -> UsageError:
+        return UsageError(f"{self.source}: some rows have no image name; every row needs one")
+
     def _block(self, batch: pa.RecordBatch) -> LabelBlock:
         try:
             images, names = batch["image"].cast(pa.string()), _encoded(batch["label"])
         except pa.ArrowException as error:
             raise UsageError(f"{self.source}: images and labels must be text ({_first_line(error)})") from error
         if images.null_count or (len(images) and pc.any(pc.equal(images, "")).as_py()):
-            raise UsageError(f"{self.source}: some rows have no image name; every row needs one")
+            raise self._without_name()
         below = pc.starts_with(images, self._prefix)
         if pc.any(below).as_py():
             images = pc.if_else(below, pc.utf8_slice_codeunits(images, len(self._prefix)), images)
@@ -213,7 +216,7 @@ class _Csv(_Table):
                 header = file.readline().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
-        self._delimiter = Counter({sign: header.count(sign) for sign in (",", ";", "\t")}).most_common(1)[0][0]
+        self._delimiter = max(",;\t", key=header.count)
         names = [name.strip('"') for name in header.split(self._delimiter)]
         _check_columns(self._path, names)
         return _own(self._path, pa.schema([(name, pa.string()) for name in names]))
@@ -235,8 +238,13 @@ class _Csv(_Table):
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
 
+    def _without_name(self) -> UsageError:
+        fault = first_fault(self._path, filled="image") or "some rows have no image"
+        return UsageError(f"{self._path}: {fault}; every row needs the name of an image")
+
     def _unreadable(self, error: Exception) -> UsageError:
-        return UsageError(f"{self._path}: cannot be read as CSV ({_first_line(error)})")
+        fault = None if isinstance(error, OSError) else first_fault(self._path)
+        return UsageError(f"{self._path}: cannot be read as CSV ({fault or _first_line(error)})")
 
 
 def _own(source: Path, schema: pa.Schema) -> pa.Schema:

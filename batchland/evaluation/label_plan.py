@@ -18,11 +18,9 @@ from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints, wilson, z_score
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
-from batchland.predictions.storage import output_location
 from batchland.system.documents import Count, Document, column
 from batchland.system.options import Options
 from batchland.system.text import counted
-from batchland.system.urls import is_url
 
 STRATA: Final = 8
 BY_SIZE: Final = 0.25
@@ -78,7 +76,7 @@ class Planned(NamedTuple):
 def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None) -> Planned:
     """Choose images of a predictions file to label. Raises UsageError if there are too few scored images."""
     options = options or LabelPlanOptions()
-    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+    run = read_predictions(predictions)
     probability = np.concatenate(
         [np.zeros(0, np.float32), *(batch["probability"].to_numpy() for batch in run.scored(["probability"]))]
     )

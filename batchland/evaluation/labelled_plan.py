@@ -14,9 +14,7 @@ from batchland.evaluation.label_plan import LABEL_PLAN, estimated_accuracy
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
 from batchland.models.class_match import match_classes, unknown_classes_message
-from batchland.predictions.storage import output_location
 from batchland.system.csv_files import read_columns
-from batchland.system.urls import is_url
 
 
 class LabelledAccuracy(NamedTuple):
@@ -49,7 +47,7 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
 
     Raises UsageError if the file is no plan of these predictions, has no labels, or classes unknown to the model.
     """
-    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+    run = read_predictions(predictions)
     rows = read_plan(plan)
     filled = [row for row in rows if row.label]
     if not filled:

@@ -10,7 +10,7 @@ from batchland.evaluation.averages import Cells, Kind, Weighting, average_figure
 from batchland.evaluation.calibration import calibration_error, equal_counts
 from batchland.evaluation.counts import Sums
 from batchland.evaluation.curves import ClassCurve, macro_figures
-from batchland.evaluation.intervals import Floats, Ints, wilson
+from batchland.evaluation.intervals import Floats, Ints, rate, wilson
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import CONFUSION, PER_CLASS, Bounds, ConfusedPair, Decisions, Figure, Figures
 from batchland.evaluation.tally import Tally
@@ -52,12 +52,6 @@ def figures(tally: Tally, cells: Cells, curves: dict[int, ClassCurve], options: 
     )
 
 
-def rate(hits: int, total: int, confidence: float) -> Figure:
-    """A rate with its Wilson interval. total > 0."""
-    low, high = wilson(hits, total, confidence)
-    return Figure(value=hits / total, low=float(low), high=float(high))
-
-
 def per_class(
     tally: Tally, cells: Cells, classes: Sequence[ClassName], curves: Mapping[int, ClassCurve], confidence: float
 ) -> pa.Table:
@@ -68,7 +62,7 @@ def per_class(
         f1 = np.where(support > 0, 2 * correct / (support + given), np.nan)
         confidences = tally.by_truth.probability / support
     accuracy_bounds, precision_bounds = wilson(correct, support, confidence), wilson(correct, given, confidence)
-    other, images = _most_confused(cells)
+    other, images = _confused_most_with(cells)
     labels = pa.array([name.label for name in classes], pa.string())
     columns = {
         "class_index": np.arange(len(classes), dtype=np.int32),
@@ -116,11 +110,11 @@ def confusion_table(cells: Cells, classes: Sequence[ClassName]) -> pa.Table:
     return pa.table(columns, schema=CONFUSION)
 
 
-def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -> tuple[ConfusedPair, ...]:
-    """The (true, predicted) pairs with the most mistakes; ties by share, then index."""
+def most_confused(cells: Cells, classes: Sequence[ClassName]) -> tuple[ConfusedPair, ...]:
+    """At most 20 (true, predicted) pairs, those with the most mistakes; ties by share, then index."""
     wrong = np.flatnonzero(cells.truth != cells.predicted)
     share = cells.images / cells.support[cells.truth]
-    order = wrong[np.lexsort((wrong, -share[wrong], -cells.images[wrong]))][:limit]
+    order = wrong[np.lexsort((wrong, -share[wrong], -cells.images[wrong]))][:20]
     return tuple(
         ConfusedPair(
             true_label=classes[cells.truth[cell]].label,
@@ -132,7 +126,7 @@ def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -
     )
 
 
-def _most_confused(cells: Cells) -> tuple[Ints, Ints]:
+def _confused_most_with(cells: Cells) -> tuple[Ints, Ints]:
     """Per true class the wrong class with the most images (ties: the lower index), and their number."""
     other, images = np.zeros(cells.classes, np.int64), np.zeros(cells.classes, np.int64)
     wrong = np.flatnonzero(cells.truth != cells.predicted)

@@ -1,8 +1,8 @@
 """Predictions and labels put together, block by block: the columns that all figures are computed from."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -135,7 +135,7 @@ class Outcomes:
         return table
 
 
-def read_predictions(location: Path | str) -> Predictions:
+def read_predictions(location: str | os.PathLike[str]) -> Predictions:
     """Open a predictions file, or a folder of parts with its manifest, at a path or URL. Raises UsageError."""
     stored = StoredPredictions(location)
     source = stored.name

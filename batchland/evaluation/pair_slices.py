@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.evaluation.counts import KeyCounts
-from batchland.evaluation.intervals import Floats, Ints, wilson
+from batchland.evaluation.intervals import Floats, Ints, rate
 from batchland.evaluation.outcomes import Outcomes
-from batchland.evaluation.schema import Figure, PairSlice, PairSlices
+from batchland.evaluation.schema import PairSlice, PairSlices
 from batchland.evaluation.slices import own_values
 
 MIN_IMAGES: Final = 20
@@ -63,18 +63,17 @@ class PairTally:
         found = np.flatnonzero(adjusted < SLICE_LEVEL) if adjusted.min(initial=1) < ANY_LEVEL else np.zeros(0, int)
         found = found[np.lexsort((cell[found], raw[found]))]
         pairs, values = list(self._counts), {name: list(codes) for name, codes in self._codes.items()}
-        low, high = wilson(right, images, confidence)
 
         def described(at: int) -> PairSlice:
             a, b = pairs[pair[at]]
-            accuracy = right[at] / images[at]
+            accuracy = rate(int(right[at]), int(images[at]), confidence)
             others = (self._right - right[at]) / max(self._images - images[at], 1)
             return PairSlice(
                 columns=(a, b),
                 values=(values[a][cell[at] >> _CODE_BITS], values[b][cell[at] & ((1 << _CODE_BITS) - 1)]),
                 images=int(images[at]),
-                accuracy=Figure(value=float(accuracy), low=float(low[at]), high=float(high[at])),
-                difference=float(accuracy - others),
+                accuracy=accuracy,
+                difference=float(accuracy.value - others),
                 p_value=float(adjusted[at]),
             )
 

@@ -18,7 +18,7 @@ from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.evaluation.table_file import StoredTable, TableFile
 from batchland.predictions.layout import check_no_predictions
-from batchland.predictions.storage import display_location, output_location
+from batchland.predictions.storage import display_location, input_location
 from batchland.system.files import (
     Replaceable,
     check_new_file,
@@ -28,7 +28,7 @@ from batchland.system.files import (
     remove_leftovers,
     write_file,
 )
-from batchland.system.input_mark import HEAD_BYTES, has_mark
+from batchland.system.input_mark import HEAD_BYTES, has_mark, read_mark
 from batchland.system.urls import is_url
 
 MISTAKES_FILE: Final = "mistakes.parquet"
@@ -40,7 +40,7 @@ _SIGNS: Final = {
     "summary.json": b'"batchland.',
     "per_class.csv": b'"support",',
 }
-"""File -> what is near the beginning of those that batchland wrote."""
+"""For each of these files, what is near its beginning if batchland wrote it."""
 REPORT_FILES: Final = (
     "summary.json",
     "report.html",
@@ -111,7 +111,8 @@ def check_folder(
 ) -> None:
     """Raise UsageError if `folder` is a file or holds an input, or (unless `overwrite`) what a report must not replace.
 
-    That is anything not called one of `names`, and a report that was not made from these `inputs`, if they are given.
+    That is anything not called one of `names`, files of a report without its page, and a report that was not made from
+    these `inputs`, if they are given.
     One of `inputs` or `reads` that is `folder`, or is in it under one of `names`, is refused also with `overwrite`.
     Raises OutputError if nothing can be written there.
     """
@@ -123,7 +124,8 @@ def check_folder(
     check_writable(folder)
     if overwrite or not folder.exists():
         return
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in names and not is_leftover(path.name))
+    found = sorted(path for path in folder.iterdir() if not is_leftover(path.name))
+    foreign = [path.name for path in found if path.name not in names]
     for name, sign in _SIGNS.items():
         if _lacks(folder / name, sign):
             raise UsageError(f"{folder}: holds a {name} that batchland did not write", advice="overwrite_beside")
@@ -131,9 +133,15 @@ def check_folder(
         raise UsageError(
             f"{folder}: holds {foreign[0]!r}, which this command does not write", advice="overwrite_beside"
         )
-    page = folder / _PAGE
-    if page.is_file() and page.stat().st_size and not has_mark(page, inputs):
-        raise UsageError(f"{folder}: holds a report that was made from other files", advice="overwrite_beside")
+    files = [path.name for path in found if path.is_file() and path.stat().st_size]
+    if files and _PAGE not in files:
+        raise UsageError(
+            f"{folder}: holds a {files[0]} without a {_PAGE} that says what it was made from",
+            advice="overwrite_beside",
+        )
+    if files and not has_mark(folder / _PAGE, inputs):
+        older = "" if read_mark(folder / _PAGE) else ", or by an earlier version of batchland"
+        raise UsageError(f"{folder}: holds a report that was made from other files{older}", advice="overwrite_beside")
 
 
 def _lacks(path: Path, sign: bytes) -> bool:
@@ -145,18 +153,21 @@ def _lacks(path: Path, sign: bytes) -> bool:
 
 
 def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summary: BaseModel, page: str) -> None:
-    """Write the tables (`per_class` as CSV, too), report.html, and summary.json last. Raises OutputError."""
+    """Write report.html, which says what the others are made from, the tables, and summary.json last.
+
+    `per_class` is also written as CSV. Raises OutputError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         (folder / "summary.json").unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    write_file(folder / _PAGE, page)
     for name, table in tables.items():
         content = table.copy_to if isinstance(table, TableFile) else partial(pq.write_table, table, compression="zstd")
         write_file(folder / f"{name}.parquet", content)
     write_file(folder / "per_class.csv", partial(write_csv, tables["per_class"]))
-    write_file(folder / _PAGE, page)
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
 
@@ -166,7 +177,7 @@ def check_new_table(path: Path, schema: pa.Schema, predictions: Iterable[str], *
     It replaces only an earlier table with the same columns and no rows of other predictions. overwrite: any file but
     predictions.
     """
-    locations = [output_location(each) if is_url(each) else Path(each) for each in predictions]
+    locations = [input_location(each) for each in predictions]
     given = set(map(display_location, locations))
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):

@@ -36,8 +36,8 @@ _STALLED_CPU_SECONDS: Final = 0.001
 class _Attempt:
     """One image that a thread is working on: whether it is being read or decoded, and for how long.
 
-    CPU time is only read while a batch is waited for: the kernel may give the core to another process at that call,
-    and the thread would hold the GIL meanwhile.
+    CPU time is read only while a batch is waited for, because at that call the kernel may give the core to another
+    process, and the thread would hold the GIL meanwhile.
 
     clock: of the CPU time of its thread, see `_thread_cpu_clock`.
     """

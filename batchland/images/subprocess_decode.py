@@ -18,7 +18,6 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Never, Self
 
 import numpy as np
@@ -57,9 +56,7 @@ class SubprocessDecoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         with self._lock:
             if self._server is not None:
                 self._server.close()

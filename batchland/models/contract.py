@@ -76,12 +76,15 @@ def _expected_file(path: Path) -> str:
 
 def check_new_model(path: Path, reads: Iterable[Path] = ()) -> None:
     """`check_new_file` for a model with a card, which replaces only an earlier one with a card; its name is logged."""
-    earlier = Replaceable("a model with a batchland card", lambda file: _card_text(read_model(file)) is not None)
-    check_new_file(path, ".onnx", reads, replaces=earlier)
-    if path.exists() and (text := _card_text(read_model(path))):
+
+    def has_card(file: Path) -> bool:
+        text = _card_text(read_model(file))
         with suppress(ModelError):
-            card = ModelCard.from_json(text, str(path))
-            _log.info("%s: will replace the model %s of %s", path, visible(card.name), card.created_at[:10])
+            card = ModelCard.from_json(text or "", str(file))
+            _log.info("%s: will replace the model %s of %s", file, visible(card.name), card.created_at[:10])
+        return text is not None
+
+    check_new_file(path, ".onnx", reads, replaces=Replaceable("a model with a batchland card", has_card))
 
 
 def _card_text(content: bytes) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
@@ -65,16 +66,27 @@ class ForeignOutput(NamedTuple):
 
 
 def load_foreign(path: Path) -> onnx.ModelProto:
-    """A model file, together with the files beside it that hold its weights. Raises ModelError."""
+    """A model file, with the weights from the files beside it, and its local functions inlined. Raises ModelError."""
     try:
         model = onnx.load_model_from_string(read_regular(path))
         onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
+        if model.functions:
+            model = _inlined(model)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error}); give an ONNX file") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{path}: is not a valid ONNX file ({str(error).partition(chr(10))[0]})") from error
     return model
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A checked model without local functions. The check found that the opsets they import have the same operators."""
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    for function in model.functions:
+        for entry in function.opset_import:
+            entry.version = opsets.get(entry.domain, entry.version)
+    return onnx.inliner.inline_local_functions(model)
 
 
 def foreign_input(path: Path, model: onnx.ModelProto, layout: Literal["NCHW", "NHWC"] | None = None) -> ForeignInput:

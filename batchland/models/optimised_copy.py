@@ -22,7 +22,7 @@ import numpy as np
 
 from batchland.models.card import METADATA_KEY
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
-from batchland.models.ort import CPU, Threads, create_session, ort
+from batchland.models.ort import CPU, Threads, cpuinfo, create_session, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.system.file_hash import chunks, hash_file
 from batchland.system.files import remove
@@ -66,7 +66,7 @@ def find_copy(model: Path) -> Copy | None:
 
 
 def find_copy_of(sha256: str) -> Copy | None:
-    """The same for the model with this sha256."""
+    """The copy of the model with this sha256; None if this user has made none."""
     try:
         folder = _folder(sha256)
         _require_private(os.lstat(folder.parent), directory=True)
@@ -93,9 +93,9 @@ def open_copy(copy: Copy, threads: Threads) -> Any | None:
 
 
 def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
-    """A session of the model, of which a copy is kept if it is large and the cache can be written.
+    """A session of the model. A copy is kept if the model is large and the cache can be written.
 
-    Raises what onnxruntime raises of the model.
+    Raises what onnxruntime raises for the model.
     """
     if len(content) < _MIN_BYTES:
         return create_session(content, [(CPU, {})], threads)
@@ -134,10 +134,7 @@ def _folder(sha256: str) -> Path:
 @cache
 def _cpu() -> str:
     """The CPU's instruction sets: onnxruntime arranges weights for them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # macOS
-        lines = []
+    lines = cpuinfo().splitlines()  # none on macOS
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     return f"{platform.machine()} {flags}"
 

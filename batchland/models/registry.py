@@ -80,6 +80,10 @@ class RegisteredModel(Document):
     history: tuple[Change, ...] = ()
     """The oldest first."""
 
+    def aliases_of(self, version: ModelVersion) -> str:
+        """`production, staging`, or nothing."""
+        return ", ".join(alias for alias, number in self.aliases.items() if number == version.version)
+
 
 class Reference(NamedTuple):
     """`landmarks@production`: a model's name, and an alias or a number."""

@@ -59,7 +59,6 @@ def wrap(
         ),
         ir_version=foreign.ir_version,
         opset_imports=foreign.opset_import,
-        functions=foreign.functions,
     )
     whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     onnx.checker.check_model(whole)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchland.errors import UsageError
 from batchland.monitoring.schema import Acceptance, Withdrawal
-from batchland.nightly.good_nights import reference_nights
+from batchland.nightly.good_nights import reference_nights, suspicious_since
 from batchland.nightly.judge_night import named_reference, next_reference
 from batchland.nightly.record_files import LOCK_FILE, existing_record, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
@@ -53,7 +53,7 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
         record = read_run(path.parent)
         if problem := _problem(record):
             raise UsageError(f"{path}: {problem}")
-        first = _since(record)
+        first = suspicious_since(record)
         records = read_runs(folder)
         same = [each for each in records if first <= each.date <= night and _is_acceptable(each)]
         acceptance = Acceptance(accepted_at=_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once)
@@ -64,7 +64,8 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
     counted = [each for each in nights if each in compared]
     later = [each for each in records if each.date > night and not each.accepted and _is_acceptable(each)]
     fixed = named_reference(record) is not None
-    return Accepted(nights, acceptance.since, counted, fixed, [each.date for each in later if _since(each) <= night])
+    still_open = [each.date for each in later if suspicious_since(each) <= night]
+    return Accepted(nights, acceptance.since, counted, fixed, still_open)
 
 
 def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None) -> Withdrawn:
@@ -107,11 +108,6 @@ def _comparable(records: Sequence[RunRecord]) -> set[date]:
     """The nights that may be in the reference of one of their models."""
     names = {model.name for record in records for model in record.models}
     return {record.date for name in names for record in reference_nights(records, name)}
-
-
-def _since(record: RunRecord) -> date:
-    """The first night of the change that makes a night suspicious."""
-    return min((model.monitor.since or record.date for model in record.models if model.monitor), default=record.date)
 
 
 def _problem(record: RunRecord) -> str | None:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -29,6 +30,8 @@ KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_
 """Copied from the environment in which the entry is installed."""
 MAX_LINE_BYTES: Final = 990
 """Bytes; Debian's cron refuses commands of 1000."""
+_DAEMONS: Final = ("cron", "crond", "fcron")
+"""Names of the processes of cron daemons."""
 _NICKNAMES: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "@reboot")
 _FIELD: Final = r"[0-9A-Za-z*/,-]+"
 _FIELDS: Final = (
@@ -167,6 +170,17 @@ def read() -> str:
     if "no crontab for" in message:
         return ""
     raise UsageError(f"crontab: cannot be read ({message or code})")
+
+
+def daemon_runs(processes: Path = Path("/proc")) -> bool:
+    """Whether a cron daemon runs; also True where this is not known. processes: a folder like Linux's /proc."""
+    if not (processes / "1/comm").exists():  # not Linux, or the processes of others are hidden
+        return True
+    for name in processes.glob("[0-9]*/comm"):
+        with suppress(OSError):  # it has ended
+            if name.read_text(errors="replace").strip() in _DAEMONS:
+                return True
+    return False
 
 
 def kept_environment(folder: Path) -> dict[str, str]:

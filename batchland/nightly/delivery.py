@@ -23,9 +23,6 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
     """
     name = display_location(root)
     listing = open_listing(root, job, skip=skip)
-    if isinstance(root, Path) and isinstance(listing.source, Folder) and not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise MissingInputError(f"{name}: {what}; is the delivery late, or `images` in {job.file} wrong?")
     try:
         first = listing.first()
         settle = job.settle.total_seconds()
@@ -41,9 +38,8 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
             if age < settle:
                 raise MissingInputError(f"{name}: is still growing, it changed {age:.0f} s ago; settle is {settle:g} s")
     except NoSuchImagesError as error:
-        raise MissingInputError(
-            f"{name}: does not exist; is the delivery late, or `images` in {job.file} wrong?"
-        ) from error
+        what = "is not a folder" if isinstance(root, Path) and root.exists() else "does not exist"
+        raise MissingInputError(f"{name}: {what}; is the delivery late, or `images` in {job.file} wrong?") from error
     if first is None and not listing.ignored.counts[ALREADY_SCORED]:
         raise MissingInputError(f"{name}: holds no images to score (found: {listing.found()})")
     return listing

@@ -5,14 +5,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import date
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
 from batchland.errors import NoSuchImagesError
-from batchland.images.sources.folder import Folder
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import ImageRef
 from batchland.nightly.job import Job
@@ -29,7 +27,7 @@ _COLUMNS: Final = ("image", "file_size", "modified_at")
 class KnownImages:
     """The images at `root` that partitions contain, by name, size and modification time; 16 bytes of memory each.
 
-    An image that failed before it was read has no size and time there, so it is not contained.
+    An image that failed before it was read has no size and time there, so it does not count.
     """
 
     def __init__(self, partitions: Iterable[Location], root: Location) -> None:
@@ -65,14 +63,11 @@ def late_images(job: Job, partition: Location, night: date) -> list[str]:
 
     With mode "new", an image in any other partition of the output is not late.
     """
-    root = job.images_of(night)
     partitions = [partition, *(other_partitions(partition) if job.mode == "new" else ())]
     scored = np.fromiter(chain.from_iterable(map(_name_digests, partitions)), f"S{_DIGEST_BYTES}")
     scored.sort()
-    listing = open_listing(root, job, skip=lambda ref: _contains(scored, _name_digest(ref.name)))
-    if isinstance(root, Path) and isinstance(listing.source, Folder) and not root.is_dir():  # archived meanwhile
-        return []
-    with suppress(NoSuchImagesError):
+    listing = open_listing(job.images_of(night), job, skip=lambda ref: _contains(scored, _name_digest(ref.name)))
+    with suppress(NoSuchImagesError):  # archived meanwhile
         return [ref.name for ref in listing.images()] if listing.first() else []
     return []
 

@@ -128,7 +128,7 @@ def _steps_of_model(
 
 
 def _estimate(job: Job, file: Path) -> Iterator[_Step]:
-    """Why the night could not be compared with labelled photos, or its estimated accuracy not be checked."""
+    """Warnings: the night cannot be compared with labelled photos, or its estimated accuracy cannot be checked."""
     limit, path = job.monitor.min_accuracy, estimator_path(file)
     if job.monitor.action == "off":
         if limit:

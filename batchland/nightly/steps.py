@@ -1,12 +1,13 @@
 """The steps of a job for one night: score, judge, evaluate, check the limits, delete old nights."""
 
 import logging
+import os.path
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from batchland.errors import (
     GateFailedError,
@@ -14,6 +15,7 @@ from batchland.errors import (
     SuspiciousNightError,
     TimeLimitError,
 )
+from batchland.models.canaries import canaries_path
 from batchland.monitoring.canaries import check_canaries
 from batchland.monitoring.schema import CanaryCheck
 from batchland.nightly.contract import check_contract
@@ -40,6 +42,7 @@ from batchland.nightly.time_budget import EndEstimator, TimeBudget, rest_of_nigh
 from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import Location, display_location
 from batchland.scoring.account import Progress
+from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings, check_answered
 from batchland.scoring.progress import ScoreProgress
@@ -47,6 +50,21 @@ from batchland.scoring.score import score
 from batchland.system.text import counted, images
 
 _log = logging.getLogger("batchland")
+
+
+class _Work(NamedTuple):
+    """What a model has to score."""
+
+    listing: ImageListing
+    state: Literal["scored", "replaced", "extended"]
+    """Of the model's run afterwards."""
+
+
+class _Checked(NamedTuple):
+    """A model that gave the right probabilities for its canaries, and its open engine."""
+
+    engine: LocalEngine
+    canaries: CanaryCheck
 
 
 class Steps:
@@ -97,12 +115,14 @@ class Steps:
     def _score_all(self, records: list[RunRecord]) -> list[ModelError]:
         """Keep or score every model's partition, and return the errors of models that cannot be used."""
         refused: list[ModelError] = []
+        work: dict[str, _Work] = {}
         manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.model_names}
         delivered = False
         for name, manifest in manifests.items():
             if manifest is not None and not self._force:
                 with self._model_errors(name, refused):
-                    self.recorder.add(name, self._keep(name, manifest))
+                    if late := self._keep(name, manifest):
+                        work[name] = _Work(late, "extended")
                 continue
             skip = self._skip(name)
             listing = delivered_images(self.job, self.job.images_of(self.night), skip, settled=delivered)
@@ -113,9 +133,28 @@ class Steps:
                 partition = display_location(self.job.partition(name, self.night))
                 self.recorder.models[name] = ModelRun(name=name, partition=partition, state="unfinished")
                 self.recorder.save()
-            with self._model_errors(name, refused):
-                self.recorder.add(name, self._score(name, listing, "replaced" if manifest else "scored"))
+            work[name] = _Work(listing, "replaced" if manifest else "scored")
+        self._score_models(work, refused)
         return refused
+
+    def _score_models(self, work: dict[str, _Work], refused: list[ModelError]) -> None:
+        """Check the canaries of all models before the first image is scored, and score in the same sessions."""
+        checked: dict[str, _Checked | None] = {}
+        try:
+            for name, (listing, _) in work.items():
+                with self._model_errors(name, refused):
+                    if listing.first() is None:
+                        _log.info("%s: every image was scored already", name)
+                        partition = display_location(self.job.partition(name, self.night))
+                        self.recorder.add(name, ModelRun(name=name, partition=partition, state="nothing_new"))
+                        continue
+                    self.time.check()
+                    checked[name] = self._check_canaries(name)
+            for name in list(checked):
+                with self._model_errors(name, refused):
+                    self.recorder.add(name, self._score(name, work[name], checked.pop(name)))
+        finally:
+            checked.clear()  # an error that is kept until the next attempt keeps this frame
 
     @contextmanager
     def _model_errors(self, name: str, refused: list[ModelError]) -> Iterator[None]:
@@ -128,8 +167,8 @@ class Steps:
             refused.append(error)
         self.recorder.save()
 
-    def _keep(self, name: str, manifest: Manifest) -> ModelRun:
-        """Keep a complete partition. Add late images if the job has `late = "score"` and nothing else has changed."""
+    def _keep(self, name: str, manifest: Manifest) -> ImageListing | None:
+        """Keep a complete partition. Returns late images that the job scores, if nothing else has changed."""
         partition = self.job.partition(name, self.night)
         model = model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
@@ -142,17 +181,16 @@ class Steps:
         if late := late_images(self.job, partition, self.night):
             if self.job.delivery and self.job.delivery.late == "score" and not changes:
                 _log.info("%s: scoring %s that came late", model, images(len(late)))
-                listing = delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
-                return self._score(name, listing, "extended")
+                return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
             self.recorder.warn(f"{model}: {describe_late(late)}")
-        earlier = self.recorder.models.get(name)
         run = _model_run(model, partition, "kept", manifest)
-        if earlier is None:
-            return run
-        same = earlier.run_id == manifest.run_id
-        version, monitor = (earlier.version, earlier.monitor) if same else (None, None)
-        known = {"canaries": earlier.canaries, "version": version, "monitor": monitor}
-        return run.model_copy(update=known)
+        if earlier := self.recorder.models.get(name):
+            same = earlier.run_id == manifest.run_id
+            version, monitor = (earlier.version, earlier.monitor) if same else (None, None)
+            known = {"canaries": earlier.canaries, "version": version, "monitor": monitor}
+            run = run.model_copy(update=known)
+        self.recorder.add(name, run)
+        return None
 
     def _skip(self, name: str) -> Skip | None:
         """With mode "new": whether another partition of the model holds an image unchanged."""
@@ -168,23 +206,17 @@ class Steps:
         newest = reversed(other_partitions(partition))
         return tuple(str(other) for other in islice(newest, self.job.reuse.nights))
 
-    def _score(self, name: str, listing: ImageListing, state: Literal["scored", "replaced", "extended"]) -> ModelRun:
-        partition = self.job.partition(name, self.night)
-        if listing.first() is None:
-            _log.info("%s: every image was scored already", name)
-            return ModelRun(name=name, partition=display_location(partition), state="nothing_new")
-        self.time.check()
-        canaries = self._check_canaries(name)
+    def _options(self, name: str) -> ScoreOptions:
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
-        options = ScoreOptions(
-            **settings,
-            model=self.job.model_file(name),
-            overwrite=self._force,
-            add_missing=state == "extended",
-            time_limit=self.time.left(),
-            reuse=self._reuse(partition),
-            job=self.job.name,
-        )
+        return ScoreOptions(**settings, model=self.job.model_file(name), overwrite=self._force, job=self.job.name)
+
+    def _score(self, name: str, work: _Work, checked: _Checked | None) -> ModelRun:
+        listing, state = work
+        engine, canaries = checked or (None, None)
+        partition = self.job.partition(name, self.night)
+        self.time.check()
+        own = {"add_missing": state == "extended", "time_limit": self.time.left(), "reuse": self._reuse(partition)}
+        options = self._options(name).model_copy(update=own)
         with ScoreProgress(listing) as progress, self._estimates(name, listing) as estimate:
 
             def on_progress(done: Progress) -> None:
@@ -192,7 +224,7 @@ class Steps:
                 estimate(done)
 
             try:
-                summary = score(listing, partition, options, on_progress=on_progress)
+                summary = score(listing, partition, options, engine=engine, on_progress=on_progress)
             except TimeLimitError as error:
                 raise self.time.over(str(error)) from error
         if summary.fallback:
@@ -235,14 +267,16 @@ class Steps:
             if self.job.notify and not self._quiet:
                 report_late(self.recorder)
 
-    def _check_canaries(self, name: str) -> CanaryCheck | None:
-        if not self.job.checks_canaries:
+    def _check_canaries(self, name: str) -> _Checked | None:
+        """Open the model and score its canaries. None if it has none, or the job does not check them."""
+        model = self.job.model_file(name)
+        if not (self.job.checks_canaries and os.path.lexists(canaries_path(model))):
             return None
-        check = check_canaries(self.job.model_file(name), self.job)
-        if check:
-            canaries = counted(check.images, "canary", "canaries")
-            _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
-        return check
+        engine = LocalEngine(model, self._options(name))
+        check = check_canaries(engine)
+        canaries = counted(check.images, "canary", "canaries")
+        _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
+        return _Checked(engine, check)
 
     def _judge(self, records: list[RunRecord]) -> None:
         """Judge each model's night without labels, unless that was done before for the same predictions."""

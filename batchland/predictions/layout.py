@@ -85,12 +85,8 @@ def warn_discarded(out: str, known: str, fingerprint: str, images: int) -> None:
     """Warn that `images` finished images of an interrupted run with another fingerprint are discarded."""
     if images:
         names = ", ".join(differences(json.loads(known), json.loads(fingerprint)))
-        _log.warning(
-            "%s: discards %d finished images of an interrupted run, which differs in %s",
-            out,
-            images,
-            names,
-        )
+        text = "%s: discards %d finished images of an interrupted run, which differs in %s"
+        _log.warning(text, out, images, names)
 
 
 def check_replaceable(

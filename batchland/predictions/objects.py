@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import pyarrow as pa
 
 from batchland.errors import BatchlandError, UsageError
-from batchland.system.filesystems import Location, answers, open_location, os_error, start_error
+from batchland.system.filesystems import OpenUrl, answers, open_location, os_error, start_error
 from batchland.system.urls import split_url
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Objects:
     Raises UsageError if the URL's kind of storage cannot keep unfinished files from being seen.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: OpenUrl) -> None:
         self.location = location
         kind = location.filesystem.type_name
         if kind not in (*_BY_COMPLETION, *_BY_RENAME):

@@ -1,10 +1,11 @@
 """Read predictions that are stored: a file, or a folder of parts, with its manifest, at a path or a URL.
 
-stored = StoredPredictions(Path("preds.parquet"))
+stored = StoredPredictions("preds.parquet")
 print(stored.info().classes, stored.table("preds.parquet", ["image", "label"]))
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from batchland.errors import UsageError
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
+from batchland.predictions.storage import input_location
 from batchland.system.arrow import parquet_batches
 from batchland.system.files import read_error
 from batchland.system.urls import display_url
@@ -37,8 +39,9 @@ class StoredPredictions:
     location: a path or a URL. If nothing exists there, `kind` is None.
     """
 
-    def __init__(self, location: Path | str) -> None:
+    def __init__(self, location: str | os.PathLike[str]) -> None:
         self._files: _Files
+        location = input_location(location)
         if isinstance(location, Path):
             try:
                 self._files = _LocalFiles(location)
@@ -81,23 +84,20 @@ class StoredPredictions:
 
     def manifest(self) -> Manifest | None:
         """The manifest; None if there is none, which means that the predictions are not complete."""
+        content = self._manifest_content()
+        return None if content is None else parse_manifest(content, self._files.manifest_name)
+
+    def is_complete(self) -> bool:
+        """Whether there is a manifest, valid or not."""
+        return self._manifest_content() is not None
+
+    def _manifest_content(self) -> bytes | None:
         try:
-            content = self._files.manifest()
+            return self._files.manifest()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise read_error(error, self._files.manifest_name) from error
-        return parse_manifest(content, self._files.manifest_name)
-
-    def is_complete(self) -> bool:
-        """Whether there is a manifest, readable or not."""
-        try:
-            self._files.manifest()
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise read_error(error, self._files.manifest_name) from error
-        return True
 
     def info(self) -> PredictionsInfo:
         """The document about the run in the first part's metadata."""
@@ -148,7 +148,7 @@ class StoredPredictions:
             raise read_error(error, self.name) from error
 
 
-def read_manifest(location: Path | str) -> Manifest | None:
+def read_manifest(location: str | os.PathLike[str]) -> Manifest | None:
     """The manifest of the predictions at a location, None if there is none. Raises UsageError or InputError."""
     return StoredPredictions(location).manifest()
 

@@ -1,6 +1,7 @@
 """The predictions file and its manifest: the Arrow schema and the JSON documents."""
 
-from typing import Annotated, Any, Final, Literal
+from collections import Counter
+from typing import Annotated, Any, Final, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -11,8 +12,6 @@ from batchland.system.documents import Count, Document, column
 
 METADATA_KEY: Final = b"batchland"
 """Key of the JSON document in a Parquet file's metadata."""
-
-
 TOP_K_TYPE: Final = pa.list_(
     pa.field(
         "element",
@@ -132,6 +131,13 @@ class Counts(Document):
     failed_by_code: dict[str, Count]
     decisions: dict[str, Count] = Field(default_factory=dict)
     """Good images by decision, `accept` and `ask`; empty without thresholds on the model's card."""
+
+    @classmethod
+    def of(cls, listed: int, failed_by_code: Counter[str], decisions: Counter[str]) -> Self:
+        """The counts of a run, codes and decisions in order."""
+        failed = failed_by_code.total()
+        by_code, by_decision = (dict(sorted(each.items())) for each in (failed_by_code, decisions))
+        return cls(listed=listed, ok=listed - failed, failed=failed, failed_by_code=by_code, decisions=by_decision)
 
     @model_validator(mode="after")
     def _every_image_is_accounted_for(self) -> "Counts":

@@ -109,6 +109,11 @@ def output_location(out: str | os.PathLike[str]) -> Path | str:
     return url if path is None else output_location(path)
 
 
+def input_location(location: str | os.PathLike[str]) -> Path | str:
+    """A path as it was given, also for a file:// URL; any other URL as it is."""
+    return output_location(location) if is_url(location) else Path(location)
+
+
 def display_location(location: Path | str) -> str:
     """A location for messages and JSON: a path as text, or a URL without credentials and options."""
     return display_path(location) if isinstance(location, Path) else display_url(location).rstrip("/")

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
@@ -31,7 +30,7 @@ from batchland.predictions.parts import (
     read_own_part,
     summarize,
 )
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Counts, WrittenFile
+from batchland.predictions.schema import METADATA_KEY, Counts, WrittenFile
 from batchland.predictions.storage import Output
 from batchland.system.cores import usable_cores
 
@@ -54,9 +53,9 @@ class Survey:
 class PredictionSink(PartWriter):
     """Context that takes batches of rows in listing order and writes one output. Holds the output's lock.
 
-    fingerprint: everything that determines the rows; parts with another fingerprint are discarded. Other processes may
-    write parts as well; `add` records those. `notes_dir` is a local folder for notes of the unfinished work; it exists
-    from entering the context to publishing.
+    Parts of an earlier run with another fingerprint than that of `spec` are discarded. Other processes may write parts
+    as well; `add` records those. `notes_dir` is a local folder for notes of the unfinished work; it exists from
+    entering the context to publishing.
 
     Raises UsageError if the output exists (unless `overwrite`), LockedError if another run is writing it, OutputError
     if it cannot be written.
@@ -65,25 +64,12 @@ class PredictionSink(PartWriter):
     def __init__(
         self,
         output: Output,
-        fingerprint: dict[str, Any],
+        spec: PartSpec,
         *,
-        batch_size: int,
-        part_size: int,
-        schema: pa.Schema = PREDICTIONS,
-        row_group_size: int | None = None,
-        own: pa.Schema | None = None,
         overwrite: bool = False,
         restart: bool = False,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
-        spec = PartSpec.of(
-            fingerprint,
-            batch_size=batch_size,
-            part_size=part_size,
-            schema=schema,
-            row_group_size=row_group_size,
-            own=own or pa.schema([]),
-        )
         super().__init__(output, spec, checkpoint_seconds=checkpoint_seconds)
         self.part_size = spec.part_size
         self.out = output.name
@@ -107,11 +93,9 @@ class PredictionSink(PartWriter):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        self._output.__exit__(kind, error, trace)
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        self._output.__exit__(*exc)
 
     def pending_images(self, entries: Iterable[Entry], find: Find = find_nothing) -> Iterator[ImageRef | None]:
         """The images of a listing that have no row yet, in order, with a None after each part. See `pending`."""
@@ -176,14 +160,8 @@ class PredictionSink(PartWriter):
             wrong = wrong or self._digests[part] not in (None, found.names_sha256)
         if wrong or rows != self._listed:
             raise AssertionError(f"{self._listed} images listed, but the {rows} rows do not match them")
-        counts = Counts(
-            listed=rows,
-            ok=rows - failed.total(),
-            failed=failed.total(),
-            failed_by_code=dict(sorted(failed.items())),
-            decisions=dict(sorted(decisions.items())),
-        )
         hexadecimal = tuple(each.hex() for each in facts)
+        counts = Counts.of(rows, failed, decisions)
         return Survey(counts, input_fingerprint(facts), self._listed_names.hexdigest(), hexadecimal)
 
     def _summary(self, part: int) -> PartSummary:

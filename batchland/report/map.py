@@ -5,7 +5,6 @@ import json
 import zlib
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -18,10 +17,8 @@ from batchland.embeddings.pictures import FEATURES, feature_rows
 from batchland.errors import BatchlandError
 from batchland.evaluation.intervals import holm
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.storage import output_location
 from batchland.report.findings import LEVEL
 from batchland.report.page_images import MAX_ROWS, PageImages
-from batchland.system.urls import is_url
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -200,7 +197,7 @@ def _read(evaluation: "Evaluation", names: list[str]) -> _Rows | None:
     images: list[str] = []
     features, known = [], []
     with suppress(BatchlandError, OSError, pa.ArrowException):
-        stored = StoredPredictions(output_location(location) if is_url(location) else Path(location))
+        stored = StoredPredictions(location)
         if stored.kind is None or stored.info().run_id != summary.run_id:
             return None
         for part in stored.parts():

@@ -10,7 +10,6 @@ import json
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -21,11 +20,9 @@ import pyarrow.compute as pc
 from batchland.errors import BatchlandError
 from batchland.evaluation.slices import Described
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.storage import output_location
 from batchland.report.gallery import GALLERIES_TENTHS
 from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnails
-from batchland.system.urls import is_url
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -168,7 +165,7 @@ def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict
     """Image -> its first choices as (class index, probability in 1/1000). Empty if the predictions have changed."""
     found: dict[str, list[tuple[int, int]]] = {}
     with suppress(BatchlandError, OSError, pa.ArrowException):
-        stored = StoredPredictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+        stored = StoredPredictions(predictions)
         manifest = stored.manifest() if stored.kind == "folder" else None
         if stored.kind is None or stored.info().run_id != run_id:
             return {}

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-from batchland._version import __version__
 from batchland.evaluation.saved import check_folder, csv_text
 from batchland.evaluation.several import SeveralCompared
 from batchland.report.findings import LEVEL
@@ -75,7 +74,6 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(compared.pairs[0]._fields)
     writer.writerows([csv_text(pair.better), csv_text(pair.worse), *pair[2:]] for pair in compared.pairs)
-    write_file(folder / "pairs.csv", "\ufeff" + text.getvalue())
     page = render_page(
         "several.html.j2",
         inputs=options.inputs,
@@ -84,8 +82,8 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
         cells={(pair.better, pair.worse): pair for pair in compared.pairs},
         level=LEVEL,
         options=options,
-        version=__version__,
         count=count,
     )
-    write_file(folder / "report.html", page)
+    write_file(folder / "report.html", page)  # first: it says what the other file is made from
+    write_file(folder / "pairs.csv", "\ufeff" + text.getvalue())
     return folder / "report.html"

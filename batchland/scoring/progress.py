@@ -4,7 +4,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
 from batchland.errors import BatchlandError
@@ -40,13 +39,11 @@ class ScoreProgress:
         self._count_if_due()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._ended.set()
         if self._counting is not None:  # the interpreter must not end while Arrow reads a list in that thread
             self._counting.join(_JOIN_SECONDS)
-        self._bar.__exit__(kind, error, trace)
+        self._bar.__exit__(*exc)
 
     def update(self, progress: Progress) -> None:
         """Show it."""

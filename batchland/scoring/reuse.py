@@ -22,7 +22,7 @@ from batchland.predictions.rows import rows_for
 from batchland.scoring.known_rows import KnownRows
 
 MAX_REMEMBERED: Final = 100_000
-"""Equal images of this run are found among the last new images, this many."""
+"""Number of the latest new images among which equal images of this run are found."""
 _BATCH: Final = 128
 """Images hashed at a time; two more such batches are prepared in advance."""
 _NO_PIXELS: Final = PreprocessSpec(height=1, width=1)

@@ -4,7 +4,8 @@ score() asks a run for `entries`, `fingerprint`, `schema` and `finish`, and does
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
-from batchland.predictions.parts import Entry
-from batchland.predictions.schema import Manifest, predictions_schema
+from batchland.predictions.parts import Entry, PartSpec
+from batchland.predictions.reader import read_manifest
+from batchland.predictions.schema import Manifest, ShardInfo, predictions_schema
 from batchland.predictions.storage import display_location, open_output, output_location
 from batchland.predictions.writer import PredictionSink, Survey, cut
 from batchland.scoring.listing import ImageListing
@@ -56,6 +58,15 @@ class Run:
         """The manifest of an earlier run, if that has done everything already."""
         return None
 
+    def _finished_shard(self, is_same: Callable[[ShardInfo], bool]) -> Manifest | None:
+        """The manifest of a shard if it is complete, `is_same`, and is not to be overwritten."""
+        if not self.options.overwrite:
+            with suppress(UsageError):
+                manifest = read_manifest(self.out)
+                if manifest and manifest.shard and is_same(manifest.shard):
+                    return manifest
+        return None
+
     def ignored(self) -> Mapping[str, int]:
         """Counts of what was not listed, by kind, when everything is listed."""
         return self.listing.ignored.counts
@@ -70,14 +81,17 @@ class Run:
 
     def open_sink(self, model: OpenModel, checkpoint_seconds: float) -> PredictionSink:
         """The output, to be entered as a context."""
-        return PredictionSink(
-            open_output(self.out),
+        spec = PartSpec.of(
             self.fingerprint(model),
             batch_size=self.options.batch_size,
             part_size=self.options.part_size,
             schema=predictions_schema(model.card, features=self.options.features, positions=self.positions),
             row_group_size=self.row_group_size,
             own=self.own,
+        )
+        return PredictionSink(
+            open_output(self.out),
+            spec,
             overwrite=self.options.overwrite or self.options.retry_failed or self.options.add_missing,
             restart=self.options.restart,
             checkpoint_seconds=checkpoint_seconds,

@@ -4,12 +4,18 @@ import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import CHECKPOINT_SECONDS, Entry
 from batchland.predictions.schema import Manifest, predictions_schema
-from batchland.predictions.storage import display_location, manifest_location, output_location, public_location
+from batchland.predictions.storage import (
+    Location,
+    display_location,
+    manifest_location,
+    output_location,
+    public_location,
+)
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
 from batchland.scoring.engines.engine import Engine, PartEngine
@@ -38,6 +44,11 @@ class RunSummary(NamedTuple):
     done_before: bool = False
     """Whether an earlier run with the same options had already finished the shard."""
 
+    @classmethod
+    def of(cls, out: Location, manifest: Manifest, fallback: str | None = None, *, done_before: bool = False) -> Self:
+        """The summary of the output at `out`."""
+        return cls(public_location(out), manifest_location(out), manifest, fallback, done_before)
+
 
 def score(
     images: str | os.PathLike[str] | ImageListing | None,
@@ -45,6 +56,7 @@ def score(
     options: ScoreOptions | None = None,
     *,
     skip: Skip | None = None,
+    engine: Engine | PartEngine | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     grace_seconds: float = GRACE_SECONDS,
@@ -57,6 +69,7 @@ def score(
     run.
 
     skip: returns whether a listed image is already scored, and so gets no row; the manifest counts those.
+    engine: an open one for these options, which is closed at the end; by default, one is opened.
     checkpoint_seconds: rows are stored at least at this interval, so that a killed run loses at most this much work
     (engine `local`). grace_seconds: after a signal or the time limit, the run waits this long for a batch that hangs.
 
@@ -66,9 +79,9 @@ def score(
     stopwatch = Stopwatch()
     run = _plan(images, output_location(out), options or ScoreOptions(), skip)
     entries = stopwatch.listing(run.entries())
-    with open_engine(run.options) as engine:
+    with engine or open_engine(run.options) as engine:
         if manifest := run.finished_before(engine.model):
-            return _summary(run, manifest, engine.model, done_before=True)
+            return RunSummary.of(run.out, manifest, engine.model.fallback, done_before=True)
         earlier = reusable_predictions(run.options, engine.model)
         with StopSignal() as signal, run.open_sink(engine.model, checkpoint_seconds) as sink:
             by_parts = engine if isinstance(engine, PartEngine) else None
@@ -88,7 +101,7 @@ def score(
                         on_progress(account.progress)
                     account.stop_if_due()
             manifest = _publish(run, engine.model, sink, account, reuse, by_parts)
-    return _summary(run, manifest, engine.model)
+    return RunSummary.of(run.out, manifest, engine.model.fallback)
 
 
 def _score_batches(
@@ -166,7 +179,3 @@ def _publish(
     )
     sink.publish(manifest.model_dump_json(indent=2) + "\n")
     return manifest
-
-
-def _summary(run: Run, manifest: Manifest, model: OpenModel, *, done_before: bool = False) -> RunSummary:
-    return RunSummary(public_location(run.out), manifest_location(run.out), manifest, model.fallback, done_before)

@@ -6,7 +6,6 @@ CONTAINER_SHIFT | the image's index in the container.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -15,7 +14,6 @@ from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.images.sources.source import ContainerSource
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import is_file_output
-from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.predictions.storage import display_location, join_location
 from batchland.predictions.writer import Survey
@@ -55,13 +53,8 @@ class ShardRun(Run):
 
     def finished_before(self, model: OpenModel) -> Manifest | None:
         """The manifest of this shard if it is complete, was scored in the same way and is not to be overwritten."""
-        if self.options.overwrite:
-            return None
-        with suppress(UsageError):
-            manifest = read_manifest(self.out)
-            if manifest and manifest.shard and manifest.shard.fingerprint == super().fingerprint(model):
-                return manifest
-        return None
+        of_listing = super().fingerprint(model)
+        return self._finished_shard(lambda shard: shard.fingerprint == of_listing)
 
     def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:  # noqa: ARG002
         """Manifest entry that must be the same in all shards of the listing."""

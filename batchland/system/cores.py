@@ -75,11 +75,8 @@ def _groups(cgroups: Path, controller: str, membership: Path) -> Iterator[Path]:
         lines = membership.read_text().splitlines()
     except OSError:
         lines = []
-    for line in [
-        "0::/",
-        f"0:{controller}:/",
-        *lines,
-    ]:  # the roots of the mounts: in a container, the groups have other names outside
+    roots = ("0::/", f"0:{controller}:/")  # too, because in a container the file may have the host's names
+    for line in (*roots, *lines):
         _, controllers, group = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

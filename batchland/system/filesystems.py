@@ -37,7 +37,7 @@ _REFUSED: Final = re.compile(
 _NO_BUCKET: Final = re.compile(r"NO_SUCH_BUCKET|Bucket '.*' not found|ContainerNotFound")
 
 
-class Location(NamedTuple):
+class OpenUrl(NamedTuple):
     """A file system and a path in it, opened from a URL."""
 
     filesystem: "FileSystem"
@@ -49,14 +49,14 @@ class Location(NamedTuple):
     """Whether it was listed successfully before. Then a refusal means that the credentials have expired."""
 
 
-def open_location(url: str) -> Location:
+def open_location(url: str) -> OpenUrl:
     """Open a URL. Raises UsageError, or InputError if the server does not answer.
 
     Percent signs in the URL's path are decoded; characters that should be encoded (spaces, letters) may stay.
     """
     parts = split_url(url)
     filesystem, root = _open(parts.scheme, parts.netloc, parts.query)
-    return Location(filesystem, f"{root.rstrip('/')}/{unquote(parts.path).lstrip('/')}".rstrip("/"), display_url(url))
+    return OpenUrl(filesystem, f"{root.rstrip('/')}/{unquote(parts.path).lstrip('/')}".rstrip("/"), display_url(url))
 
 
 @lru_cache
@@ -125,7 +125,7 @@ def os_error(error: Exception) -> OSError:
     return OSError(errno.EIO, _reason(error))
 
 
-def call(location: Location, action: Callable[[], Result]) -> Result:
+def call(location: OpenUrl, action: Callable[[], Result]) -> Result:
     """Run `action`, and raise its errors as a local file system would. InputError if the storage no longer answers."""
     try:
         return action()
@@ -140,7 +140,7 @@ def call(location: Location, action: Callable[[], Result]) -> Result:
         raise local from error
 
 
-def answers(location: Location) -> bool:
+def answers(location: OpenUrl) -> bool:
     """Whether the storage answers within PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:

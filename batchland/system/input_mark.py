@@ -22,10 +22,13 @@ def input_mark(inputs: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(absolute).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def has_mark(page: Path, inputs: Sequence[str]) -> bool:
-    """Whether an existing page has the mark of these inputs. True if there are no inputs."""
-    if not inputs:
-        return True
+def read_mark(page: Path) -> str:
+    """The mark of an existing page; empty if it has none, as pages of earlier versions."""
     with page.open("rb") as file:
         found = _MARK.search(file.read(HEAD_BYTES))
-    return found is not None and found[1].decode() == input_mark(inputs)
+    return found[1].decode() if found else ""
+
+
+def has_mark(page: Path, inputs: Sequence[str]) -> bool:
+    """Whether an existing page has the mark of these inputs. True if there are no inputs."""
+    return not inputs or read_mark(page) == input_mark(inputs)

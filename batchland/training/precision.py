@@ -1,4 +1,4 @@
-"""Smaller versions of a trained model: half floats, and the form that int8 is made from."""
+"""Versions of a trained model for other precisions: half floats, and one from which int8 is made."""
 
 import copy
 

@@ -8,7 +8,7 @@ from operator import itemgetter
 from statistics import median
 from typing import Final
 
-from batchland.evaluation.metrics import rate
+from batchland.evaluation.intervals import rate
 from batchland.report.findings import Finding
 from batchland.system.text import count, counted, first_few, images, percent, visible
 from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, has_answers, replacements, shares

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from batchland.evaluation.metrics import rate
+from batchland.evaluation.intervals import rate
 from batchland.evaluation.schema import Figure
 from batchland.monitoring.drift import MOVED_FAR, Drift
 from batchland.system.text import count, interval, percent, visible

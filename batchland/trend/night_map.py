@@ -21,7 +21,6 @@ from batchland.embeddings.pictures import FEATURES, feature_rows
 from batchland.errors import BatchlandError
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.storage import output_location
 from batchland.report.map import KNOWN, STEPS, crowded_groups, packed
 from batchland.report.pictures import Thumbnails
 from batchland.system.urls import is_url
@@ -124,7 +123,7 @@ def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
 def _read(day: date, run: ModelRun, most: int) -> _Night | None:
     """At most `most` images of a night; None if its predictions are deleted, changed or without features."""
     with suppress(BatchlandError, OSError, pa.ArrowException):
-        stored = StoredPredictions(output_location(run.partition) if is_url(run.partition) else Path(run.partition))
+        stored = StoredPredictions(run.partition)
         if stored.kind is None or stored.info().run_id != run.run_id:
             return None
         parts = stored.parts()

@@ -118,7 +118,7 @@ def line_plot(
 
 
 def column_plot(calendar: Calendar, nights: Sequence[tuple[date, Sequence[float], str]]) -> Columns:
-    """Stacked shares, [classes] per night, the first class at the foot."""
+    """Stacked shares, [classes] per night, the first class at the bottom."""
     y = Scale(0, 1, HEIGHT - BOTTOM, TOP)
     columns = []
     for day, shares, title in nights:

@@ -1,6 +1,7 @@
 """`batchland evaluate` as it is typed: what it prints, writes and ends with."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -133,6 +134,25 @@ def test_an_input_is_never_an_output_also_with_overwrite(night: Path) -> None:
         2,
         "batchland: own: holds a per_class.csv that batchland did not write",
     )
+
+
+def test_what_a_killed_run_leaves_is_replaced_but_no_files_without_their_page(night: Path) -> None:
+    arguments = ("evaluate", "preds.parquet", "-l", "labels", "-o", "report")
+    assert batchland(*arguments).exit_code == 0
+    page, summary = Path("report/report.html"), Path("report/summary.json")
+    summary.unlink()
+    assert (batchland(*arguments).exit_code, summary.exists()) == (0, True)
+    page.write_text(re.sub('<meta name="batchland-inputs"[^>]*>', "", page.read_text()))
+    older = OTHER_FILES.replace("other files", "other files, or by an earlier version of batchland")
+    result = batchland(*arguments)
+    assert (result.exit_code, result.stderr) == (2, older)
+    page.unlink()
+    result = batchland(*arguments)
+    assert (result.exit_code, result.stderr.partition(";")[0]) == (
+        2,
+        "batchland: report: holds a confusion.parquet without a report.html that says what it was made from",
+    )
+    assert batchland(*arguments, "--overwrite").exit_code == 0
 
 
 def test_each_promise_is_one_line(night: Path) -> None:

@@ -1,6 +1,8 @@
 """The command line as a whole: every command explained, quick to start, errors as one line and an exit code."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,8 @@ from commands import batchland
 import batchland as package
 from batchland.cli.main import main
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
 
 def commands(group=main, path=("batchland",)):
@@ -35,6 +38,25 @@ def test_every_command_has_an_example_and_a_row_in_the_readme(path, command):
     assert " ".join(path) in command.epilog
     assert command.help
     assert f"| `{' '.join(path)}" in README, "no row in README.md's table"
+
+
+def test_every_command_and_flag_in_the_documentation_exists():
+    wrong = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = re.sub(r"\\\n\s*", " ", path.read_text())
+        for line in re.findall(r"(?:`|^    |^\$ )(batchland [^`#\n]+(?:\n[^`\n]+(?=`))?)", text, re.M):
+            words = shlex.split(re.split(r" [|>] | && ", " ".join(line.split()))[0])[1:]
+            command = main
+            try:
+                while isinstance(command, click.Group) and words and words[0] not in ("COMMAND", "--help", "--quiet"):
+                    command = command.commands[words.pop(0)]
+                if not isinstance(command, click.Group):
+                    command.make_context(line, words)
+            except (click.BadParameter, click.exceptions.Exit):
+                pass  # only a part of a command, or placeholders
+            except (click.UsageError, KeyError) as error:
+                wrong.append(f"{path.name}: {line}: {error}")
+    assert wrong == []
 
 
 @EACH_COMMAND

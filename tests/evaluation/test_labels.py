@@ -118,11 +118,14 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
         ("l.csv", b"image,label,label\na,Red,Blue\n", "has 2 columns 'label'; keep one"),
         ("l.csv", b'\xef\xbb\xbf"image";"image";label\na;b;Red\n', "has 2 columns 'image'; keep one"),
         ("l.csv", b"image,label\na,Red\na,Blue\n", "'a' has 2 different labels: 'Red', 'Blue'; keep one"),
-        ("l.csv", b"image,label\n,Red\n", "some rows have no image name; every row needs one"),
+        ("l.csv", b"image,label\n,Red\n", "line 2: has no image; every row needs the name of an image"),
         (
-            "l.csv", b"image,label\na,Red,x\n",
-            "cannot be read as CSV (CSV parse error: Expected 2 columns, got 3: a,Red,x)",
+            "l.csv", b'image;label\na;"Red\nBlue"\n\n;Red\n',
+            "line 5: has no image; every row needs the name of an image",
         ),
+        ("l.csv", b"image,label\na,Red,x\n", "cannot be read as CSV (line 2: has 3 values, the header has 2)"),
+        ("l.csv", b'image,label\n"a,Red\nb,Red\n', "cannot be read as CSV (line 2: a quote is not closed)"),
+        ("l.csv", b"image,label\na,Red\nb,Gr\xfcn\n", "cannot be read as CSV (line 3: is not UTF-8)"),
         (
             "l.csv", "image,label\na,Red\n".encode("utf-16"),
             "is UTF-16 text; save it as UTF-8; labels are class folders, or a CSV or Parquet file",

@@ -7,6 +7,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from damage import encoded, photo
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 from toys import picture
@@ -14,20 +15,9 @@ from toys import picture
 from batchland.errors import ImageError
 from batchland.images.preprocess import PreprocessSpec, decode, fit, preprocess
 
+IMAGENET = PreprocessSpec(fit="crop", shorter_side=256)
 SPEC = PreprocessSpec()
 CROP = PreprocessSpec(fit="crop", shorter_side=256)
-
-
-def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
-    """A picture with smooth colours, like a photo."""
-    small = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def code_of(data: bytes, spec: PreprocessSpec = SPEC) -> str:

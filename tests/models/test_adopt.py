@@ -509,6 +509,26 @@ def test_sorted_outputs_are_refused(tmp_path, labels, name):
     )
 
 
+@pytest.mark.parametrize("opset", [17, 11])
+@pytest.mark.parametrize("nested", [False, True], ids=["", "nested"])
+def test_sorting_in_a_local_function_is_seen(tmp_path, labels, opset, nested):
+    """Also if the function is of another opset than the model."""
+    path = with_tail(tmp_path / "f.onnx", [node("Sorted", "logits four", "scores", domain="own")], [("four", [4])])
+    model = onnx.load(path)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("own", 1)]
+
+    def function(name, inner, **attributes):
+        nodes = [node(inner, "x k", "y where" if inner == "TopK" else "y", **attributes)]
+        return helper.make_function("own", name, ["x", "k"], ["y"], nodes, opsets)
+
+    outer = function("Sorted", "Inner", domain="own") if nested else function("Sorted", "TopK", axis=1)
+    model.functions.extend([outer, *([function("Inner", "TopK", axis=1)] if nested else [])])
+    model.opset_import.append(opsets[1])
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"its output scores is sorted \(TopK\), so its numbers are not those"):
+        adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+
+
 def test_topk_is_no_fault_in_an_output_that_keeps_the_classes_in_order(tmp_path, labels):
     tail = [TOP, node("ReduceMin", "best", "least", axes=[1], keepdims=1), node("Sub", "logits least", "scores")]
     path = with_tail(tmp_path / "f.onnx", tail, [("four", [4])])

@@ -16,7 +16,9 @@ from batchland.monitoring.canaries import check_canaries
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.runner import run_night
-from batchland.scoring.options import ScoreSettings
+from batchland.scoring.engines import local
+from batchland.scoring.engines.local import LocalEngine
+from batchland.scoring.options import ScoreOptions
 
 NIGHT = date(2024, 11, 23)
 
@@ -30,22 +32,16 @@ def model(tmp_path):
     return path
 
 
-def settings(**values):
-    return ScoreSettings(device="cpu", **values)
+def check(model, **values):
+    with LocalEngine(model, ScoreOptions(device="cpu", **values)) as engine:
+        return check_canaries(engine)
 
 
-@pytest.mark.parametrize(
-    "values", [{}, {"batch_size": 5, "num_workers": 3}, {"include": ("*.tif",), "exclude": ("*.png",), "top_k": 1}]
-)
-def test_an_unchanged_model_passes_whatever_the_job_scores(model, values):
-    check = check_canaries(model, settings(**values))
-    assert (check.images, check.tolerance) == (24, 0.05)
-    assert check.largest_difference < 1e-6
-
-
-def test_a_model_without_canaries_is_not_checked(model):
-    canaries_path(model).unlink()
-    assert check_canaries(model, settings()) is None
+@pytest.mark.parametrize("values", [{}, {"batch_size": 5, "num_workers": 3}, {"top_k": 1, "probabilities": "top"}])
+def test_an_unchanged_model_passes_with_any_options(model, values):
+    found = check(model, **values)
+    assert (found.images, found.tolerance) == (24, 0.05)
+    assert found.largest_difference < 1e-6
 
 
 def swapped_colours(pixels):
@@ -71,7 +67,7 @@ def test_a_fault_of_decoding_is_found(model, monkeypatch, fault):
 
     monkeypatch.setattr(preprocessing, "_decode", broken)
     with pytest.raises(ModelError) as caught:
-        check_canaries(model, settings())
+        check(model)
     message = str(caught.value)
     assert message.startswith(f"{model}: gives other probabilities than when it was made, for ")
     assert message.endswith("; its decoder, preprocessing, onnxruntime or device has changed")
@@ -81,14 +77,14 @@ def test_a_fault_of_decoding_is_found(model, monkeypatch, fault):
 def test_a_canary_that_cannot_be_decoded_is_named(model, monkeypatch):
     monkeypatch.setattr(preprocessing, "_decode", lambda data, spec, reuse: 1 / 0)
     with pytest.raises(ModelError, match=r"canary 00\.jpeg cannot be scored any more: "):
-        check_canaries(model, settings())
+        check(model)
 
 
 def test_canaries_of_another_model_are_found(model):
     before = canaries_path(model).read_bytes()
     write_toy_model(model, toy_card().model_copy(update={"name": "newer"}))
     with pytest.raises(ModelError) as caught:
-        check_canaries(model, settings())
+        check(model)
     assert str(caught.value).startswith(f"{model}: is another model than the one of {canaries_path(model)} (sha256 ")
     assert canaries_path(model).read_bytes() == before
 
@@ -105,7 +101,7 @@ def test_canaries_that_cannot_be_read_are_an_error_of_the_model(model, fault):
     else:
         path.symlink_to("nowhere")
     with pytest.raises(ModelError) as caught:
-        check_canaries(model, settings())
+        check(model)
     assert str(caught.value).startswith(f"{path}: not canaries that this version of batchland can read (")
     assert fault != "no rows" or "(it has no probabilities); make the model again" in str(caught.value)
 
@@ -144,3 +140,41 @@ def test_a_night_scores_them_first_and_ends_if_they_differ(model, tmp_path):
     assert not (tmp_path / "out" / f"date={tomorrow}").exists()
     unchecked = load_job(tmp_path / "toy.toml", ["monitor.canaries=false"])
     assert run_night(unchecked, tomorrow).record.models[0].canaries is None
+
+
+def test_the_canaries_of_all_models_come_before_the_first_image_in_the_same_sessions(model, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    job_file = tmp_path / "toy.toml"
+    job_file.write_text(
+        'images = "in"\noutput = "out"\ndevice = "cpu"\n[models]\none = "toy.onnx"\nnone = "none.onnx"\n'
+        'two = "two.onnx"\n'
+    )
+    write_canaries(open_session(write_toy_model(tmp_path / "two.onnx"), "cpu"))
+    write_toy_model(tmp_path / "none.onnx")
+    seen, opened = [], []
+    score, open_it = LocalEngine.score, local.open_session
+
+    def watched(self, images, *arguments, **options):
+        images = list(images)
+        seen.append((self.model.path.name, len(images) - images.count(None)))
+        return score(self, images, *arguments, **options)
+
+    monkeypatch.setattr(LocalEngine, "score", watched)
+    monkeypatch.setattr(
+        local, "open_session", lambda path, *rest, **more: opened.append(path.name) or open_it(path, *rest, **more)
+    )
+    record = run_night(load_job(job_file), NIGHT).record
+    assert [(run.name, run.canaries and run.canaries.images) for run in record.models] == [
+        ("one", 24), ("none", None), ("two", 24)
+    ]  # fmt: skip
+    assert seen == [("toy.onnx", 24), ("two.onnx", 24), ("toy.onnx", 1), ("none.onnx", 1), ("two.onnx", 1)]
+    assert opened == ["toy.onnx", "two.onnx", "none.onnx"]
+
+    seen.clear()
+    write_toy_model(tmp_path / "two.onnx", toy_card().model_copy(update={"name": "newer"}))
+    record, attempt = run_night(load_job(job_file), NIGHT, force=True)
+    assert (attempt.outcome, attempt.exit_code) == ("failed", 5)
+    assert attempt.error.startswith(f"{tmp_path}/two.onnx: is another model than the one of ")
+    assert seen == [("toy.onnx", 24), ("toy.onnx", 1), ("none.onnx", 1)]  # other models still score
+    assert [run.state for run in record.models] == ["replaced", "replaced", "scored"]

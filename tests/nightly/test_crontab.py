@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from batchland.cli.main import main
 from batchland.errors import UsageError
-from batchland.nightly.crontab import Entry, entry_of, install, kept_environment, read, remove, render
+from batchland.nightly.crontab import Entry, daemon_runs, entry_of, install, kept_environment, read, remove, render
 from batchland.nightly.dates import local_today
 from batchland.nightly.job import load_job
 
@@ -46,6 +46,17 @@ def table(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     return store
+
+
+def test_whether_a_cron_daemon_runs(tmp_path):
+    """Unknown without /proc, or if it hides the processes of others."""
+    assert daemon_runs(tmp_path)
+    for number, name in enumerate(("init", "cron-tool", "bash"), 1):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / f"{number}/comm").write_text(f"{name}\n")
+    assert not daemon_runs(tmp_path)
+    (tmp_path / "3/comm").write_text("crond\n")
+    assert daemon_runs(tmp_path)
 
 
 def test_the_entry():
@@ -215,10 +226,12 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
     options = [str(job), "--schedule", "30 1 * * *", "--env", "A=b=c"]
     assert run(main, ["cron", "show", *options]).output == lines
     assert not table.exists()
-    result = run(main, ["cron", "install", *options])
-    assert (result.exit_code, result.output) == (
-        0, f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
-    )  # fmt: skip
+    installed = f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
+    missing = "batchland: no process is called cron or crond; start the cron daemon, or nothing runs\n"
+    for runs, errors in ((False, missing), (True, "")):
+        monkeypatch.setattr("batchland.nightly.crontab.daemon_runs", lambda runs=runs: runs)
+        result = run(main, ["cron", "install", *options])
+        assert (result.exit_code, result.stdout, result.stderr) == (0, installed, errors)
     assert table.read_text() == lines
     for argument, message in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry for nightly.\n")):
         assert run(main, ["cron", "remove", argument]).output == message

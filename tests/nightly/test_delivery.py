@@ -7,7 +7,7 @@ import time
 import pytest
 from toys import picture
 
-from batchland.errors import MissingInputError
+from batchland.errors import MissingInputError, NoSuchImagesError, UsageError
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import load_job
 
@@ -39,6 +39,15 @@ def test_the_message_says_what_is_missing(tmp_path, job):
     assert refusal(job, root) == f"{root}: holds no images to score (found: 1 .txt, 1 not included)"
     (root / "a.jpg").write_bytes(picture())
     assert [ref.name for ref in delivered_images(job, root).images()] == ["a.jpg"]
+
+
+def test_a_folder_that_may_not_be_read_is_no_late_delivery(nobody, job):
+    (nobody.folder / "locked/in").mkdir(parents=True)
+    (nobody.folder / "locked").chmod(0)
+    with nobody, pytest.raises(UsageError) as caught:
+        delivered_images(job, nobody.folder / "locked/in")
+    assert not isinstance(caught.value, NoSuchImagesError)
+    assert str(caught.value).endswith("in: cannot be opened (Permission denied); give a folder of images")
 
 
 def test_a_growing_folder_is_a_missing_delivery(tmp_path, job):

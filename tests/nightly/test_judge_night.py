@@ -14,11 +14,11 @@ from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
 from batchland.models.decisions import KnownPhotos
-from batchland.monitoring.schema import Finding, NightVerdict
+from batchland.monitoring.schema import AccuracyEstimate, Finding, NightVerdict
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights
 from batchland.nightly.job import load_job
-from batchland.nightly.judge_night import explain, read_photos
+from batchland.nightly.judge_night import explain, low_accuracy, read_photos
 from batchland.nightly.notifications.pictures import choose_pictures
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
@@ -416,3 +416,11 @@ def test_a_usage_error_leaves_a_good_night_as_it_was(project: Path) -> None:
     assert (stored.outcome, stored.exit_code, stored.good) == ("ok", 0, True)
     forced = run(project, 0, labels, force=True)  # the predictions are new, and nothing says that they are good
     assert (forced.record.outcome, forced.attempt.refused) == ("failed", False)
+
+
+def test_the_message_about_a_low_estimate_has_its_interval_also_from_zero() -> None:
+    accuracy = AccuracyEstimate(value=0.04, low=0.0, high=0.1)
+    verdict = NightVerdict(verdict="ok", judged_by="reference", images=50, accuracy=accuracy)
+    night = ModelRun(name="toy", partition="out", state="scored", monitor=verdict)
+    assert low_accuracy("70%", night) == "estimated accuracy 4.0% (0.0 to 10.0%) is below min_accuracy 70%"
+    assert low_accuracy("4%", night) is None

@@ -390,7 +390,7 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
 
 
 def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
-    real, faults = steps_module.delivered_images, [PermissionError(13, "Permission denied", "/mnt/in")]
+    real, faults = steps_module.delivered_images, [OSError(5, "Input/output error", "/mnt/in")]
 
     def deliver(*arguments, **settings):
         if faults:
@@ -400,7 +400,7 @@ def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
     monkeypatch.setattr(steps_module, "delivered_images", deliver)
     record = run(project, NIGHT, "retry={attempts=2, wait='0.1s'}").record
     assert [(tried.outcome, tried.exit_code, tried.error) for tried in record.attempts] == [
-        ("failed", 74, "/mnt/in: Permission denied"), ("ok", 0, None),
+        ("failed", 74, "/mnt/in: Input/output error"), ("ok", 0, None),
     ]  # fmt: skip
 
 

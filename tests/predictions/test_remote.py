@@ -25,7 +25,7 @@ from batchland.predictions.objects import Objects, Upload
 from batchland.predictions.schema import Manifest
 from batchland.scoring.merge.merge import merge
 from batchland.scoring.options import Shard
-from batchland.system.filesystems import Location
+from batchland.system.filesystems import OpenUrl
 
 # After each deletion in a nested folder, Arrow writes an empty object for that folder. The test server refuses this,
 # because the folder exists, and Arrow retries for six seconds. So tests with nested folders are slow.
@@ -107,7 +107,7 @@ def test_an_upload_that_fails_leaves_no_object_even_when_the_process_ends(bucket
     failing_upload = """
 import sys
 from pathlib import PurePosixPath
-from batchland.system.filesystems import Location
+from batchland.system.filesystems import OpenUrl
 from batchland.predictions.objects import Objects, Upload
 objects = Objects.at(sys.argv[1])
 try:
@@ -452,7 +452,7 @@ def test_files_are_renamed_into_place_where_unfinished_files_are_visible(tmp_pat
     """As on HDFS; tested on the local file system."""
     from pyarrow.fs import LocalFileSystem
 
-    objects = Objects(Location(LocalFileSystem(), str(tmp_path), "local"))
+    objects = Objects(OpenUrl(LocalFileSystem(), str(tmp_path), "local"))
     target = PurePosixPath(tmp_path) / "p.parquet"
     objects.put(target, b"old")
     Upload(objects, target).abandon()

@@ -1,4 +1,4 @@
-"""Find out whether a WebP, AVIF or HEIF file ends too early. Their decoders do not tell this from other damage."""
+"""Find out whether a WebP, AVIF, HEIF or JPEG XL file ends too early. Their decoders do not say so."""
 
 from typing import Final
 
@@ -9,14 +9,18 @@ _MAX_BOXES: Final = 10_000
 
 def as_truncated(error: ImageError, data: bytes, kind: str) -> ImageError:
     """Replace a decoder's `corrupt` by `truncated` if the file ends too early. kind: as `format_of` gives it."""
-    ends_early = {"WEBP": _riff_ends_early, "AVIF": _boxes_end_early, "HEIF": _boxes_end_early}.get(kind)
-    if error.code != "corrupt" or ends_early is None or not ends_early(data):
-        return error
-    return ImageError("truncated", "the file ends before its last pixel")
+    if error.code == "corrupt" and kind in _ENDS_EARLY and _ENDS_EARLY[kind](data):
+        return ImageError("truncated", "the file ends before its last pixel")
+    return error
 
 
 def _riff_ends_early(data: bytes) -> bool:
     return len(data) < 8 + int.from_bytes(data[4:8], "little")
+
+
+def _jxl_ends_early(data: bytes) -> bool:
+    """Only of files with boxes. A codestream does not say how long it is."""
+    return data[:1] == b"\0" and _boxes_end_early(data)
 
 
 def _boxes_end_early(data: bytes) -> bool:
@@ -29,3 +33,11 @@ def _boxes_end_early(data: bytes) -> bool:
         if size < 8 or position >= len(data):
             break
     return position > len(data)
+
+
+_ENDS_EARLY: Final = {
+    "WEBP": _riff_ends_early,
+    "AVIF": _boxes_end_early,
+    "HEIF": _boxes_end_early,
+    "JXL": _jxl_ends_early,
+}

@@ -68,7 +68,7 @@ def format_of(data: bytes) -> str:
 
 
 def _is_bmp(data: bytes) -> bool:
-    """Whether the header after `BM` has a known size: two letters alone may begin anything."""
+    """Whether the header after `BM` has a known size: many other files begin with these two letters."""
     return len(data) < 18 or int.from_bytes(data[14:18], "little") in range(12, 125)
 
 

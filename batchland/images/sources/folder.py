@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from batchland.errors import InputError, UsageError
+from batchland.errors import InputError, NoSuchImagesError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
@@ -38,9 +38,9 @@ class Folder:
         self._options = {"all_files": all_files, "follow_links": follow_links}
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """See `list_images`. Raises UsageError if it is a file."""
+        """See `list_images`. Raises NoSuchImagesError if it is a file."""
         if os.path.isfile(self._root):  # noqa: PTH113 - any kind of path
-            raise UsageError(
+            raise NoSuchImagesError(
                 f"{display_path(self._root)}: is a file; give a folder of images, or classify single files with "
                 f"`batchland predict`",
                 advice="image_list",
@@ -78,7 +78,8 @@ def list_images(
     links only. A folder that cannot be listed, even after retries, is yielded as a ref with the error `unreadable` and
     becomes a failed row. Counts skipped files in `ignored`.
 
-    Raises UsageError if `root` is not a folder, InputError if its storage fails even after retries.
+    Raises NoSuchImagesError if `root` is not a folder, UsageError if access to it is refused, InputError if its storage
+    fails; the last two after retries.
     """
     top = os.fsencode(root)
     try:
@@ -86,11 +87,12 @@ def list_images(
     except (FileNotFoundError, NotADirectoryError):
         problem = "does not exist"
     except OSError as error:
-        problem = f"cannot be opened ({error.strerror})"
+        reason = f"{display_name(top)}: cannot be opened ({error.strerror})"
         if storage_failed(error):
-            raise InputError(f"{display_name(top)}: {problem}") from error
+            raise InputError(reason) from error
+        raise UsageError(f"{reason}; give a folder of images") from error
     if problem:
-        raise UsageError(f"{display_name(top)}: {problem}; give a folder of images")
+        raise NoSuchImagesError(f"{display_name(top)}: {problem}; give a folder of images")
     counts = ignored.counts if ignored is not None else Counter()
     folder: _Folder = (top, b"", ())
     return walk(folder, _Lister(all_files, follow_links, counts).entries)

@@ -17,7 +17,7 @@ from batchland.errors import ImageError, NoSuchImagesError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.folder import kind_by_name, walk
 from batchland.images.sources.refs import ChangedError, Ignored, ImageFile, ImageRef
-from batchland.system.filesystems import Location, call, is_missing, listed_us, open_location, os_error, start_error
+from batchland.system.filesystems import OpenUrl, call, is_missing, listed_us, open_location, os_error, start_error
 from batchland.system.names import display_name, file_name
 from batchland.system.urls import display_url
 
@@ -135,7 +135,7 @@ class RemoteFiles:
     """Whether its images come from a listing. Some credentials may read, but not list."""
 
     @cached_property
-    def location(self) -> Location:
+    def location(self) -> OpenUrl:
         """The file system, opened at first use."""
         return open_location(self.url)._replace(listed=self.listed)
 

@@ -66,7 +66,7 @@ class RowDecoder:
         return refused
 
     def warm_up(self, batch_size: int) -> None:
-        """Decode `batch_size` images: the first call fixes the largest batch of the hardware engines."""
+        """Decode `batch_size` images, because the first call sets the largest batch of the GPU's JPEG engines."""
         good, _ = probes()
         usual = keep_encoded(good[0], PreprocessSpec(), checked=False)
         assert usual is not None

@@ -33,7 +33,7 @@ class Picture(NamedTuple):
 
 
 class Resizer:
-    """Makes pictures on a device fit a spec. Thread-safe.
+    """Resizes and crops pictures in a device's memory as a spec says. Thread-safe.
 
     Raises Unusable if the device would not do the work.
     """

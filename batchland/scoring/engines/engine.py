@@ -54,12 +54,18 @@ class Engine(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
     def score(
-        self, images: Iterable[ImageRef | None], notes_dir: Path, on_wait: Callable[[], None]
+        self,
+        images: Iterable[ImageRef | None],
+        notes_dir: Path,
+        on_wait: Callable[[], None],
+        *,
+        top_k: int | None = None,
     ) -> Generator[Scored, None, None]:
         """Batches of `images`, scored, in order. A None among the images ends the batch.
 
         notes_dir: a folder of the unfinished run, for notes from one run to the next. on_wait: is called about twice a
-        second while a batch is waited for, and may raise. A bounded number of images is taken ahead.
+        second while a batch is waited for, and may raise. A bounded number of images is taken ahead. top_k: instead of
+        that of the options.
         """
 
 

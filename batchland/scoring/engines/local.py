@@ -70,7 +70,12 @@ class LocalEngine:
         self.model.close()
 
     def score(
-        self, images: Iterable[ImageRef | None], notes_dir: Path, on_wait: Callable[[], None]
+        self,
+        images: Iterable[ImageRef | None],
+        notes_dir: Path,
+        on_wait: Callable[[], None],
+        *,
+        top_k: int | None = None,
     ) -> Generator[Scored, None, None]:
         """See `Engine.score`.
 
@@ -98,7 +103,8 @@ class LocalEngine:
                 cores=self._cores,
             )
             with closing(iter(loader)) as batches:
-                yield from self._scored(batches, guard)
+                options = self._options if top_k is None else self._options.model_copy(update={"top_k": top_k})
+                yield from self._scored(batches, guard, options)
 
     def _processes(self, guard: CrashGuard) -> DecodingProcesses | None:
         """Processes that decode instead of threads; None for threads. Raises UsageError if they cannot be used here."""
@@ -124,10 +130,10 @@ class LocalEngine:
             images_before_start=IMAGES_BEFORE_START if given is None else 0,
         )
 
-    def _scored(self, batches: Iterable[Batch], guard: CrashGuard) -> Iterator[Scored]:
+    def _scored(self, batches: Iterable[Batch], guard: CrashGuard, options: ScoreOptions) -> Iterator[Scored]:
         def score(batch: Batch) -> Scored:
             with guard.noted(batch.refs[row] for row in batch.encoded):
-                return score_batch(batch, self.model, self._options)
+                return score_batch(batch, self.model, options)
 
         in_progress: deque[Future[Scored]] = deque()
         pool = ThreadPoolExecutor(self._calls, "infer")

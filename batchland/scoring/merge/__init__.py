@@ -1,6 +1,5 @@
 """Merge the shards of one listing into the output that a single process would have written.
 
-shard_folder.py reads their folder, at a path or a URL. check.py checks that they are complete and of one kind. order.py
-gives their rows in listing order. describe.py makes the manifest, merge.py the output. in_place.py writes only a
-manifest.
+check.py checks that they are complete and of one kind. order.py gives their rows in listing order. describe.py makes
+the manifest, merge.py the output. in_place.py writes only a manifest.
 """

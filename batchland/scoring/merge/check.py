@@ -14,7 +14,7 @@ from batchland.errors import MissingInputError, UsageError
 from batchland.predictions.layout import MANIFEST, differences
 from batchland.predictions.reader import parse_manifest
 from batchland.predictions.schema import Manifest, ShardInfo, WrittenFile
-from batchland.scoring.merge.shard_folder import ShardFolder
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.scoring.options import Shard
 from batchland.system.cores import usable_cores
 from batchland.system.files import read_error
@@ -25,7 +25,7 @@ _FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,9})-of-([0-9]{5,9})(\.parts)?"
 class FinishedShard(NamedTuple):
     """A complete shard with its manifest."""
 
-    common: ShardFolder
+    common: StoredFolder
     """The folder of all shards."""
     folder: str
     """The shard's own folder in it."""
@@ -45,7 +45,7 @@ class FinishedShard(NamedTuple):
         return f"{self.common.name}/{self.folder}"
 
 
-def finished_shards(common: ShardFolder) -> list[FinishedShard]:
+def finished_shards(common: StoredFolder) -> list[FinishedShard]:
     """All shards of a folder, by index, complete and of one kind.
 
     Raises MissingInputError if some are missing or unfinished, UsageError if they are damaged or do not fit together.
@@ -63,7 +63,7 @@ def finished_shards(common: ShardFolder) -> list[FinishedShard]:
     return shards
 
 
-def _find_shards(common: ShardFolder) -> tuple[int, set[int], set[int]]:
+def _find_shards(common: StoredFolder) -> tuple[int, set[int], set[int]]:
     """How many shards there should be, which are finished, and which are running or were interrupted."""
     try:
         names = common.names()
@@ -85,14 +85,14 @@ def _find_shards(common: ShardFolder) -> tuple[int, set[int], set[int]]:
     return counts[0], finished, (visible | begun) - finished
 
 
-def _is_finished(common: ShardFolder, shard: Shard) -> bool:
+def _is_finished(common: StoredFolder, shard: Shard) -> bool:
     try:
         return MANIFEST in common.names(shard.folder_name)
     except OSError:
         return False
 
 
-def _read(common: ShardFolder, shard: Shard) -> FinishedShard:
+def _read(common: StoredFolder, shard: Shard) -> FinishedShard:
     path = f"{common.name}/{shard.folder_name}/{MANIFEST}"
     try:
         content = common.read(f"{shard.folder_name}/{MANIFEST}")

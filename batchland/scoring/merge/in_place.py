@@ -10,12 +10,12 @@ from collections import Counter
 from batchland.errors import UsageError
 from batchland.predictions.layout import MANIFEST
 from batchland.predictions.schema import Counts
-from batchland.predictions.storage import display_location, manifest_location, public_location
+from batchland.predictions.storage import display_location
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.predictions.writer import Survey, input_fingerprint
 from batchland.scoring.merge.check import FinishedShard, finished_shards
 from batchland.scoring.merge.describe import merged_info, merged_manifest
 from batchland.scoring.merge.merge import open_shards
-from batchland.scoring.merge.shard_folder import ShardFolder
 from batchland.scoring.score import RunSummary
 
 
@@ -50,10 +50,10 @@ def merge_in_place(folder: str | os.PathLike[str], *, overwrite: bool = False) -
         ],
     )
     common.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
-    return RunSummary(public_location(common.location), manifest_location(common.location), manifest, None)
+    return RunSummary.of(common.location, manifest)
 
 
-def _survey(common: ShardFolder, shards: list[FinishedShard]) -> Survey:
+def _survey(common: StoredFolder, shards: list[FinishedShard]) -> Survey:
     """The sums over all shards. Raises UsageError unless each begins where the one before it ends."""
     first, failed, decisions, facts = 0, Counter[str](), Counter[str](), list[str]()
     for shard in shards:
@@ -65,12 +65,5 @@ def _survey(common: ShardFolder, shards: list[FinishedShard]) -> Survey:
         facts += shard.info.facts_sha256
     if first != shards[0].info.listed:
         raise UsageError(f"{common.name}: the shards have {first} rows for {shards[0].info.listed} images")
-    counts = Counts(
-        listed=first,
-        ok=first - failed.total(),
-        failed=failed.total(),
-        failed_by_code=dict(sorted(failed.items())),
-        decisions=dict(sorted(decisions.items())),
-    )
     fingerprint = input_fingerprint(bytes.fromhex(digest) for digest in facts)
-    return Survey(counts, fingerprint, shards[0].info.names_sha256, tuple(facts))
+    return Survey(Counts.of(first, failed, decisions), fingerprint, shards[0].info.names_sha256, tuple(facts))

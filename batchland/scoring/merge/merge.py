@@ -8,22 +8,21 @@ from pathlib import Path
 import pyarrow as pa
 
 from batchland.errors import Interrupted, UsageError
+from batchland.predictions.parts import PartSpec
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.schema import PREDICTIONS, ShardInfo, full_schema, own_schema
 from batchland.predictions.storage import (
     display_location,
     join_location,
-    manifest_location,
     open_output,
     output_location,
-    public_location,
 )
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.predictions.writer import PredictionSink, Survey
 from batchland.scoring.account import Progress
 from batchland.scoring.merge.check import FinishedShard, finished_shards
 from batchland.scoring.merge.describe import merged_info, merged_manifest
 from batchland.scoring.merge.order import BLOCK_SIZE, ordered_rows
-from batchland.scoring.merge.shard_folder import ShardFolder
 from batchland.scoring.score import RunSummary
 from batchland.system.signals import StopSignal
 from batchland.system.urls import is_url
@@ -50,18 +49,16 @@ def merge(
     shards = finished_shards(common)
     _check_output(out, common, shards)
     config, stored = shards[0].manifest.config, _schema(shards)
-    identity = [shard.manifest_sha256 for shard in shards]
+    spec = PartSpec.of(
+        {"merge": [shard.manifest_sha256 for shard in shards]},
+        batch_size=config["batch_size"],
+        part_size=config["part_size"],
+        schema=full_schema(stored),
+        own=own_schema(stored),
+    )
     with (
         StopSignal() as signal,
-        PredictionSink(
-            open_output(out),
-            {"merge": identity},
-            batch_size=config["batch_size"],
-            part_size=config["part_size"],
-            schema=full_schema(stored),
-            own=own_schema(stored),
-            overwrite=overwrite,
-        ) as sink,
+        PredictionSink(open_output(out), spec, overwrite=overwrite) as sink,
     ):
         for _ in sink.keep(ordered_rows(common.name, shards, block_size)):  # after each part
             if on_progress:
@@ -87,12 +84,12 @@ def merge(
             files=files,
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(public_location(out), manifest_location(out), manifest, None)
+    return RunSummary.of(out, manifest)
 
 
-def open_shards(folder: str | os.PathLike[str]) -> ShardFolder:
+def open_shards(folder: str | os.PathLike[str]) -> StoredFolder:
     """The folder of shards at a path or a URL. Raises UsageError or InputError if the URL cannot be used."""
-    return ShardFolder(os.fspath(folder) if is_url(folder) else Path(folder))
+    return StoredFolder(os.fspath(folder) if is_url(folder) else Path(folder))
 
 
 def _schema(shards: list[FinishedShard]) -> pa.Schema:
@@ -104,7 +101,7 @@ def _schema(shards: list[FinishedShard]) -> pa.Schema:
     return PREDICTIONS
 
 
-def _check_output(out: Path | str, common: ShardFolder, shards: list[FinishedShard]) -> None:
+def _check_output(out: Path | str, common: StoredFolder, shards: list[FinishedShard]) -> None:
     where, folder = (_comparable(location) for location in (out, common.location))
     if f"{folder}/".startswith(f"{where}/") or any(f"{where}/".startswith(f"{folder}/{s.folder}/") for s in shards):
         raise UsageError(f"{out}: lies among the shards to merge, or contains them", advice="other_out")

@@ -6,7 +6,6 @@ shards, one after the other, are in the order of the plan, and a merge has nothi
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path, PurePath
@@ -19,12 +18,11 @@ from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import MANIFEST, is_file_output
 from batchland.predictions.parts import Entry, PartSpec
-from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.predictions.storage import display_location, join_location, output_location
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.predictions.writer import Survey
 from batchland.scoring.listing import ImageListing
-from batchland.scoring.merge.shard_folder import ShardFolder
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan, open_planned
 from batchland.scoring.plan.schema import PlanOptions
@@ -89,7 +87,7 @@ class PlannedRun(Run):
         if options.retry_failed or options.add_missing:
             raise UsageError(f"{listing.stored.name}: failed rows are scored again without a plan; give the images")
         self._shard = options.shard
-        self._common = ShardFolder(out)
+        self._common = StoredFolder(out)
         if options.shard:
             _check_shard(listing, out, options.shard)
             out = join_location(out, options.shard.folder_name)
@@ -119,21 +117,11 @@ class PlannedRun(Run):
 
     def finished_before(self, model: OpenModel) -> Manifest | None:
         """The manifest of this shard if it is complete, was scored in the same way and is not to be overwritten."""
-        if self._shard is None or self.options.overwrite:
+        if self._shard is None:
             return None
-        with suppress(UsageError):
-            manifest = read_manifest(self.out)
-            if manifest and manifest.shard and self._is_same(manifest.shard, model):
-                return manifest
-        return None
-
-    def _is_same(self, shard: ShardInfo, model: OpenModel) -> bool:
         plan = self.listing.plan
-        return (shard.fingerprint, shard.listed, shard.names_sha256) == (
-            super().fingerprint(model),
-            plan.listed,
-            plan.names_sha256,
-        )
+        wanted = (super().fingerprint(model), plan.listed, plan.names_sha256)
+        return self._finished_shard(lambda shard: (shard.fingerprint, shard.listed, shard.names_sha256) == wanted)
 
     def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:
         """Manifest entry that must be the same in all shards of the plan, and the digests of this shard's parts.

@@ -2,11 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import accumulate, repeat
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +15,9 @@ from batchland.errors import ErrorCode, UsageError
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import ImageRef
 from batchland.images.sources.source import Source
-from batchland.predictions.storage import display_location, join_location
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.scoring.plan.schema import PLAN_NAME, PLANNED, Plan
 from batchland.system.files import read_error
-
-if TYPE_CHECKING:
-    from batchland.predictions.objects import Objects
 
 _REMEDY = "restore it, or plan again"
 
@@ -33,8 +29,9 @@ class StoredPlan:
     """
 
     def __init__(self, location: Path | str) -> None:
+        self._folder = StoredFolder(location)
         self.location = location
-        self.name = display_location(location)
+        self.name = self._folder.name
         content = self._read(PLAN_NAME)
         self.sha256 = hashlib.sha256(content).hexdigest()
         try:
@@ -50,7 +47,7 @@ class StoredPlan:
         """Further columns of the list that was planned."""
         name = self.plan.lists[0].path
         try:
-            with self._opened(name) as file:
+            with self._folder.opened(name) as file:
                 schema = pq.read_schema(file)
         except (OSError, pa.ArrowException) as error:
             raise read_error(error, f"{self.name}/{name}", _REMEDY) from error
@@ -67,7 +64,7 @@ class StoredPlan:
     def _rows(self, name: str, expected: int, first: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Some rows of a list. Other row groups are not read."""
         try:
-            with self._opened(name) as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            with self._folder.opened(name) as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
                 if parquet.metadata.num_rows != expected or not _is_list(parquet.schema_arrow):
                     raise pa.ArrowInvalid("it is not the list that the plan has written")
                 begin = 0
@@ -83,31 +80,13 @@ class StoredPlan:
 
     def _read(self, name: str) -> bytes:
         try:
-            with self._opened(name) as file:
-                return bytes(file.read())
+            return self._folder.read(name)
         except FileNotFoundError as error:
             raise UsageError(f"{self.name}: holds no complete plan; make one with `batchland plan`") from error
         except NotADirectoryError as error:
             raise UsageError(f"{self.name}: is a file; give the folder of the plan") from error
         except OSError as error:
             raise read_error(error, f"{self.name}/{name}", _REMEDY) from error
-
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[Any]:
-        location = join_location(self.location, name)
-        if isinstance(location, Path):
-            with location.open("rb") as file:
-                yield file
-            return
-        objects = self._objects
-        with objects.open(PurePosixPath(objects.location.path) / name) as file:
-            yield file
-
-    @cached_property
-    def _objects(self) -> "Objects":
-        from batchland.predictions.objects import Objects  # slow to import; local plans do not need it
-
-        return Objects.at(cast("str", self.location))
 
 
 def _is_list(schema: pa.Schema) -> bool:

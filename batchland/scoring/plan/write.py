@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,17 +19,14 @@ from batchland.images.sources.refs import ImageRef
 from batchland.images.sources.source import Source
 from batchland.predictions.parts import joined, own_columns
 from batchland.predictions.schema import WrittenFile
-from batchland.predictions.storage import display_location, output_location
+from batchland.predictions.storage import output_location
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.scoring.listing import ImageListing, open_listing
 from batchland.scoring.options import ScoreSettings
 from batchland.scoring.plan.read import StoredPlan
 from batchland.scoring.plan.schema import PLAN_NAME, PLANNED, Plan, PlanOptions
-from batchland.system.files import replace_file
 from batchland.system.names import display_path, file_name
 from batchland.system.text import first_few
-
-if TYPE_CHECKING:
-    from batchland.predictions.objects import Objects
 
 GROUP_ROWS: Final = 8192
 """Images per row group; a shard reads whole ones."""
@@ -62,7 +59,7 @@ def make_plan(
     listing = images
     if not isinstance(listing, ImageListing):
         listing = open_listing(listing, settings, image_list=image_list)
-    folder = _Folder(output_location(out))
+    folder = _PlanFolder(output_location(out))
     folder.begin(overwrite=overwrite)
     refs = listing.images()
     for earlier in without:
@@ -151,56 +148,37 @@ def _without_planned(earlier: StoredPlan, source: Source, refs: Iterator[ImageRe
         )
 
 
-class _Folder:
+class _PlanFolder:
     """The folder of a plan, at a path or a URL. Methods raise OutputError."""
 
     def __init__(self, location: Path | str) -> None:
-        self.name = display_location(location)
-        self._location = location
-        self._objects: Objects | None = None
-        if not isinstance(location, Path):
-            from batchland.predictions import objects  # slow to import; local plans do not need it
-
-            self._objects = objects.Objects.at(location)
+        self._folder = StoredFolder(location)
+        self.name = self._folder.name
 
     def begin(self, *, overwrite: bool) -> None:
         """Remove an earlier plan. Raises UsageError if there is one, unless `overwrite`."""
         with self._errors():
-            names = self._names()
+            if isinstance(self._folder.location, Path):
+                self._folder.location.mkdir(parents=True, exist_ok=True)
+            names = self._folder.names()
             if PLAN_NAME in names and not overwrite:
                 raise UsageError(f"{self.name}: holds a plan already", advice="overwrite")
             if others := [name for name in names if name != PLAN_NAME and not _OURS.fullmatch(name)]:
                 raise UsageError(f"{self.name}: holds {first_few(others, 3)}, which no plan has; give an empty folder")
             for name in sorted(names, reverse=True):  # plan.json first
-                self._remove(name)
+                self._folder.remove(name)
 
     def write(self, name: str, data: pa.Buffer, rows: int) -> WrittenFile:
         """Write a file whole."""
         with self._errors():
-            if isinstance(self._location, Path):
-                try:
-                    replace_file(self._location / name, data)
-                except OSError:
-                    if name == PLAN_NAME:  # it may be there, but not be safe; else a rerun would refuse to replace it
-                        with suppress(OSError):
-                            (self._location / name).unlink()
-                    raise
-            elif self._objects is not None:
-                self._objects.put(PurePosixPath(self._objects.location.path) / name, data)
+            try:
+                self._folder.write(name, data)
+            except OSError:
+                if name == PLAN_NAME and isinstance(self._folder.location, Path):
+                    with suppress(OSError):  # it may be there, but not be safe; else a rerun would refuse to replace it
+                        self._folder.remove(name)
+                raise
         return WrittenFile(path=name, rows=rows, bytes=data.size, sha256=hashlib.sha256(data).hexdigest())
-
-    def _names(self) -> list[str]:
-        if self._objects is not None:
-            return list(self._objects.list(PurePosixPath(self._objects.location.path)))
-        assert isinstance(self._location, Path)
-        self._location.mkdir(parents=True, exist_ok=True)
-        return [path.name for path in self._location.iterdir()]
-
-    def _remove(self, name: str) -> None:
-        if self._objects is not None:
-            self._objects.remove(PurePosixPath(self._objects.location.path) / name)
-        elif isinstance(self._location, Path):
-            (self._location / name).unlink(missing_ok=True)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

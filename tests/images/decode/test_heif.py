@@ -95,13 +95,22 @@ def test_cut_files_fail(share):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_cut_jpeg_xl_files_fail_in_words(share):
+@pytest.mark.parametrize("container", [False, True], ids=["codestream", "container"])
+def test_cut_jpeg_xl_files_fail_in_words(share, container):
+    """Only a container says how long the file is."""
     pillow_jxl = pytest.importorskip("pillow_jxl")
     data = pillow_jxl.Encoder("RGB")(VALUES.tobytes(), VALUES.shape[1], VALUES.shape[0], jpeg_encode=False)
+    if container:
+        box = (len(data) + 8).to_bytes(4) + b"jxlc"
+        data = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl " + box + data
     assert decode(data, SPEC).pixels.shape
     with pytest.raises(ImageError) as caught:
         decode(data[: int(len(data) * share)], SPEC)
-    assert (caught.value.code, str(caught.value)) == ("corrupt", "its compressed data cannot be decoded")
+    assert (caught.value.code, str(caught.value)) in (
+        [("truncated", "the file ends before its last pixel"), ("truncated", "the file ends before its picture")]
+        if container
+        else [("corrupt", "its compressed data cannot be decoded")]
+    )
 
 
 @pytest.mark.parametrize(

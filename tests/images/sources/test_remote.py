@@ -25,7 +25,7 @@ from batchland.images.sources.refs import Ignored, read_image
 from batchland.images.sources.remote import Remote, RemoteFiles
 from batchland.scoring.account import Progress
 from batchland.system import filesystems
-from batchland.system.filesystems import Location
+from batchland.system.filesystems import OpenUrl
 
 NAMES = [
     "a.jpg",
@@ -267,7 +267,7 @@ class SameFolderAgain(fs.FileSystemHandler):  # type: ignore[misc]
 
 def test_keys_with_a_double_slash_have_an_unreadable_row() -> None:
     source = Remote("s3://bucket")
-    source._files.__dict__["location"] = Location(fs.PyFileSystem(SameFolderAgain()), "bucket", "s3://bucket")
+    source._files.__dict__["location"] = OpenUrl(fs.PyFileSystem(SameFolderAgain()), "bucket", "s3://bucket")
     reason = "folders without a name cannot be listed; rename what has // in its key"
     images = list(source.images(Ignored()))
     assert [(ref.name, ref.error) for ref in images] == [("a//", ("unreadable", reason)), ("a/b.jpg", None)]

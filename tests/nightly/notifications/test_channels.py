@@ -49,13 +49,6 @@ def server():
         yield running
 
 
-@pytest.fixture
-def project(tmp_path, toy_model):
-    (tmp_path / "toy.toml").write_text(JOB)
-    deliver(tmp_path, NIGHT)
-    return tmp_path
-
-
 def run(project, table: str, text: str = JOB):
     (project / "toy.toml").write_text(f"{text}\n[notify]\n{table}\n")
     return run_night(load_job(project / "toy.toml"), NIGHT)

@@ -51,7 +51,7 @@ def test_a_hanging_command_is_killed_with_its_children(tmp_path):
     script = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
     begin = time.monotonic()
     assert run(sys.executable, "-c", script, timeout=0.5) == f"{sys.executable} was killed after 0.5 s"
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
 
 
 def test_an_error_of_200_kb_is_shortened(tmp_path):

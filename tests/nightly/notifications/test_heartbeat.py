@@ -56,7 +56,7 @@ def test_a_silent_server_delays_no_longer_than_the_timeout():
         heartbeat = HeartbeatTable(url=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout="0.3s")
         begin = time.monotonic()
         assert ping_start(heartbeat) in ("heartbeat: no answer within 0.3 s", "heartbeat: timed out")
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 8
 
 
 def test_a_server_that_answers_byte_by_byte_delays_no_longer_than_the_timeout():
@@ -79,7 +79,7 @@ def test_a_server_that_answers_byte_by_byte_delays_no_longer_than_the_timeout():
         heartbeat = HeartbeatTable(url=f"http://127.0.0.1:{server.getsockname()[1]}", timeout="0.5s")
         begin = time.monotonic()
         assert ping_end(heartbeat, 0) == "heartbeat: no answer within 0.5 s"
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 8
 
 
 def test_addresses_are_in_no_message_and_server_text_is_shown_escaped():

@@ -24,6 +24,7 @@ from batchland import Shard, merge, read, score
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored
+from batchland.predictions import stored_folder
 from batchland.predictions.reader import StoredPredictions
 from batchland.scoring.merge.in_place import merge_in_place
 from batchland.scoring.options import ScoreOptions
@@ -78,15 +79,15 @@ def test_shards_of_a_plan_are_merged_byte_for_byte(tmp_path, photos, toy_model, 
 
 def test_a_plan_that_may_not_be_safe_on_disk_does_not_stop_a_rerun(tmp_path, photos, monkeypatch):
     """The last sync, after plan.json is in place, fails once."""
-    real = write.replace_file
+    real = stored_folder.replace_file
 
     def fails(path: Path, data: Any) -> None:
         real(path, data)
         if path.name == "plan.json":
-            monkeypatch.setattr(write, "replace_file", real)
+            monkeypatch.setattr(stored_folder, "replace_file", real)
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(write, "replace_file", fails)
+    monkeypatch.setattr(stored_folder, "replace_file", fails)
     with pytest.raises(OutputError, match=r"cannot be written \(Input/output error\); run the same command again"):
         make_plan(photos, tmp_path / "plan")
     make_plan(photos, tmp_path / "plan")

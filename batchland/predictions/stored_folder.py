@@ -1,4 +1,4 @@
-"""The folder of all shards, at a path or a URL, as merging sees it."""
+"""A folder of files at a path or a URL: that of all shards, or of a plan."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
 
 from batchland.predictions.storage import display_location
 from batchland.system.files import replace_file
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 
 
-class ShardFolder:
+class StoredFolder:
     """A folder with folders of files in it. Names are relative, like `shard-00000-of-00002/part-000000.parquet`.
 
     Methods raise OSError. Thread-safe.
@@ -61,7 +63,7 @@ class ShardFolder:
         with self._objects.open(self._path(name)) as file:
             yield file
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | pa.Buffer) -> None:
         """Write a file so that it appears whole."""
         if isinstance(self.location, Path):
             replace_file(self.location / name, content)
@@ -77,7 +79,7 @@ class ShardFolder:
 
     @cached_property
     def _objects(self) -> "Objects":
-        from batchland.predictions.objects import Objects  # slow to import; local shards do not need it
+        from batchland.predictions.objects import Objects  # slow to import; local folders do not need it
 
         return Objects.at(cast("str", self.location))
 
