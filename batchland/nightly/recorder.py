@@ -25,6 +25,7 @@ from batchland.errors import (
     WrongDeliveryError,
 )
 from batchland.monitoring.schema import Acceptance, Withdrawal
+from batchland.nightly.dates import local_now
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
@@ -127,7 +128,7 @@ class Recorder:
             self._attempts.append(self._new_attempt())
         if ending.error:
             ending = ending._replace(error=self.job.placeholders.hide(ending.error))
-        changes = ending._asdict() | {"finished_at": _now(), "refused": self._is_refused(ending)}
+        changes = ending._asdict() | {"finished_at": local_now(), "refused": self._is_refused(ending)}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         try:
             self._reserve.unlink(missing_ok=True)
@@ -148,7 +149,7 @@ class Recorder:
             self.save()
 
     def _new_attempt(self) -> Attempt:
-        return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
+        return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=local_now())
 
     def _is_refused(self, ending: Ending) -> bool:
         """Whether a usage error ended the attempt, and the night is good and has the predictions that it had."""
@@ -211,7 +212,3 @@ def _outcome(error: BatchlandError) -> Outcome:
         LockedError: "locked",
     }
     return next((outcome for kind, outcome in outcomes.items() if isinstance(error, kind)), "failed")
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat()
