@@ -25,6 +25,7 @@ from batchland.errors import (
     WrongDeliveryError,
 )
 from batchland.monitoring.schema import Acceptance, Withdrawal
+from batchland.nightly.dates import local_now
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
@@ -129,7 +130,7 @@ class Recorder:
         if ending.error:
             kept = " (nothing was changed, and the night stays good)" if refused else ""
             ending = ending._replace(error=self.job.placeholders.hide(ending.error) + kept)
-        changes = ending._asdict() | {"finished_at": _now(), "refused": refused}
+        changes = ending._asdict() | {"finished_at": local_now(), "refused": refused}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         try:
             self._reserve.unlink(missing_ok=True)
@@ -150,7 +151,7 @@ class Recorder:
             self.save()
 
     def _new_attempt(self) -> Attempt:
-        return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
+        return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=local_now())
 
     def _is_refused(self, ending: Ending) -> bool:
         """Whether a usage error or a missing delivery ended the attempt, and the night is as good as it was.
@@ -217,7 +218,3 @@ def _outcome(error: BatchlandError) -> Outcome:
         LockedError: "locked",
     }
     return next((outcome for kind, outcome in outcomes.items() if isinstance(error, kind)), "failed")
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat()
