@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from batchland.errors import OutputError, UsageError
 from batchland.nightly.job import Job
+from batchland.system.paths import resolved
 
 EVERY_NIGHT: Final = "30 3 * * *"
 """Not between one and three: when summer time begins, one of these hours is missing, and some schedulers skip the
@@ -96,7 +97,7 @@ def entry_of(
         return Entry(
             job=job.name,
             command=(sys.executable, "-m", "batchland", "run", str(job.file)),
-            folder=(job.file.parent / job.root).resolve(),
+            folder=resolved(job.file.parent / job.root),
             log=(log or job.folder / "cron.log").absolute(),
             schedule=schedule,
             environment=kept_environment(Path(sys.executable).parent) | dict(variables or {}),
