@@ -12,7 +12,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
-from batchland.system.text import counted
+from batchland.system.text import counted, first_line
 
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
 
@@ -45,7 +45,7 @@ def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]
     except OSError as error:
         raise read_error(error, str(path), expected=expected) from error
     except (UnicodeDecodeError, pa.ArrowException) as error:
-        reason = first_fault(path) or str(error).partition("\n")[0]
+        reason = first_fault(path) or first_line(error)
         raise UsageError(f"{path}: is not {expected} ({reason})") from error
     for name in names:
         if (number := table.column_names.count(name)) != 1:

@@ -14,11 +14,11 @@ from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
 from batchland.models.decisions import KnownPhotos
-from batchland.monitoring.schema import Finding, NightVerdict
+from batchland.monitoring.schema import AccuracyEstimate, Finding, NightVerdict
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights
 from batchland.nightly.job import load_job
-from batchland.nightly.judge_night import explain, read_photos
+from batchland.nightly.judge_night import explain, low_accuracy, read_photos
 from batchland.nightly.notifications.pictures import choose_pictures
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
@@ -28,6 +28,7 @@ from batchland.nightly.run_text import describe_model, describe_run, describe_ve
 from batchland.nightly.runner import NightResult, run_night
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import score
+from batchland.system.text import first_few
 
 FIRST = date(2026, 11, 1)
 COUNT = 30
@@ -90,12 +91,16 @@ def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:
         ("suspicious", 6),
         ("ok", 0),
     ]
+    advice = (
+        "if the night is good, accept it with `batchland accept`; if not, correct the delivery and replace the night "
+        "by a forced run"
+    )
+    shown = first_few(read_run(project / "runs/toy" / str(day(1))).models[0].monitor.pictures)
     assert ended[1].error == (
         "90 of 90 images have one colour and nothing in it (usually none); 89 of 90 images are copies of others of "
-        "this night (usually none); look at its pictures; if they are good, accept it with `batchland accept`"
+        f"this night (usually none); look at {shown}; {advice}"
     )
-    advice = "look at its pictures; if they are good, accept it with `batchland accept`"
-    assert ended[2].error == f"1 image, usually 90; {advice}"
+    assert ended[2].error == f"1 image, usually 90; look at the delivery; {advice}"
     verdict = read_run(project / "runs/toy" / str(day(1))).models[0].monitor
     assert verdict is not None
     assert [(each.kind, each.since) for each in verdict.findings] == [("blank", None), ("copies", None)]
@@ -276,7 +281,7 @@ def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Pa
     assert "; strangers 83.3%; " in describe_model(ended.record.models[0])
     failed = run(project, 0, limit, force=True).attempt
     assert (failed.outcome, failed.exit_code) == ("gate_failed", 4)
-    assert failed.error == "gate failed: toy: 83.3% of the images are strangers, more than max_strangers 50%"
+    assert failed.error == "toy: 83.3% of the images are strangers, more than max_strangers 50%"
 
 
 def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:
@@ -416,3 +421,11 @@ def test_a_usage_error_leaves_a_good_night_as_it_was(project: Path) -> None:
     assert (stored.outcome, stored.exit_code, stored.good) == ("ok", 0, True)
     forced = run(project, 0, labels, force=True)  # the predictions are new, and nothing says that they are good
     assert (forced.record.outcome, forced.attempt.refused) == ("failed", False)
+
+
+def test_the_message_about_a_low_estimate_has_its_interval_also_from_zero() -> None:
+    accuracy = AccuracyEstimate(value=0.04, low=0.0, high=0.1)
+    verdict = NightVerdict(verdict="ok", judged_by="reference", images=50, accuracy=accuracy)
+    night = ModelRun(name="toy", partition="out", state="scored", monitor=verdict)
+    assert low_accuracy("70%", night) == "estimated accuracy 4.0% (0.0 to 10.0%) is below min_accuracy 70%"
+    assert low_accuracy("4%", night) is None

@@ -113,14 +113,6 @@ def open_file(path: str) -> IO[bytes]:
     raise UsageError(f"{display_location(path)}: is not a regular file, so it may never end; give a file")
 
 
-def _error(path: str, done: str, error: OSError) -> BatchlandError:
-    problem = f"{display_location(path)}: cannot be {done} ({error.strerror})"
-    if storage_failed(error):
-        return InputError(problem)
-    kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
-    return kind(f"{problem}; give a file")
-
-
 def _plain(pattern: str) -> str:
     """The part before the first brace or `*`."""
     return re.split(r"[{*]", pattern, maxsplit=1)[0]
@@ -178,7 +170,14 @@ def _names(folder: str, slash: str, options: str) -> list[str]:
 
         return [quote(name) for name in Remote(folder + options).names()]
     try:
-        return os.listdir(folder or slash or ".")
+        return retries.call(lambda: os.listdir(folder or slash or "."))
     except OSError as error:
-        kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
-        raise kind(f"{display_location(folder)}: cannot be listed ({error.strerror}); give files") from error
+        raise _error(folder, "listed", error) from error
+
+
+def _error(path: str, action: str, error: OSError) -> BatchlandError:
+    problem = f"{display_location(path)}: cannot be {action} ({error.strerror})"
+    if storage_failed(error):
+        return InputError(problem)
+    kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
+    return kind(f"{problem}; give a file")
