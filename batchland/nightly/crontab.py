@@ -21,7 +21,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from batchland.errors import OutputError, UsageError
+from batchland.images.sources.web_names import is_secret
 from batchland.nightly.job import Job
+from batchland.system.paths import resolved
 
 EVERY_NIGHT: Final = "30 3 * * *"
 """Not between one and three: when summer time begins, one of these hours is missing, and some schedulers skip the
@@ -90,13 +92,20 @@ def entry_of(
     """The entry that runs a job with this Python and the relevant part of this environment.
 
     log: by default `cron.log` in the job's folder of records. variables: to set in addition. Raises UsageError if the
-    schedule or a variable is invalid.
+    schedule or a variable is invalid, or if a variable may be secret: cron shows the whole line in the subject of its
+    mails and in the system's log, and lines that set variables in the header of its mails.
     """
+    for name in variables or {}:
+        if is_secret(name) or name in job.placeholders.secret_variables:
+            raise UsageError(
+                f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; put "
+                f"the value into a file that only you may read, and write ${{file:PATH}} in {job.file}"
+            )
     try:
         return Entry(
             job=job.name,
             command=(sys.executable, "-m", "batchland", "run", str(job.file)),
-            folder=(job.file.parent / job.root).resolve(),
+            folder=resolved(job.file.parent / job.root),
             log=(log or job.folder / "cron.log").absolute(),
             schedule=schedule,
             environment=kept_environment(Path(sys.executable).parent) | dict(variables or {}),

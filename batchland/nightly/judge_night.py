@@ -27,7 +27,7 @@ from batchland.nightly.job_tables import MonitorTable
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
 from batchland.system.files import write_file
-from batchland.system.text import images, interval, percent
+from batchland.system.text import first_line, images, interval, percent
 
 _log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
@@ -230,6 +230,6 @@ def _observed(path: Path) -> Observations:
         with pq.ParquetFile(path) as file:
             return observe(file.read(use_threads=False))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         _log.warning("%s: cannot be read (%s); nothing is compared with the figures of this night", path, reason)
         return NOTHING

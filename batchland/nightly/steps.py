@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from batchland.errors import (
+    BatchlandError,
     GateFailedError,
     ModelError,
     SuspiciousNightError,
@@ -30,7 +31,7 @@ from batchland.nightly.judge_night import (
     unchecked_accuracy,
     unchecked_strangers,
 )
-from batchland.nightly.known_images import KnownImages, describe_late, late_images
+from batchland.nightly.known_images import KnownImages, changes_of_delivery
 from batchland.nightly.notifications.send import report_late
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
 from batchland.nightly.record_files import read_runs
@@ -40,14 +41,14 @@ from batchland.nightly.run_record import EndEstimate, ModelRun, ModelState, RunR
 from batchland.nightly.run_text import describe_model
 from batchland.nightly.time_budget import EndEstimator, TimeBudget, rest_of_night
 from batchland.predictions.schema import Manifest
-from batchland.predictions.storage import Location, display_location
+from batchland.predictions.storage import Location, display_location, remove_leftovers
 from batchland.scoring.account import Progress
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings, check_answered
 from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
-from batchland.system.text import counted, images
+from batchland.system.text import counted, first_few, images
 
 _log = logging.getLogger("batchland")
 
@@ -178,11 +179,17 @@ class Steps:
             changes = [str(error)]
         for difference in changes:
             _log.warning("%s: %s; a forced run would score it again", model, difference)
-        if late := late_images(self.job, partition, self.night):
-            if self.job.delivery and self.job.delivery.late == "score" and not changes:
-                _log.info("%s: scoring %s that came late", model, images(len(late)))
-                return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
-            self.recorder.warn(f"{model}: {describe_late(late)}")
+        try:
+            remove_leftovers(partition)
+        except BatchlandError as error:
+            _log.warning("%s: leftovers of a killed run cannot be removed (%s)", model, error)
+        delivered = changes_of_delivery(self.job, partition, self.night)
+        add = delivered.late and self.job.delivery and self.job.delivery.late == "score" and not changes
+        if text := (delivered._replace(late=[]) if add else delivered).describe():
+            self.recorder.warn(f"{model}: {text}")
+        if add:
+            _log.info("%s: scoring %s that came late", model, images(len(delivered.late)))
+            return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
         run = _model_run(model, partition, "kept", manifest)
         if earlier := self.recorder.models.get(name):
             same = earlier.run_id == manifest.run_id
@@ -327,10 +334,18 @@ class Steps:
             if self.recorder.accepted:
                 return
             if self.job.monitor.action == "fail":
-                raise SuspiciousNightError(
-                    f"{suspicious}; look at its pictures; if they are good, accept it with `batchland accept`"
-                )
+                raise SuspiciousNightError(f"{suspicious}; {self._what_to_do()}")
             self.recorder.warn(f"suspicious: {suspicious}")
+
+    def _what_to_do(self) -> str:
+        """Advice about a suspicious night. It names pictures, if any show what is suspicious."""
+        verdicts = [model.monitor for model in self.recorder.models.values() if model.monitor]
+        pictures = next((each.pictures for each in verdicts if each.verdict == "suspicious" and each.pictures), ())
+        look = f"look at {first_few(pictures)}" if pictures else "look at the delivery"
+        return (
+            f"{look}; if the night is good, accept it with `batchland accept`; if not, correct the delivery and "
+            "replace the night by a forced run"
+        )
 
     def _check_gates(self) -> None:
         failed = [
@@ -350,8 +365,8 @@ class Steps:
             if gate.verdict == "failed"
         ]
         if failed:
-            more = f" (and {len(failed) - 1} more gates)" if len(failed) > 1 else ""
-            raise GateFailedError(f"gate failed: {failed[0]}{more}")
+            more = f" (and {counted(len(failed) - 1, 'more gate')})" if len(failed) > 1 else ""
+            raise GateFailedError(f"{failed[0]}{more}")
 
 
 def _model_run(name: str, partition: Location, state: ModelState, manifest: Manifest) -> ModelRun:

@@ -115,6 +115,11 @@ def reason(error: BaseException) -> str:
     return visible(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message: those of libraries go on with traces and advice."""
+    return str(error).partition("\n")[0]
+
+
 def one_line(text: str, limit: int) -> str:
     """`visible` text of at most `limit` characters, shortened in the middle."""
     text = visible(text)

@@ -63,7 +63,7 @@ def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _replaced(rows: Sequence[Row]) -> Iterator[Finding]:
-    for row in replacements(rows):
+    for _, row in replacements(rows):
         yield Finding("note", f"New version of the model since {row['date']}, sha256 {row['model_sha256'][:12]}.", "")
 
 

@@ -104,16 +104,20 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
         speed=plot(partial(_value, name="images_per_second", text="{:,.1f}".format), low=0, high=1),
         replaced=tuple(
             NightMark(calendar(row["date"]), f"{row['date']}: another version, sha256 {row['model_sha256'][:12]}")
-            for row in replacements(rows)
+            for _, row in replacements(rows)
         ),
         reference=tuple(calendar(row["date"]) for row in rows if row["reference"]),
     )
 
 
-def replacements(rows: Sequence[Row]) -> Iterator[Row]:
-    """The first nights of another version of the model."""
+def replacements(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """For each change of the model or its version: the night before it, and the first night after it."""
     known = [row for row in rows if row["model_sha256"]]
-    return (row for before, row in pairwise(known) if before["model_sha256"] != row["model_sha256"])
+    return (
+        (before, after)
+        for before, after in pairwise(known)
+        if (before["model"], before["model_sha256"]) != (after["model"], after["model_sha256"])
+    )
 
 
 def shares(rows: Sequence[Row]) -> dict[str, float]:

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from itertools import groupby, pairwise
+from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from batchland.system.text import visible
-from batchland.trend.model_view import NightMark, Row, accuracy_value, estimate_value
+from batchland.trend.model_view import NightMark, Row, accuracy_value, estimate_value, replacements
 from batchland.trend.plots import Calendar, Plot, Series, Value, line_plot
 
 WIDE: Final = 980
@@ -119,7 +119,7 @@ def _values(calendar: Calendar, rows: Sequence[Row], make: Callable[[Row], Value
 
 def _changes(calendar: Calendar, found: Mapping[str, Sequence[Row]]) -> Iterator[ModelChange]:
     changes = sorted(
-        ((after["date"], before, after) for rows in found.values() for before, after in _replacements(rows)),
+        ((after["date"], before, after) for rows in found.values() for before, after in replacements(rows)),
         key=lambda change: change[0],
     )
     free = 0.0
@@ -130,12 +130,3 @@ def _changes(calendar: Calendar, found: Mapping[str, Sequence[Row]]) -> Iterator
         text = f"{visible(after['model'])[:12]}{'' if other else ': new'}" if x >= free else ""
         free = x + LABEL_ROOM if text else free
         yield ModelChange(x, text, f"{day}: {what}, sha256 {after['model_sha256'][:12]}")
-
-
-def _replacements(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    known = [row for row in rows if row["model_sha256"]]
-    return (
-        (before, after)
-        for before, after in pairwise(known)
-        if (before["model"], before["model_sha256"]) != (after["model"], after["model_sha256"])
-    )

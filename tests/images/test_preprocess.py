@@ -17,6 +17,7 @@ from batchland.images.preprocess import PreprocessSpec, decode, fit, preprocess
 
 IMAGENET = PreprocessSpec(fit="crop", shorter_side=256)
 SPEC = PreprocessSpec()
+CROP = PreprocessSpec(fit="crop", shorter_side=256)
 
 
 def code_of(data: bytes, spec: PreprocessSpec = SPEC) -> str:
@@ -186,7 +187,7 @@ def test_flipped_bits_give_pixels_or_a_coded_failure():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (224, 224), (640, 480), (65_500, 2)])
-@pytest.mark.parametrize("spec", [SPEC, IMAGENET], ids=["squash", "crop"])
+@pytest.mark.parametrize("spec", [SPEC, CROP], ids=["squash", "crop"])
 def test_fit_gives_the_size_of_the_spec(size, spec):
     pixels = np.full((size[1], size[0], 3), (10, 20, 30), np.uint8)
     fitted = fit(pixels, spec)
@@ -205,7 +206,7 @@ def test_crop_equals_resize_and_centre_crop_of_torchvision(size):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     image = photo(*size)
     expected = np.asarray(v2.Compose([v2.Resize(256), v2.CenterCrop(224)])(image)).astype(int)
-    assert np.abs(fit(np.asarray(image), IMAGENET) - expected).max() <= 1
+    assert np.abs(fit(np.asarray(image), CROP) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(

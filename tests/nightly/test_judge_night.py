@@ -28,6 +28,7 @@ from batchland.nightly.run_text import describe_model, describe_run, describe_ve
 from batchland.nightly.runner import NightResult, run_night
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import score
+from batchland.system.text import first_few
 
 FIRST = date(2026, 11, 1)
 COUNT = 30
@@ -90,12 +91,16 @@ def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:
         ("suspicious", 6),
         ("ok", 0),
     ]
+    advice = (
+        "if the night is good, accept it with `batchland accept`; if not, correct the delivery and replace the night "
+        "by a forced run"
+    )
+    shown = first_few(read_run(project / "runs/toy" / str(day(1))).models[0].monitor.pictures)
     assert ended[1].error == (
         "90 of 90 images have one colour and nothing in it (usually none); 89 of 90 images are copies of others of "
-        "this night (usually none); look at its pictures; if they are good, accept it with `batchland accept`"
+        f"this night (usually none); look at {shown}; {advice}"
     )
-    advice = "look at its pictures; if they are good, accept it with `batchland accept`"
-    assert ended[2].error == f"1 image, usually 90; {advice}"
+    assert ended[2].error == f"1 image, usually 90; look at the delivery; {advice}"
     verdict = read_run(project / "runs/toy" / str(day(1))).models[0].monitor
     assert verdict is not None
     assert [(each.kind, each.since) for each in verdict.findings] == [("blank", None), ("copies", None)]
@@ -276,7 +281,7 @@ def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Pa
     assert "; strangers 83.3%; " in describe_model(ended.record.models[0])
     failed = run(project, 0, limit, force=True).attempt
     assert (failed.outcome, failed.exit_code) == ("gate_failed", 4)
-    assert failed.error == "gate failed: toy: 83.3% of the images are strangers, more than max_strangers 50%"
+    assert failed.error == "toy: 83.3% of the images are strangers, more than max_strangers 50%"
 
 
 def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:
