@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.web_names import is_secret, public_url
 from batchland.nightly.job import Job
+from batchland.system.paths import resolved
 from batchland.system.urls import is_url
 
 EVERY_NIGHT: Final = "30 3 * * *"
@@ -107,7 +108,7 @@ def entry_of(
         return Entry(
             job=job.name,
             command=(sys.executable, "-m", "batchland", "run", str(job.file)),
-            folder=(job.file.parent / job.root).resolve(),
+            folder=resolved(job.file.parent / job.root),
             log=(log or job.folder / "cron.log").absolute(),
             schedule=schedule,
             environment=kept_environment(Path(sys.executable).parent) | dict(variables or {}),
