@@ -226,8 +226,9 @@ class _Csv(_Table):
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         from pyarrow import csv
 
+        checked = False
         try:
-            yield from csv.open_csv(
+            batches = csv.open_csv(
                 self._path,
                 read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, skip_rows=self._before),
                 parse_options=csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
@@ -237,6 +238,13 @@ class _Csv(_Table):
                     strings_can_be_null=False,
                 ),
             )
+            for batch in batches:
+                # A quote that is not closed makes one value of all further lines, and Arrow does not mind.
+                if not checked and any(pc.any(pc.match_substring(column, "\n")).as_py() for column in batch.columns):
+                    checked = True
+                    if fault := first_fault(self._path):
+                        raise UsageError(f"{self._path}: cannot be read as CSV ({fault})")
+                yield batch
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
 

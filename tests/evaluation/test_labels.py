@@ -126,6 +126,14 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
         ),
         ("l.csv", b"image,label\na,Red,x\n", "cannot be read as CSV (line 2: has 3 values, the header has 2)"),
         ("l.csv", b'image,label\n"a,Red\nb,Red\n', "cannot be read as CSV (line 2: a quote is not closed)"),
+        (
+            "l.csv", b'image,label\na,Red\nb,"Red\nc,Red\nd,Red\n',
+            "cannot be read as CSV (line 3: a quote is not closed)",
+        ),
+        (
+            "l.csv", b'image,label,site\na,Red,"north\nb,Red,\n',
+            "cannot be read as CSV (line 2: a quote is not closed)",
+        ),
         ("l.csv", b"image,label\na,Red\nb,Gr\xfcn\n", "cannot be read as CSV (line 3: is not UTF-8)"),
         (
             "l.csv", "image,label\na,Red\n".encode("utf-16"),
