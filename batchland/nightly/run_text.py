@@ -1,5 +1,7 @@
 """A night's record as text for people: terminal, cron mail, notification."""
 
+from datetime import date
+
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.system.text import accepted_and_asked, counted, files, ignored_files, images
 
@@ -10,7 +12,7 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
     error: include the error message of a night that did not end with exit code 0.
     """
     seconds = f" in {record.seconds:.1f} s" if record.seconds is not None else ""
-    lines = [f"Job {record.job}, {record.date}: {record.outcome.replace('_', ' ')}{seconds}."]
+    lines = [f"Job {record.job}, {record.date}: {outcome_of(record)}{seconds}."]
     if record.error and (error or record.exit_code == 0):
         lines.append(record.error)
     for model in record.models:
@@ -27,6 +29,23 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
     ]
     lines += [f"Warning: {warning}." for warning in record.warnings]
     return "\n".join(lines) + "\n"
+
+
+def outcome_of(record: RunRecord) -> str:
+    """How a night ended, the verdict of the monitor and an acceptance, in a few words."""
+    outcome = record.outcome.replace("_", " ")
+    return outcome_text(outcome, suspicious=record.suspicious, accepted=record.accepted is not None)
+
+
+def outcome_text(outcome: str, *, suspicious: bool, accepted: bool, since: date | None = None) -> str:
+    """An outcome, with the verdict of the monitor if the outcome is another one.
+
+    suspicious: whether that is the verdict. since: first night of the change, if it is an earlier night.
+    """
+    words = [outcome, "suspicious"] if suspicious and outcome != "suspicious" else [outcome]
+    if since:
+        words[-1] += f" since {since}"
+    return ", ".join([*words, "accepted"] if accepted else words)
 
 
 def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from batchland.errors import (
+    BatchlandError,
     GateFailedError,
     ModelError,
     SuspiciousNightError,
@@ -89,11 +90,12 @@ class Steps:
         records = read_runs(self.job.folder)
         refused = self._score_all(records)
         self._judge(records)
-        if self.job.evaluation:
-            self._evaluate(self.job.evaluation, records)
-        if refused:
-            raise refused[0]
-        self._check_limits()
+        with self._verdict_in_errors():
+            if self.job.evaluation:
+                self._evaluate(self.job.evaluation, records)
+            if refused:
+                raise refused[0]
+            self._check_limits()
         if all(model.state == "nothing_new" for model in self.recorder.models.values()):
             return "every image was scored already"
         self._delete_expired(records)
@@ -170,7 +172,9 @@ class Steps:
     def _keep(self, name: str, manifest: Manifest) -> ImageListing | None:
         """Keep a complete partition. Returns late images that the job scores, if nothing else has changed."""
         partition = self.job.partition(name, self.night)
-        model = model_name(self.job, name, manifest)
+        earlier = self.recorder.models.get(name)
+        same = earlier if earlier and earlier.run_id == manifest.run_id else None
+        model = same.name if same else model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
         try:
             changes = list(differences(self.job, self.job.model_file(name), manifest))
@@ -184,11 +188,10 @@ class Steps:
                 return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
             self.recorder.warn(f"{model}: {describe_late(late)}")
         run = _model_run(model, partition, "kept", manifest)
-        if earlier := self.recorder.models.get(name):
-            same = earlier.run_id == manifest.run_id
-            version, monitor = (earlier.version, earlier.monitor) if same else (None, None)
-            known = {"canaries": earlier.canaries, "version": version, "monitor": monitor}
-            run = run.model_copy(update=known)
+        if earlier:
+            run = run.model_copy(update={"canaries": earlier.canaries})
+        if same:
+            run = run.model_copy(update={"version": same.version, "monitor": same.monitor})
         self.recorder.add(name, run)
         return None
 
@@ -290,6 +293,19 @@ class Steps:
             for note in verdict.notes:
                 _log.info("%s: monitor: %s", name, note)
         self.recorder.save()
+
+    @contextmanager
+    def _verdict_in_errors(self) -> Iterator[None]:
+        """Add what is suspicious to the message of another error, which alone would hide it."""
+        try:
+            yield
+        except SuspiciousNightError:
+            raise
+        except BatchlandError as error:
+            suspicious = explain(self.recorder.models.values())
+            if suspicious and not self.recorder.accepted:
+                error.args = (f"{error}; the night is suspicious, too: {suspicious}; look at its pictures",)
+            raise
 
     def _last_device(self, name: str) -> str | None:
         """The device of the latest earlier night in which the model scored."""

@@ -90,7 +90,7 @@ def test_suspicious_and_accepted_nights(tmp_path):
             "usually 0.42 to 0.479.",
             last,
         ),
-        ("warned", "passed", "ok", "Ended well.", last),
+        ("warned", "passed", "ok, suspicious", "Ended well.", last),
     ]
     assert [[(each.sign, each.title) for each in view.strip] for view in views] == [
         [("!", "2026-11-27: suspicious"), ("!", "2026-11-28: suspicious since 2026-11-27")],
