@@ -42,10 +42,8 @@ def outcome_text(outcome: str, *, suspicious: bool, accepted: bool, since: date 
 
     suspicious: whether that is the verdict. since: first night of the change, if it is an earlier night.
     """
-    words = [outcome, "suspicious"] if suspicious and outcome != "suspicious" else [outcome]
-    if since:
-        words[-1] += f" since {since}"
-    return ", ".join([*words, "accepted"] if accepted else words)
+    text = f"{outcome} and suspicious" if suspicious and outcome != "suspicious" else outcome
+    return f"{text}{f' since {since}' if since else ''}{', accepted' if accepted else ''}"
 
 
 def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:

@@ -92,14 +92,14 @@ def test_suspicious_and_accepted_nights_have_different_marks():
         ("2026-11-02: suspicious, accepted", "accepted", False),
         ("2026-11-03: suspicious since 2026-11-02, accepted", "accepted", False),
         ("2026-11-04: suspicious", "suspicious", False),
-        ("2026-11-05: ok, suspicious since 2026-11-02", "suspicious", False),
-        ("2026-11-06: gate failed, suspicious since 2026-11-02", "fault", False),
-        ("2026-11-06: gate failed, suspicious since 2026-11-02", "suspicious", True),
+        ("2026-11-05: ok and suspicious since 2026-11-02", "suspicious", False),
+        ("2026-11-06: gate failed and suspicious since 2026-11-02", "fault", False),
+        ("2026-11-06: gate failed and suspicious since 2026-11-02", "suspicious", True),
     ]
     page = render(measure(records))
     (foot,) = {int(found) for found in re.findall(r'class="fault" d="M[\d.]+ (\d+)l4 7h-8z', page)}
     assert f" {foot - 11}l4 4.5l-4 4.5l-4-4.5z" in page  # the diamond of that night is above its triangle
-    assert '<span class="verdict failed">gate failed, suspicious</span>' in page
+    assert '<span class="verdict failed">gate failed and suspicious</span>' in page
 
 
 def test_a_model_under_a_new_file_name_goes_on_with_the_line_and_the_section():
