@@ -277,40 +277,22 @@ def _duplicates(group: list[_Photo], *, near: bool) -> Duplicates:
 
 def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
     """A picture in two classes and in two parts gives two findings, because both must be fixed."""
-    exact = [one for one in duplicates if not one.near]
-    near = [one for one in duplicates if one.near]
-    for problem, noun, what, groups in (
-        (True, "picture", "in more than one class, so one label is wrong", [one for one in exact if one.two_classes]),
-        (
-            True,
-            "picture",
-            "in more than one part, which makes accuracy look too good",
-            [one for one in exact if one.two_parts],
-        ),
-        (
-            False,
-            "picture",
-            "more than once in a class",
-            [one for one in exact if not (one.two_classes or one.two_parts)],
-        ),
-        (
-            True,
-            "near-copy group",
-            "in more than one class, so one label is probably wrong",
-            [one for one in near if one.two_classes],
-        ),
-        (
-            True,
-            "near-copy group",
-            "in more than one part, which makes accuracy look too good",
-            [one for one in near if one.two_parts],
-        ),
-        (False, "near-copy group", "within a class", [one for one in near if not (one.two_classes or one.two_parts)]),
+    for near, noun, wrong, repeated in (
+        (False, "picture", "wrong", "more than once in a class"),
+        (True, "near-copy group", "probably wrong", "within a class"),
     ):
-        if groups:
-            sign = " ~ " if groups[0].near else " = "
-            named = first_few([sign.join(group.names[:3]) for group in groups], 5)
-            yield Finding(problem=problem, text=f"{counted(len(groups), noun)} {what}: {named}")
+        alike = [one for one in duplicates if one.near == near]
+        of_classes = [one for one in alike if one.two_classes]
+        of_parts = [one for one in alike if one.two_parts]
+        others = [one for one in alike if not (one.two_classes or one.two_parts)]
+        for problem, what, groups in (
+            (True, f"in more than one class, so one label is {wrong}", of_classes),
+            (True, "in more than one part, which makes accuracy look too good", of_parts),
+            (False, repeated, others),
+        ):
+            if groups:
+                named = first_few([(" ~ " if near else " = ").join(group.names[:3]) for group in groups], 5)
+                yield Finding(problem=problem, text=f"{counted(len(groups), noun)} {what}: {named}")
 
 
 def _sizes(outcomes: list[Outcome]) -> Sizes:

@@ -49,13 +49,8 @@ def close_pairs(vectors: Vectors, others: Vectors | None, limit: float) -> Pairs
     found = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for left, right in _maybe_close(blocks_left, blocks_right, limit, within=within):
         distance = distances(vectors, others, left, right)
-        near = distance <= limit
-        found.append(Pairs(left, right, distance).take(near))
-    pairs = Pairs(
-        np.concatenate([each.left for each in found]),
-        np.concatenate([each.right for each in found]),
-        np.concatenate([each.distance for each in found]),
-    )
+        found.append(Pairs(left, right, distance).take(distance <= limit))
+    pairs = Pairs(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
     return pairs.take(np.lexsort((pairs.right, pairs.left)))
 
 

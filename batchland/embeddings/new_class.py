@@ -6,12 +6,12 @@ Its accuracy is measured on photos that its prototype was not made from, and on 
 import unicodedata
 from bisect import bisect_left
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from pydantic import Field
 from scipy.special import expit
 
@@ -21,12 +21,11 @@ from batchland.errors import ModelError, UsageError
 from batchland.images.loader import BatchLoader, load_measured
 from batchland.images.sources.folder import list_images
 from batchland.models.added_class import Prototype, add_class, with_added
-from batchland.models.canaries import write_canaries
 from batchland.models.card import AddedClass, ClassName, ModelCard
-from batchland.models.contract import Features, Probabilities, check_new_model, read_model, require_self_contained
+from batchland.models.contract import Features, Probabilities, check_new_model
 from batchland.models.labelled_photos import read_labelled
+from batchland.models.recard import write_with_card
 from batchland.models.session import Session, open_session
-from batchland.system.files import new_file
 from batchland.system.options import Options
 from batchland.system.text import counted
 
@@ -118,7 +117,7 @@ def add_new_class(
         }
     )
     card = ModelCard.model_validate(card.model_dump())
-    _write(model, prototype, card, out)
+    write_with_card(model, card, out, partial(add_class, prototype=prototype, number=len(session.card.classes)))
     _check(out, new, prototype, photos, session)
     return Added(card, new.skipped, dropped)
 
@@ -264,16 +263,6 @@ def _cost(new: _Photos, old: _Labelled, most_taken: float) -> dict[str, int]:
         "right_after": int((right & ~taken).sum()),
         "taken": int(taken.sum()),
     }
-
-
-def _write(model: Path, prototype: Prototype, card: ModelCard, out: Path) -> None:
-    content = read_model(model)
-    require_self_contained(model, content)
-    whole = onnx.load_model_from_string(content)
-    add_class(whole, prototype, card)
-    with new_file(out) as temporary:
-        onnx.save(whole, temporary)
-    write_canaries(open_session(out, "cpu"))
 
 
 def _check(out: Path, new: _Photos, prototype: Prototype, photos: Path, before: Session) -> None:

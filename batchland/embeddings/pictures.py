@@ -66,15 +66,15 @@ def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
     return stored
 
 
-def read_pictures(locations: Sequence[Location], *, features: bool = True) -> Pictures:
-    """Read predictions. features: also read the features, if all predictions are of one model and have them.
+def read_pictures(locations: Sequence[Location]) -> Pictures:
+    """Read predictions, and their features if all of them are of one model and have them.
 
     Raises UsageError where there are no predictions, or an earlier version wrote them; InputError.
     """
     stored = open_predictions(locations)
     infos = [each.info() for each in stored]
     one_model = len({info.model.sha256 for info in infos}) == 1
-    has_features = features and one_model and all(FEATURES in each.schema(each.parts()[0]).names for each in stored)
+    has_features = one_model and all(FEATURES in each.schema(each.parts()[0]).names for each in stored)
     tables, vectors, empty = [], [], []
     for number, each in enumerate(stored):
         count = 0

@@ -23,6 +23,7 @@ from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
 from batchland.system.arrow import parquet_batches, plain_columns
 from batchland.system.csv_files import first_fault
+from batchland.system.text import first_line
 
 _log: Final = logging.getLogger("batchland")
 LabelKind = Literal["folder", "csv", "parquet"]
@@ -154,7 +155,7 @@ class _Table(ABC):
         try:
             images, names = batch["image"].cast(pa.string()), _encoded(batch["label"])
         except pa.ArrowException as error:
-            raise UsageError(f"{self.source}: images and labels must be text ({_first_line(error)})") from error
+            raise UsageError(f"{self.source}: images and labels must be text ({first_line(error)})") from error
         if images.null_count or (len(images) and pc.any(pc.equal(images, "")).as_py()):
             raise self._without_name()
         below = pc.starts_with(images, self._prefix)
@@ -198,7 +199,7 @@ class _Parquet(_Table):
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> UsageError:
-        return UsageError(f"{self._path}: cannot be read as Parquet ({_first_line(error)})")
+        return UsageError(f"{self._path}: cannot be read as Parquet ({first_line(error)})")
 
 
 class _Csv(_Table):
@@ -244,7 +245,7 @@ class _Csv(_Table):
 
     def _unreadable(self, error: Exception) -> UsageError:
         fault = None if isinstance(error, OSError) else first_fault(self._path)
-        return UsageError(f"{self._path}: cannot be read as CSV ({fault or _first_line(error)})")
+        return UsageError(f"{self._path}: cannot be read as CSV ({fault or first_line(error)})")
 
 
 def _own(source: Path, schema: pa.Schema) -> pa.Schema:
@@ -279,7 +280,3 @@ def _check_columns(source: Path, found: Sequence[str]) -> None:
         )
     if {"status", "probability"} <= set(found):  # predictions compared with themselves would be perfect
         raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

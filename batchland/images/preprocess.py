@@ -87,10 +87,6 @@ class PreprocessSpec(BaseModel):
         return (self.height, self.width, 3)
 
 
-IMAGENET: Final = PreprocessSpec(fit="crop", shorter_side=256)
-"""The usual evaluation transform of ImageNet classifiers: shorter side 256, centre 224 x 224."""
-
-
 class Decoded(NamedTuple):
     """A decoded picture: RGB uint8 [H, W, 3], and its full size as stored, after orientation, in pixels.
 

@@ -7,7 +7,6 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import FEATURES_NAME, OUTPUT_NAME, Features, Probabilities
 from batchland.models.nodes import constant
 
@@ -36,9 +35,8 @@ def with_added(probabilities: Probabilities, added: npt.NDArray[np.float32]) -> 
     return np.concatenate([probabilities * (1 - added[:, None]), added[:, None]], axis=1)
 
 
-def add_class(model: onnx.ModelProto, prototype: Prototype, card: ModelCard) -> None:
-    """Add the class to the graph, and replace the card. The model has the output `features`; `card` names the class."""
-    number = len(card.classes) - 1
+def add_class(model: onnx.ModelProto, prototype: Prototype, number: int) -> None:
+    """Add the class to the graph of a model with the output `features`. number: of the classes before."""
     name = f"{_PREFIX}{number}/"
     before = f"{name}before"
     for node in model.graph.node:
@@ -64,6 +62,3 @@ def add_class(model: onnx.ModelProto, prototype: Prototype, card: ModelCard) -> 
             output.type.tensor_type.shape.dim[1].Clear()
             output.type.tensor_type.shape.dim[1].dim_value = number + 1
     del model.graph.value_info[:]  # one may name the output with its former shape
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            entry.value = card.to_json()

@@ -2,13 +2,14 @@
 
 import getpass
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import UsageError
 from batchland.monitoring.schema import Acceptance, Withdrawal
-from batchland.nightly.good_nights import may_be_in_reference, reference_starts
+from batchland.nightly.dates import local_now
+from batchland.nightly.good_nights import may_be_in_reference, reference_starts, suspicious_since
 from batchland.nightly.judge_night import named_reference, next_reference
 from batchland.nightly.record_files import LOCK_FILE, existing_record, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
@@ -53,10 +54,12 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
         record = read_run(path.parent)
         if problem := _problem(record):
             raise UsageError(f"{path}: {problem}")
-        first = _since(record)
+        first = suspicious_since(record)
         records = read_runs(folder)
         same = [each for each in records if first <= each.date <= night and _is_acceptable(each)]
-        acceptance = Acceptance(accepted_at=_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once)
+        acceptance = Acceptance(
+            accepted_at=local_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once
+        )
         new = [each for each in same if each.accepted is None]
         changed = _changed(folder, new, lambda _: {"accepted": acceptance})
         compared = next_reference([changed.get(each.date, each) for each in records], record)
@@ -64,7 +67,8 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
     counted = [each for each in nights if each in compared]
     later = [each for each in records if each.date > night and not each.accepted and _is_acceptable(each)]
     fixed = named_reference(record) is not None
-    return Accepted(nights, acceptance.since, counted, fixed, [each.date for each in later if _since(each) <= night])
+    still_open = [each.date for each in later if suspicious_since(each) <= night]
+    return Accepted(nights, acceptance.since, counted, fixed, still_open)
 
 
 def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None) -> Withdrawn:
@@ -78,7 +82,7 @@ def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None)
         acceptance = read_run(path.parent).accepted
         if acceptance is None:
             raise UsageError(f"{path}: the night is not accepted, so there is nothing to withdraw")
-        withdrawal = Withdrawal(withdrawn_at=_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
+        withdrawal = Withdrawal(withdrawn_at=local_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
         records = read_runs(folder)
         together = [each for each in records if each.accepted == acceptance]
         changed = _changed(
@@ -109,11 +113,6 @@ def _comparable(records: Sequence[RunRecord]) -> set[date]:
     return {each.date for each in records if any(may_be_in_reference(each, run, starts) for run in each.models)}
 
 
-def _since(record: RunRecord) -> date:
-    """The first night of the change that makes a night suspicious."""
-    return min((model.monitor.since or record.date for model in record.models if model.monitor), default=record.date)
-
-
 def _problem(record: RunRecord) -> str | None:
     """Why a night cannot be accepted; None if it can be."""
     outcome = record.outcome.replace("_", " ")
@@ -130,7 +129,3 @@ def _problem(record: RunRecord) -> str | None:
 def _is_acceptable(record: RunRecord) -> bool:
     """Whether a night could be accepted, or is."""
     return _problem(record.model_copy(update={"accepted": None})) is None
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat()

@@ -21,6 +21,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from batchland.errors import OutputError, UsageError
+from batchland.images.sources.web_names import is_secret
 from batchland.nightly.job import Job
 
 EVERY_NIGHT: Final = "30 3 * * *"
@@ -90,8 +91,15 @@ def entry_of(
     """The entry that runs a job with this Python and the relevant part of this environment.
 
     log: by default `cron.log` in the job's folder of records. variables: to set in addition. Raises UsageError if the
-    schedule or a variable is invalid.
+    schedule or a variable is invalid, or if a variable may be secret: cron shows the whole line in the subject of its
+    mails and in the system's log, and lines that set variables in the header of its mails.
     """
+    for name in variables or {}:
+        if is_secret(name) or name in job.placeholders.secret_variables:
+            raise UsageError(
+                f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; put "
+                f"the value into a file that only you may read, and write ${{file:PATH}} in {job.file}"
+            )
     try:
         return Entry(
             job=job.name,

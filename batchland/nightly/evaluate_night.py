@@ -103,7 +103,9 @@ def _baseline(
     try:
         return read_report(job.report(name, day)), day.isoformat()
     except UsageError as error:
-        _log.warning("%s: the last good night cannot be the baseline: %s", model, error)
+        deleted = not job.report(name, day).exists()
+        why = f"the report of {day} was deleted" if deleted else str(error)
+        _log.warning("%s: the last good night cannot be the baseline, so no drop is checked: %s", model, why)
         return None, None
 
 

@@ -53,6 +53,11 @@ def reference_start(records: Iterable[RunRecord], night: date) -> date:
     return max((each.since for each in accepted if each.since <= night), default=date.min)
 
 
+def suspicious_since(record: RunRecord) -> date:
+    """The first night of the change that makes a night suspicious; by default, this night."""
+    return min((model.monitor.since or record.date for model in record.models if model.monitor), default=record.date)
+
+
 def run_of(record: RunRecord, model: ModelRun) -> ModelRun | None:
     """The run of a night with which a run of `model` is compared; None if the night scored nothing.
 

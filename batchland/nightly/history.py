@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -20,13 +20,11 @@ from batchland.nightly.record_files import no_record, read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.nightly.run_text import outcome_text
 from batchland.system.documents import Count, Document
-from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, one_line, percent, visible
 
 _Day = date
 GateState = Literal["passed", "failed", "not_checked"]
 
-MAX_ERROR_LENGTH: Final = 240
-"""Characters of an error in the table; longer ones are cut in the middle. JSON has all of them."""
 _HEAD = ("date", "outcome", "tries", "model", "images", "failed", "images/s", "accuracy", "gates", "duration")
 _RIGHT = ("tries", "images", "failed", "images/s", "duration")
 
@@ -118,7 +116,7 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
     for line, night, first in zip(lines, rows, starts, strict=True):
         printed.append(line)
         if first and night.error:
-            printed.append(f"{'':12}{one_line(night.error, MAX_ERROR_LENGTH)}")
+            printed.append(f"{'':12}{visible(night.error)}")
         if night.reference_withdrawn:
             printed.append(f"{'':12}{night.model}: was compared with nights that are no longer accepted")
         if night.ignored:

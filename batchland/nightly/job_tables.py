@@ -251,7 +251,8 @@ class NotifyTable(JobTable):
     possible."""
 
     on: Literal["failure", "change", "always"] = "failure"
-    """failure: after a night that did not end with exit code 0. change: also after the first good night. always."""
+    """failure: after a night that did not end with exit code 0. change: also after the first good night that
+    follows another one. always: after every night."""
     mail: MailTable | None = None
     slack: _WebAddress | None = None
     """Address of an incoming webhook of Slack."""
@@ -261,12 +262,12 @@ class NotifyTable(JobTable):
     """Address that gets a JSON document by POST (schemas/notification.json)."""
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Program and arguments, run without a shell, with a summary of the night on standard input. The variables
-    BATCHLAND_JOB, _DATE, _TITLE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
+    BATCHLAND_JOB, _DATE, _TITLE, _OUTCOME, _EXIT_CODE, _ERROR, _RUN and _TEST are set."""
     link: _WebAddress | None = None
     """Address under which the folder `runs` is served, for links to reports."""
     pictures: bool = True
-    """Send three small pictures by mail, Teams and webhook: the most confident mistakes or, without labels, the images
-    with the least confident predictions."""
+    """Send small pictures by mail, Teams and webhook: of a suspicious night, six that show what is unusual; else three,
+    the most confident mistakes or, without labels, the images with the least confident predictions."""
     timeout: PositiveDuration = dt.timedelta(seconds=30)
     """Timeout of each channel."""
 

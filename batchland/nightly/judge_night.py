@@ -27,7 +27,7 @@ from batchland.nightly.job_tables import MonitorTable
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
 from batchland.system.files import write_file
-from batchland.system.text import images, percent
+from batchland.system.text import first_line, images, interval, percent
 
 _log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
@@ -163,10 +163,7 @@ def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
     estimate = model.monitor.accuracy if model.monitor else None
     if limit is None or estimate is None or estimate.value is None or estimate.value >= amount_of(limit, 1):
         return None
-    interval = (
-        f"{percent(estimate.low)} to {percent(estimate.high)}" if estimate.low and estimate.high else "no interval"
-    )
-    return f"estimated accuracy {percent(estimate.value)} ({interval}) is below min_accuracy {limit}"
+    return f"estimated accuracy {percent(estimate.value)} ({interval(estimate)}) is below min_accuracy {limit}"
 
 
 def many_strangers(limit: str | None, model: ModelRun) -> str | None:
@@ -181,9 +178,7 @@ def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
     """Why `max_strangers` of the job was not checked in a scored night; None if it was."""
     if job.monitor.max_strangers is None or not model.counts or (model.monitor and model.monitor.strangers is not None):
         return None
-    why = "the model has no known photos"
-    if job.monitor.action == "off":
-        why = 'monitor.action is "off"'
+    why = 'monitor.action is "off"' if job.monitor.action == "off" else "the model has no known photos"
     return f"{model.name}: max_strangers {job.monitor.max_strangers} is not checked: {why}"
 
 
@@ -191,9 +186,8 @@ def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
     """Why `min_accuracy` of the job was not checked in a scored night; None if it was."""
     if job.monitor.min_accuracy is None or not model.counts or (model.monitor and model.monitor.accuracy):
         return None
-    why = "the night has no estimate, for there was no estimator of this model beside it"
-    if job.monitor.action == "off":
-        why = 'monitor.action is "off"'
+    missing = "the night has no estimate, for there was no estimator of this model beside it"
+    why = 'monitor.action is "off"' if job.monitor.action == "off" else missing
     return f"{model.name}: min_accuracy {job.monitor.min_accuracy} is not checked: {why}"
 
 
@@ -258,6 +252,6 @@ def _observed(path: Path) -> Observations:
         with pq.ParquetFile(path) as file:
             return observe(file.read(use_threads=False))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         _log.warning("%s: cannot be read (%s); nothing is compared with the figures of this night", path, reason)
         return NOTHING

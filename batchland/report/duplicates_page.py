@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from batchland._version import __version__
 from batchland.embeddings.duplicates import DuplicateGroup, DuplicateImage, Duplicates
 from batchland.report.html import check_new_page, render_page
 from batchland.report.options import ReportOptions
@@ -51,7 +50,6 @@ def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: Report
         found=found,
         groups=groups,
         headline=duplicates_headline(found),
-        version=__version__,
     )
 
 

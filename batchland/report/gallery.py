@@ -1,7 +1,7 @@
 """Choose the pictures of a page: suspected label errors, other mistakes, the most confused pairs."""
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -119,16 +119,8 @@ def _strangers(evaluation: "Evaluation", options: ReportOptions, thumbnails: Thu
 
 
 def _pictures(rows: pa.Table, thumbnails: Thumbnails) -> tuple[Picture, ...]:
-    return tuple(_picture(row, thumbnails) for row in rows.to_pylist())
-
-
-def _picture(row: dict[str, Any], thumbnails: Thumbnails) -> Picture:
-    return Picture(
-        row["image"],
-        row["true_label"],
-        row["predicted_label"],
-        row["probability"],
-        row["true_probability"],
-        row["true_rank"],
-        thumbnails.make(row["image"], row["file_size"]),
+    *names, _ = Picture._fields
+    return tuple(
+        Picture(**{name: row[name] for name in names}, thumbnail=thumbnails.make(row["image"], row["file_size"]))
+        for row in rows.to_pylist()
     )

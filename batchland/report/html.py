@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from batchland._version import __version__
 from batchland.report import plots
 from batchland.report.options import ReportOptions
 from batchland.system import text
@@ -87,5 +88,5 @@ def _environment(folder: Path) -> "Environment":
     )
     names = ("percent", "interval", "count", "images", "points", "p_value", "slice_value", "visible")
     environment.filters |= {name: getattr(text, name) for name in names}
-    environment.globals |= {"plot": plots, "first_rows": FIRST_ROWS}
+    environment.globals |= {"plot": plots, "first_rows": FIRST_ROWS, "version": __version__}
     return environment

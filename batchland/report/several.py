@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-from batchland._version import __version__
 from batchland.evaluation.saved import check_folder, csv_text
 from batchland.evaluation.several import SeveralCompared
 from batchland.report.findings import LEVEL
@@ -83,7 +82,6 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
         cells={(pair.better, pair.worse): pair for pair in compared.pairs},
         level=LEVEL,
         options=options,
-        version=__version__,
         count=count,
     )
     write_file(folder / "report.html", page)  # first: it says what the other file is made from

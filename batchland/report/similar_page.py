@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from batchland._version import __version__
 from batchland.embeddings.similar import FoundSimilar, Similar, SimilarImage
 from batchland.report.html import check_new_page, render_page
 from batchland.report.options import ReportOptions
@@ -30,7 +29,6 @@ def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
         found=found.result,
         asked=_Asked(asked.make(found.query.name, None)),
         cards=cards,
-        version=__version__,
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
-from batchland.system.text import counted
+from batchland.system.text import counted, first_line
 
 
 def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]:
@@ -31,7 +31,7 @@ def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]
     except OSError as error:
         raise read_error(error, str(path), expected=expected) from error
     except (UnicodeDecodeError, pa.ArrowException) as error:
-        reason = first_fault(path) or str(error).partition("\n")[0]
+        reason = first_fault(path) or first_line(error)
         raise UsageError(f"{path}: is not {expected} ({reason})") from error
     for name in names:
         if (number := table.column_names.count(name)) != 1:

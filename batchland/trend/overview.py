@@ -12,9 +12,8 @@ from statistics import median
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
-from batchland.evaluation.schema import Figure
 from batchland.nightly.dates import without_future
-from batchland.nightly.good_nights import last_good
+from batchland.nightly.good_nights import last_good, suspicious_since
 from batchland.nightly.history import gate_state
 from batchland.nightly.judge_night import explain
 from batchland.nightly.record_files import LOG_FILE, RUN_FILE, job_names, read_runs
@@ -129,7 +128,7 @@ def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> J
         outcome=outcome_of(last),
         night=last.date,
         sentence=_sentence(last),
-        since=_since(last) if kind == "warning" else None,
+        since=suspicious_since(last) if kind == "warning" else None,
         warnings=last.warnings,
         models=tuple(_line(runs, model) for model in last.models),
         strip=tuple(_strip(runs, name, records, step)),
@@ -142,19 +141,13 @@ def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> J
 
 def _title(record: RunRecord) -> str:
     """The outcome, the verdict of the monitor with the first night of the change, and an acceptance."""
-    since = _since(record)
+    since = suspicious_since(record)
     return outcome_text(
         record.outcome.replace("_", " "),
         suspicious=record.suspicious,
         accepted=record.accepted is not None,
         since=since if record.suspicious and since < record.date else None,
     )
-
-
-def _since(record: RunRecord) -> date:
-    """The first night of the change that makes a night suspicious."""
-    verdicts = [model.monitor for model in record.models if model.monitor]
-    return min((verdict.since for verdict in verdicts if verdict.since), default=record.date)
 
 
 def _sentence(record: RunRecord) -> str:
@@ -181,8 +174,7 @@ def _line(runs: Path, model: ModelRun) -> ModelLine:
         facts.append(f"{count(model.counts.failed)} failed")
     estimate = model.monitor.accuracy if model.monitor else None
     if estimate and estimate.value is not None:
-        bounds = interval(Figure(value=estimate.value, low=estimate.low, high=estimate.high))
-        facts.append(f"estimated accuracy {percent(estimate.value)} ({bounds})")
+        facts.append(f"estimated accuracy {percent(estimate.value)} ({interval(estimate)})")
     report = None
     if model.evaluation:
         top1 = model.evaluation.figures.top1

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from batchland._version import __version__
 from batchland.monitoring.drift import CHANCE, MOVED, MOVED_FAR
 from batchland.nightly.run_text import outcome_text
 from batchland.report.html import check_new_page, render_page
@@ -52,7 +51,6 @@ def render(trend: Trend, inputs: Sequence[str] = ()) -> str:
         estimated=any(row["estimated_accuracy"] is not None for row in rows),
         nights=sorted(rows, key=lambda row: row["date"], reverse=True),  # stable: models in the job's order
         limits={"moved": MOVED, "moved_far": MOVED_FAR, "chance": CHANCE},
-        version=__version__,
     )
 
 
@@ -71,7 +69,6 @@ def render_overview(runs: Path, views: Sequence[JobView], written: str) -> str:
         jobs=views,
         headline=overview_headline(views),
         written=written,
-        version=__version__,
     )
 
 

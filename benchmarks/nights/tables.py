@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,15 @@ from PIL import Image
 from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit
 from batchland.images.signals import SIGNAL_DTYPE, measure
 from batchland.models.session import Session, open_session
+from batchland.monitoring.corruptions import FAMILIES, corrupted
 from batchland.monitoring.observations import PICTURE, Observations, observe
 from batchland.predictions.answers import Answers
 from benchmarks.nights.faults import FAULTS, HELD_OUT, VARIANTS, Fault, encode
 from benchmarks.photos import photo_files
 
 _BATCH = 32
+COPIES: Final = {f"{family} {level}": (family, level) for family in FAMILIES for level in (0, 1)}
+"""Kinds of degraded copies that an estimator of accuracy is fitted on."""
 
 
 class Pictures(NamedTuple):
@@ -58,16 +61,16 @@ def observations(pictures: Pictures) -> Observations:
 
 
 Tables = dict[str, Pictures]
-"""Scored pictures by kind: `clean`, the names of VARIANTS and FAULTS, and `other subject`."""
+"""Scored pictures by kind: `clean`, the names of VARIANTS, FAULTS and COPIES, and `other subject`."""
 
 
 def score_kinds(
-    photos: Path, models: Sequence[Path], cache: Path, most: int, other: Path | None = None
+    photos: Path, models: Sequence[Path], cache: Path, most: int, other: Path | None = None, copies: int = 0
 ) -> dict[str, Tables]:
     """All photos as they are, half of them in each variant, and `most` with each fault, by the name of the model.
 
     most: 0 for only the photos as they are. other: folder of photos of other subjects. cache: folder; what is there is
-    read instead.
+    read instead. copies: photos of each kind of COPIES.
     """
     sessions = {model.stem: open_session(model) for model in models}
     digest = hashlib.sha256(b"".join(model.read_bytes() for model in models)).hexdigest()[:8]
@@ -79,6 +82,8 @@ def score_kinds(
         kinds |= dict.fromkeys(VARIANTS, len(files) // 2) | dict.fromkeys(FAULTS | HELD_OUT, most)
     if other:
         kinds["other subject"] = most
+    if copies:
+        kinds |= dict.fromkeys(COPIES, copies)
     found: dict[str, Tables] = {name: {} for name in sessions}
     for kind, count in kinds.items():
         path = folder / f"{kind.replace(' ', '-')}-{count}.npz"
@@ -115,10 +120,11 @@ def _score(
         if change or like:
             data = _changed(data, change, rng, like)
         decoded = decode(data, PreprocessSpec())
+        pixels = corrupted(decoded.pixels, *COPIES[kind], rng) if kind in COPIES else decoded.pixels
         sizes.append((len(data), decoded.width, decoded.height))
-        signals.append(measure(decoded.pixels))
+        signals.append(measure(pixels))
         for name, session in sessions.items():
-            fitted[name].append(fit(decoded.pixels, session.card.preprocess))
+            fitted[name].append(fit(pixels, session.card.preprocess))
     answers = {
         f"probabilities {name}": np.concatenate(
             [session.predict(np.stack(fitted[name][first : first + _BATCH])) for first in range(0, count, _BATCH)]

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from archives import PHOTOS, tar_of, zip_of
+from archives import PHOTOS, files_below, tar_of, zip_of
 
 from batchland.data import archive as archive_module
 from batchland.data.archive import Unpacked, lift_only_folder, unpack
@@ -19,10 +19,6 @@ def unpacked(content: bytes, tmp_path: Path, limits: UnpackLimits | None = None)
     (tmp_path / "archive").write_bytes(content)
     (tmp_path / "out").mkdir(exist_ok=True)
     return unpack(tmp_path / "archive", tmp_path / "out", limits)
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["zip", "", "gz", "bz2", "xz"])

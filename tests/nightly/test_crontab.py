@@ -248,6 +248,21 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")
 
 
+def test_variables_that_may_be_secret_are_refused(tmp_path, toy_model, monkeypatch):
+    """cron shows the line in the subject of its mails."""
+    monkeypatch.setenv("HOOK", "https://example.org/marzipan")
+    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\n[notify]\nwebhook = "${HOOK}"\n')
+    job = load_job(tmp_path / "toy.toml")
+    for name in ("SLACK_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "HOOK"):
+        with pytest.raises(UsageError) as caught:
+            entry_of(job, variables={"LANG": "C", name: "marzipan"})
+        assert str(caught.value) == (
+            f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; put the "
+            f"value into a file that only you may read, and write ${{file:PATH}} in {tmp_path}/toy.toml"
+        )
+    assert entry_of(job, variables={"LANG": "C"}).environment["LANG"] == "C"
+
+
 def test_cron_mails_the_error_sentence_of_a_night(tmp_path, toy_model):
     (tmp_path / "toy.toml").write_text('images = "in/{date}"\nmodel = "toy.onnx"\ndate = "today"\ndevice = "cpu"\n')
     made = entry_of(load_job(tmp_path / "toy.toml"), variables={"PYTHONPATH": str(Path(__file__).parents[2])})

@@ -14,11 +14,11 @@ from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
 from batchland.models.decisions import KnownPhotos
-from batchland.monitoring.schema import Finding, NightVerdict
+from batchland.monitoring.schema import AccuracyEstimate, Finding, NightVerdict
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights, table
 from batchland.nightly.job import load_job
-from batchland.nightly.judge_night import explain, read_photos
+from batchland.nightly.judge_night import explain, low_accuracy, read_photos
 from batchland.nightly.notifications.chat import slack_message
 from batchland.nightly.notifications.message import compose
 from batchland.nightly.notifications.pictures import choose_pictures
@@ -30,6 +30,7 @@ from batchland.nightly.run_text import describe_model, describe_run, describe_ve
 from batchland.nightly.runner import NightResult, run_night
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import score
+from batchland.system.text import first_few
 from batchland.trend.overview import job_views
 
 FIRST = date(2026, 11, 1)
@@ -93,12 +94,16 @@ def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:
         ("suspicious", 6),
         ("ok", 0),
     ]
+    advice = (
+        "if the night is good, accept it with `batchland accept`; if not, correct the delivery and replace the night "
+        "by a forced run"
+    )
+    shown = first_few(read_run(project / "runs/toy" / str(day(1))).models[0].monitor.pictures)
     assert ended[1].error == (
         "90 of 90 images have one colour and nothing in it (usually none); 89 of 90 images are copies of others of "
-        "this night (usually none); look at its pictures; if they are good, accept it with `batchland accept`"
+        f"this night (usually none); look at {shown}; {advice}"
     )
-    advice = "look at its pictures; if they are good, accept it with `batchland accept`"
-    assert ended[2].error == f"1 image, usually 90; {advice}"
+    assert ended[2].error == f"1 image, usually 90; look at the delivery; {advice}"
     verdict = read_run(project / "runs/toy" / str(day(1))).models[0].monitor
     assert verdict is not None
     assert [(each.kind, each.since) for each in verdict.findings] == [("blank", None), ("copies", None)]
@@ -188,8 +193,9 @@ def test_what_is_left_in_one_folder_for_all_nights_is_found(project: Path) -> No
     left = run(project, 1, one)
     assert (left.attempt.exit_code, left.attempt.error) == (
         6,
-        f"30 of 30 images are copies of earlier ones, most of {day(0)} (usually none); look at its pictures; if they "
-        "are good, accept it with `batchland accept`",
+        f"30 of 30 images are copies of earlier ones, most of {day(0)} (usually none); look at 0.jpg, 1.jpg, 10.jpg "
+        "and 3 more; if the night is good, accept it with `batchland accept`; if not, correct the delivery and replace "
+        "the night by a forced run",
     )
     assert f"  note: {HINT}" in describe_run(left.record).splitlines()
     for path in list(inbox.iterdir()):
@@ -231,9 +237,9 @@ def test_a_failed_gate_does_not_hide_the_verdict(project: Path) -> None:
     assert (ended.attempt.outcome, ended.attempt.exit_code) == ("gate_failed", 4)
     said = (
         "; the night is suspicious, too: 10 of 10 images have one colour and nothing in it (usually none); 9 of 10 "
-        "images are copies of others of this night (usually none); look at its pictures"
+        "images are copies of others of this night (usually none); look at 000.jpg, 001.jpg, 002.jpg and 3 more"
     )
-    assert ended.attempt.error.startswith("gate failed: toy: ")
+    assert ended.attempt.error.startswith("toy: ")
     assert ended.attempt.error.endswith(said)
     both = "gate failed and suspicious"
     assert describe_run(ended.record).startswith(f"Job toy, {day(0)}: {both} in ")
@@ -418,8 +424,9 @@ def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Pa
     failed = run(project, 0, limit, force=True).attempt
     assert (failed.outcome, failed.exit_code) == ("gate_failed", 4)
     assert failed.error == (
-        "gate failed: toy: 83.3% of the images are strangers, more than max_strangers 50%; the night is suspicious, "
-        "too: 25 of 30 images are unlike the model's known photos (usually at most 5.0%); look at its pictures"
+        "toy: 83.3% of the images are strangers, more than max_strangers 50%; the night is suspicious, too: 25 of 30 "
+        "images are unlike the model's known photos (usually at most 5.0%); "
+        f"look at {first_few(ended.record.models[0].monitor.pictures)}"
     )
 
 
@@ -560,3 +567,11 @@ def test_a_usage_error_leaves_a_good_night_as_it_was(project: Path) -> None:
     assert (stored.outcome, stored.exit_code, stored.good) == ("ok", 0, True)
     forced = run(project, 0, labels, force=True)  # the predictions are new, and nothing says that they are good
     assert (forced.record.outcome, forced.attempt.refused) == ("failed", False)
+
+
+def test_the_message_about_a_low_estimate_has_its_interval_also_from_zero() -> None:
+    accuracy = AccuracyEstimate(value=0.04, low=0.0, high=0.1)
+    verdict = NightVerdict(verdict="ok", judged_by="reference", images=50, accuracy=accuracy)
+    night = ModelRun(name="toy", partition="out", state="scored", monitor=verdict)
+    assert low_accuracy("70%", night) == "estimated accuracy 4.0% (0.0 to 10.0%) is below min_accuracy 70%"
+    assert low_accuracy("4%", night) is None

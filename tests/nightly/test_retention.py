@@ -157,6 +157,26 @@ def test_a_run_deletes_partitions_and_reports_and_records_it(project):
     assert (project / "runs" / "toy" / "2024-11-26" / "report" / "toy" / "summary.json").exists()
 
 
+@pytest.mark.parametrize(("on_missing", "outcome", "code"), [("fail", "missing_input", 66), ("skip", "skipped", 0)])
+def test_a_deleted_night_without_its_delivery_stays_good(project, on_missing, outcome, code):
+    job = load_job(project / "toy.toml", ["retention.keep_nights=1", f"on_missing={on_missing}"])
+    run_night(job, date(2024, 11, 25))
+    assert not job.partition("toy", DAYS[0]).exists()
+    before = read_runs(job.folder)[0]
+    (project / "in").rename(project / "archived")
+    record, attempt = run_night(job, DAYS[0])
+    assert record == before.model_copy(update={"attempts": (*before.attempts, attempt)})
+    assert (record.good, attempt.refused, attempt.outcome, attempt.exit_code) == (True, True, outcome, code)
+    reason = (
+        f"{project}/in: does not exist; is the delivery late, or `images` in {job.file} wrong? (nothing was changed, "
+        "and the night stays good)"
+    )
+    assert attempt.error == reason
+    text = f"Job toy, {DAYS[0]}: {outcome.replace('_', ' ')}. The night is still ok.\n"
+    assert describe_run(record, attempt) == f"{text}{reason}\n"
+    assert describe_run(record, attempt, error=False) == (text if code else f"{text}{reason}\n")
+
+
 @pytest.mark.parametrize("rule", ["keep_nights=1", "keep_days=1", "keep_days=36500"])
 @pytest.mark.parametrize("night", [date(1, 1, 1), date(2030, 1, 1), date(9999, 12, 31)])
 def test_an_unusual_date_expires_no_more_nights_than_the_newest_good_night(project, rule, night):

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import IO, Final
 from urllib.parse import quote, unquote
 
-from batchland.errors import InputError, NoSuchImagesError, UsageError
+from batchland.errors import BatchlandError, InputError, NoSuchImagesError, UsageError
 from batchland.images.sources.refs import retries
 from batchland.system.names import display_path
 from batchland.system.retries import storage_failed
@@ -99,11 +99,7 @@ def open_file(path: str) -> IO[bytes]:
             return file
         file.close()
     except OSError as error:
-        problem = f"{display_location(path)}: cannot be opened ({error.strerror})"
-        if storage_failed(error):
-            raise InputError(problem) from error
-        kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
-        raise kind(f"{problem}; give a file") from error
+        raise _error(path, "opened", error) from error
     raise UsageError(f"{display_location(path)}: is not a regular file, so it may never end; give a file")
 
 
@@ -138,7 +134,14 @@ def _names(folder: str, slash: str, options: str) -> list[str]:
 
         return [quote(name) for name in Remote(folder + options).names()]
     try:
-        return os.listdir(folder or slash or ".")
+        return retries.call(lambda: os.listdir(folder or slash or "."))
     except OSError as error:
-        kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
-        raise kind(f"{display_location(folder)}: cannot be listed ({error.strerror}); give files") from error
+        raise _error(folder, "listed", error) from error
+
+
+def _error(path: str, action: str, error: OSError) -> BatchlandError:
+    problem = f"{display_location(path)}: cannot be {action} ({error.strerror})"
+    if storage_failed(error):
+        return InputError(problem)
+    kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
+    return kind(f"{problem}; give a file")

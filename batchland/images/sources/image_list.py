@@ -134,7 +134,7 @@ class ImageList:
             if is_url(text):
                 return self._web_ref(text) if is_web(text) else _ref_of_url(text, display_name(entry))
             if is_web(self._base):
-                from batchland.images.sources.web import joined_url
+                from batchland.images.sources.web_names import joined_url
 
                 return self._web_ref(joined_url(self._base, text))
         except UsageError:

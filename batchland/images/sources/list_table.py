@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 from batchland.errors import UsageError
 from batchland.images.sources.list_content import COLUMNS, problem_with
 from batchland.system.names import display_name
+from batchland.system.text import first_line
 from batchland.system.urls import split_url
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class ColumnTable:
             raise UsageError(f"{self._name}: column {self._path} holds {kind}, not paths")
 
     def _unreadable(self, error: Exception) -> UsageError:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         return UsageError(f"{self._name}: cannot be read as {self._kind} ({reason})")
 
 

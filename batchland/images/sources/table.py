@@ -51,8 +51,7 @@ class Rows:
         data = table.read(int(path))
         if data is None:
             raise ImageError("empty", "the table has no bytes here")
-        if len(data) > refs.MAX_FILE_BYTES:
-            raise ImageError("too_large", f"{len(data)} bytes, more than {refs.MAX_FILE_BYTES}")
+        refs.check_file_size(len(data))
         return ImageFile(data, len(data), table.modified_us)
 
     def facts(self, path: bytes) -> tuple[None, int | None]:  # noqa: ARG002

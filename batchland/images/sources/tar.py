@@ -40,8 +40,7 @@ class Members:
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Raises ImageError `truncated` if the shard ends within the member."""
         (offset, size), modified_us = split_facts(path)
-        if size > refs.MAX_FILE_BYTES:
-            raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
+        refs.check_file_size(size)
         data = open_files.get(self.location).read_at(offset, size)
         if len(data) < size:
             raise ImageError("truncated", f"the shard ends after {len(data)} of its {size} bytes")

@@ -42,8 +42,7 @@ class ZipMembers:
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Raises ImageError `corrupt`, `truncated`, `too_large` or `unsupported_format`."""
         (offset, packed, size, method, crc), modified_us = split_facts(path)
-        if max(packed, size) > refs.MAX_FILE_BYTES:
-            raise ImageError("too_large", f"{max(packed, size)} bytes, more than {refs.MAX_FILE_BYTES}")
+        refs.check_file_size(max(packed, size))
         if method not in (ZIP_STORED, ZIP_DEFLATED):
             what = "encrypted" if method < 0 else f"packed by method {method}; stored and deflated members are read"
             raise ImageError("unsupported_format", f"the member is {what}")

@@ -47,7 +47,7 @@ class Notification(Document):
     job: str
     date: date
     outcome: Outcome
-    """Outcome of the night, as in run.json."""
+    """Outcome of the run. That of the night, in run.json, is another one if the run changed nothing."""
     exit_code: int | None
     """None while the night runs."""
     good: bool
@@ -61,6 +61,9 @@ class Notification(Document):
     figures: tuple[Figure, ...]
     links: tuple[Link, ...]
     pictures: tuple[Picture, ...] = ()
+    test: bool = False
+    """Whether `batchland job notify` sent it. Without a record, outcome and exit code are then those of a good
+    night."""
 
 
 def compose(
@@ -76,7 +79,7 @@ def compose(
     link: the address under which the folder of records, `runs`, is served. note: used in the title instead of the
     outcome.
     """
-    summary = describe_run(record)
+    summary = describe_run(record, attempt)
     if len(summary) > MAX_SUMMARY_LENGTH:
         summary = f"{summary[:MAX_SUMMARY_LENGTH]}\n... (run.json has all of it)\n"
     good = note is None and attempt.exit_code == 0
