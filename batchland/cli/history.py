@@ -23,7 +23,7 @@ from batchland.cli.options import (
 @command(epilog="Example: batchland history nightly --last 7")
 @click.argument("name", type=JOB_NAME)
 @runs_option
-@click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")
+@click.option("--last", type=click.IntRange(1, 1_000_000), default=30, show_default=True, help="Nights to show.")
 @json_option
 def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     """Show the nights of job NAME as a table.

@@ -47,7 +47,13 @@ def _mail_address(text: str) -> str:
 _MailAddress = Annotated[str, AfterValidator(_mail_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS})]
 
 
-_WebAddress = Annotated[str, AfterValidator(lambda url: str(HttpUrl(url)))]
+def _web_address(url: str) -> str:
+    if {"{", "}"} & set(url):
+        raise ValueError("has braces; write ${NAME} or ${file:PATH}, or for braces themselves %7B and %7D")
+    return str(HttpUrl(url))
+
+
+_WebAddress = Annotated[str, AfterValidator(_web_address)]
 """As browsers write it: line breaks are removed, spaces and letters that are not ASCII are encoded."""
 
 
@@ -216,8 +222,11 @@ class HeartbeatTable(JobTable):
     def _addresses(self) -> Self:
         for name in ("start", "success", "failure"):
             template = getattr(self, name)
-            if template and not self.address(template).startswith(("http://", "https://")):
+            address = self.address(template)
+            if template and not address.startswith(("http://", "https://")):
                 raise ValueError(f"{name} is not an http address; write it like '{{url}}/start'")
+            if {"{", "}"} & set(address):
+                raise ValueError(f"{name} has other braces than {{url}} and {{exit_code}}")
         return self
 
 

@@ -23,6 +23,7 @@ from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
 from batchland.report.map import KNOWN, STEPS, crowded_groups, packed
 from batchland.report.pictures import Thumbnails
+from batchland.system.paths import resolved
 from batchland.system.urls import is_url
 
 MAX_NIGHTS: Final = 14
@@ -149,7 +150,7 @@ def _read(day: date, run: ModelRun, most: int) -> _Night | None:
         facts = pa.concat_tables(tables)
         rows = np.linspace(0, facts.num_rows - 1, min(facts.num_rows, most)).astype(np.int64)
         root = stored.info().images
-        local = str(Path(root).resolve()) if not is_url(root) and Path(root).is_dir() else ""
+        local = str(resolved(root)) if not is_url(root) and Path(root).is_dir() else ""
         return _Night(day, local, facts.take(rows), np.concatenate(features)[rows], len(chosen) == len(parts))
     return None
 

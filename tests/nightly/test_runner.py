@@ -463,6 +463,14 @@ def test_an_unwritable_folder_of_records_is_an_error(project):
         run(project)
 
 
+def test_no_page_is_missed_where_no_record_can_be_written(project):
+    result = batchland("run", project / "toy.toml", "--date", NIGHT, "--set", "runs=/proc/none")
+    assert (result.exit_code, result.stdout) == (74, "")
+    log = "/proc/none/toy/2024-11-23/log.jsonl"
+    reason = "cannot be written (No such file or directory); the job was not started"
+    assert result.stderr == f"batchland: {log}: {reason}\n"
+
+
 def test_a_record_of_another_version_is_moved_aside(project):
     run(project)
     path = project / "runs" / "toy" / "2024-11-23" / "run.json"

@@ -359,7 +359,11 @@ def test_an_unknown_compression_is_not_asked_for_again(site, encoding):
     assert site.asked["/a.jpg"] == 1
 
 
-@pytest.mark.parametrize("wait", ["soon", "-5", "Mon, 30 Nov 2026 00:00:00 GMT", ""])
+@pytest.mark.parametrize(
+    "wait",
+    ["soon", "-5", "Mon, 30 Nov 2026 00:00:00 GMT", "", "9" * 5000, "Fri, 01 Jan 99999 00:00:00 GMT", "nan", "\u0665"],
+    ids=["text", "negative", "past", "empty", "5000 digits", "year 99999", "nan", "other digits"],
+)
 def test_any_retry_after_is_accepted(site, wait):
     site.pages["/a.jpg"] = [(429, {"Retry-After": wait}, b"busy"), (200, {}, b"picture")]
     assert read(f"{site.url}/a.jpg").data == b"picture"
