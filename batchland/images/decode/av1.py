@@ -1,4 +1,4 @@
-"""Shorten the compressed data of an AV1 picture, to find out whether a decoder needs all of it. Read its transfer."""
+"""Shorten the compressed data of an AV1 picture, to find out whether a decoder needs all of it. Read its header."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -49,34 +49,38 @@ def without_last_bytes(data: bytes, begin: int, end: int, spare: int) -> bytes |
     return data[: last.size_at] + size + data[last.begin : kept] + padding + data[last.end :]
 
 
-def transfer_of(data: bytes, begin: int, end: int) -> int:
-    """The transfer characteristics (ITU-T H.273) of the picture in data[begin:end]; 2, unspecified, without them.
+class Sequence(NamedTuple):
+    """What the header of a sequence says of its pictures."""
 
-    Raises ImageError (`truncated`, or `unsupported_format` for headers that still pictures do not need).
+    size: tuple[int, int]
+    """Largest width and height, pixels."""
+    transfer: int
+    """Transfer characteristics (ITU-T H.273); 2, unspecified, if it has none."""
+
+
+def read_sequence(data: bytes) -> Sequence:
+    """Read the first header of a sequence in compressed data, of which the beginning is enough.
+
+    Raises ImageError (`truncated`, or `corrupt` without a header).
     """
-    for unit in islice(_units(data, begin, min(end, len(data))), _FIRST_UNITS):
+    for unit in islice(_units(data, 0, len(data)), _FIRST_UNITS):
         if unit.kind == _SEQUENCE:
-            return _transfer(Bits(data[unit.begin : unit.end][:_MAX_HEADER], "big"))
-    return UNSPECIFIED
+            return _sequence(Bits(data[unit.begin : unit.end][:_MAX_HEADER], "big"))
+    raise ImageError("corrupt", "its compressed data has no header")
 
 
-def _transfer(bits: Bits) -> int:
-    """That of a sequence header (AV1 specification, clause 5.5)."""
+def _sequence(bits: Bits) -> Sequence:
+    """AV1 specification, clause 5.5."""
     profile, _, is_short = bits.take(3), bits.take(1), bits.take(1)
     if is_short:
         bits.take(5)
     else:
-        if bits.take(1):
-            raise ImageError("unsupported_format", "an AVIF of a video without a statement about its colours")
-        has_delay = bits.take(1)
-        for _ in range(bits.take(5) + 1):
-            bits.take(12)
-            if bits.take(5) > 7:  # the level
-                bits.take(1)
-            if has_delay and bits.take(1):
-                bits.take(4)
-    bits.take(bits.take(4) + 1 + bits.take(4) + 1)  # the size
-    if not is_short:
+        _skip_layers(bits)
+    across, down = bits.take(4) + 1, bits.take(4) + 1
+    size = bits.take(across) + 1, bits.take(down) + 1
+    if is_short:
+        bits.take(3)
+    else:
         if bits.take(1):
             bits.take(7)
         bits.take(3 + 4)
@@ -85,12 +89,33 @@ def _transfer(bits: Bits) -> int:
         if (bits.take(1) or bits.take(1)) and not bits.take(1):  # tools for drawings
             bits.take(1)
         bits.take(3 * is_ordered)
-    else:
-        bits.take(3)
     bits.take(3)
     is_deep = bits.take(1)
     bits.take((profile == 2 and is_deep) + (profile != 1))
-    return bits.take(16) & 0xFF if bits.take(1) else UNSPECIFIED
+    return Sequence(size, bits.take(16) & 0xFF if bits.take(1) else UNSPECIFIED)
+
+
+def _skip_layers(bits: Bits) -> None:
+    """Times, and the layers that a decoder may choose from."""
+    has_model, delay = 0, 0
+    if bits.take(1):
+        bits.take(64)
+        if bits.take(1):
+            while not bits.take(1):
+                delay += 1
+            bits.take(delay)
+        if has_model := bits.take(1):
+            delay = bits.take(5) + 1
+            bits.take(32 + 10)
+    has_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:  # the level
+            bits.take(1)
+        if has_model and bits.take(1):
+            bits.take(2 * delay + 1)
+        if has_delay and bits.take(1):
+            bits.take(4)
 
 
 def _units(data: bytes, position: int, end: int) -> Iterator[_Unit]:

@@ -8,6 +8,7 @@ from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin registers the 
 from batchland.errors import ImageError
 from batchland.images.decode.iso_media import (
     check_avif_properties,
+    check_avif_sizes,
     check_colours,
     check_pictures,
     without_end_of_picture,
@@ -36,6 +37,7 @@ def decode_avif(data: bytes, max_pixels: int) -> Picture:
     try:
         with open_with_pillow(data, "AVIF") as image:
             check_size(*image.size, max_pixels)
+            check_avif_sizes(data, image.size, max_pixels)
             check_colours(data)
             check_pictures(data)
             image.load()

@@ -5,11 +5,12 @@ Boxes and their fields: ISO/IEC 14496-12, `meta`, `iinf` and `iloc`.
 
 import struct
 from collections.abc import Iterator
+from itertools import count
 from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
 from batchland.images.decode import av1, hevc
-from batchland.images.decode.picture import check_transfer, check_zeros
+from batchland.images.decode.picture import check_size, check_transfer, check_zeros
 
 _HEVC: Final = (b"hvc1", b"hev1")
 _CODED: Final = (*_HEVC, b"av01")
@@ -24,6 +25,8 @@ _MAX_BOXES: Final = 10_000
 """Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
 _MAX_CONFIGURATIONS: Final = 100
 """Largest number of descriptions of compressed data. The tiles of a picture share one."""
+_BEGINNING: Final = 4096
+"""Bytes of compressed data that are searched for its header."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
 _MAX_ZERO_RUN: Final = 64
@@ -74,8 +77,8 @@ def check_colours(data: bytes) -> None:
 
 def _transfers(data: bytes) -> Iterator[int]:
     """Transfer characteristics (ITU-T H.273). Of a picture of several pieces, those of each."""
-    properties, of_shown = _properties(data)
-    colours = [each.begin for each in of_shown if each.kind == b"colr"]
+    shown, by_item, properties = _properties(data)
+    colours = [each.begin for each in by_item.get(shown, ()) if each.kind == b"colr"]
     if colours:
         for begin in colours:
             if data[begin : begin + 4] == b"nclx":
@@ -89,16 +92,60 @@ def _transfers(data: bytes) -> Iterator[int]:
     for each in configurations:
         yield hevc.transfer_of(data[each.begin : each.end])
     for picture in _pictures(data)[1].values():
-        if picture.kind == b"av01" and picture.pieces:
-            yield av1.transfer_of(data, *picture.pieces[0])
+        if picture.kind == b"av01":
+            yield av1.read_sequence(_beginning(data, picture)).transfer
+
+
+def _beginning(data: bytes, picture: "_Compressed") -> bytes:
+    """The first bytes of a compressed picture, which may consist of many pieces."""
+    found = bytearray()
+    for begin, end in picture.pieces:
+        found += data[begin : min(end, begin + _BEGINNING - len(found))]
+    return bytes(found)
+
+
+def check_avif_sizes(data: bytes, size: tuple[int, int], max_pixels: int) -> None:
+    """Raise ImageError unless all compressed pictures of an AVIF have the sizes that the container gives.
+
+    libavif decodes them at their own size, and then resizes them. size: that of the picture that is shown.
+    """
+    try:
+        for content, expected in _av1_pictures(data, size):
+            own = av1.read_sequence(content).size
+            check_size(*own, max_pixels)
+            if own != expected:
+                raise ImageError("corrupt", "its header gives more than one size")
+    except (struct.error, KeyError, IndexError) as error:
+        raise ImageError("corrupt", "its boxes are damaged") from error
+
+
+def _av1_pictures(data: bytes, size: tuple[int, int]) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """The beginning and the size of each compressed picture, and of the first one of each animation."""
+    top = _children(data, 0, len(data))
+    if b"meta" in top:
+        by_item = _properties(data)[1]
+        for item, picture in _pictures(data)[1].items():
+            if picture.kind == b"av01":
+                at = {each.kind: each.begin for each in by_item.get(item, ())}[b"ispe"]
+                yield _beginning(data, picture), struct.unpack_from(">II", data, at + 4)
+    for kind, begin, end in boxes(data, *top.get(b"moov", (0, 0))):
+        if kind == b"trak":
+            media = _children(data, *_children(data, begin, end)[b"mdia"])
+            table = _children(data, *_children(data, *media[b"minf"])[b"stbl"])
+            kinds = table[b"stsd"][0]
+            if data[kinds + 12 : kinds + 16] == b"av01":
+                places, width = (table[b"stco"][0], 4) if b"stco" in table else (table[b"co64"][0], 8)
+                first = int.from_bytes(data[places + 8 : places + 8 + width])
+                yield data[first : first + _BEGINNING], size
 
 
 def check_avif_properties(data: bytes) -> None:
     """Raise ImageError (`unsupported_format`) for what libavif does not read, or reads in its own order."""
     try:
-        of_shown = _properties(data)[1]
+        shown, by_item, _ = _properties(data)
     except (struct.error, KeyError, IndexError):
         return
+    of_shown = by_item.get(shown, [])
     for each in of_shown:
         if each.is_essential and each.kind not in _AVIF_PROPERTIES:
             name = each.kind.decode("latin-1")
@@ -118,38 +165,39 @@ class _Property(NamedTuple):
     """Whether a reader that does not know it must not show the picture."""
 
 
-def _properties(data: bytes) -> tuple[list[_Property], list[_Property]]:
-    """The properties of all items, and those of the picture that is shown, in the order in which they apply."""
+def _properties(data: bytes) -> tuple[int, dict[int, list[_Property]], list[_Property]]:
+    """The item that is shown, the properties of each item in the order in which they apply, and all properties."""
     begin, end = _children(data, 0, len(data))[b"meta"]
     meta = _children(data, begin + 4, end)
     begin, end = meta[b"pitm"]
     shown = int.from_bytes(data[begin + 4 : end])
     parts = _children(data, *meta[b"iprp"])
     properties = [_Property(*box) for box in boxes(data, *parts[b"ipco"])]
-    of_shown = [
-        properties[number - 1]._replace(is_essential=is_essential)
-        for number, is_essential in _associations(data, parts[b"ipma"][0], shown)
-        if number
-    ]
-    return properties, of_shown
+    by_item = {
+        item: [properties[number - 1]._replace(is_essential=is_essential) for number, is_essential in links if number]
+        for item, links in _associations(data, parts[b"ipma"][0])
+    }
+    return shown, by_item, properties
 
 
-def _associations(data: bytes, begin: int, item: int) -> list[tuple[int, bool]]:
-    """Number, from 1, of each property of an item, and whether it is essential."""
-    position = begin
-    version_and_flags, count = struct.unpack_from(">II", data, position)
+def _associations(data: bytes, position: int) -> Iterator[tuple[int, list[tuple[int, bool]]]]:
+    """Items, each with the number, from 1, of each property, and whether it is essential."""
+    version_and_flags, number = struct.unpack_from(">II", data, position)
+    _check_count(number)
     item_form = ">HB" if version_and_flags >> 24 == 0 else ">IB"
-    form, first_bit = (">H", 0x8000) if version_and_flags & 1 else (">B", 0x80)
+    width, first_bit = (2, 0x8000) if version_and_flags & 1 else (1, 0x80)
     position += 8
-    for _ in range(min(count, _MAX_BOXES)):
-        number, properties = struct.unpack_from(item_form, data, position)
+    for _ in range(number):
+        item, links = struct.unpack_from(item_form, data, position)
         position += struct.calcsize(item_form)
-        size = struct.calcsize(form)
-        if number == item:
-            packed = (struct.unpack_from(form, data, position + at * size)[0] for at in range(properties))
-            return [(each & first_bit - 1, bool(each & first_bit)) for each in packed]
-        position += properties * size
-    return []
+        packed = struct.unpack_from(f">{links}{'H' if width == 2 else 'B'}", data, position)
+        yield item, [(each & first_bit - 1, bool(each & first_bit)) for each in packed]
+        position += links * width
+
+
+def _check_count(count: int) -> None:
+    if count > _MAX_BOXES:
+        raise ImageError("corrupt", f"more than {_MAX_BOXES} boxes, which no encoder writes")
 
 
 def _children(data: bytes, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
@@ -158,10 +206,11 @@ def _children(data: bytes, begin: int, end: int) -> dict[bytes, tuple[int, int]]
 
 
 def boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Type, and begin and end of the content, of the boxes in a part of a file."""
-    for _ in range(_MAX_BOXES):
+    """Type, and begin and end of the content, of the boxes in a part of a file. Raises ImageError for too many."""
+    for number in count():
         if begin + 8 > end:
             return
+        _check_count(number)
         size, kind = struct.unpack_from(">I4s", data, begin)
         head = 8
         if size == 1:
@@ -227,8 +276,7 @@ def _locations(data: bytes, position: int) -> Iterator[tuple[int, int, int, int]
         base = take(base_size)
         for _ in range(take(2)):
             pieces += 1
-            if pieces > _MAX_BOXES:
-                return
+            _check_count(pieces)
             take(index_size if version else 0)
             first = base + take(offset_size)
             length = take(length_size)

@@ -193,6 +193,36 @@ def test_size_is_checked_before_decoding():
         )  # fmt: skip
 
 
+ANIMATION = encoded(Image.fromarray(VALUES), "AVIF", save_all=True, append_images=[Image.fromarray(VALUES[::-1])])
+
+
+@pytest.mark.parametrize("size", [(63, 48), (64, 47), (32, 24), (8, 8)], ids=str)
+def test_avifs_of_another_size_than_their_container_says_are_corrupt(size):
+    """libavif decodes the compressed picture at its own size, which may be larger than is allowed, and resizes it."""
+    picture = encoded(Image.fromarray(VALUES), "AVIF")
+    alpha = encoded(Image.fromarray(VALUES).convert("RGBA"), "AVIF")
+    own, claimed = (struct.pack(">II", *each) for each in ((64, 48), size))
+    own_of_track, claimed_of_track = (struct.pack(">II", *(side << 16 for side in each)) for each in ((64, 48), size))
+    animation = ANIMATION.replace(own, claimed).replace(own_of_track, claimed_of_track)
+    for whole, data in (
+        (picture, picture.replace(own, claimed)), (alpha, alpha.replace(own, claimed)), (ANIMATION, animation),
+    ):  # fmt: skip
+        assert decode(whole, SPEC).pixels.shape == (48, 64, 3)
+        for max_pixels, error in (
+            (64 * 48, ("corrupt", "its header gives more than one size")),
+            (64 * 48 - 1, ("too_many_pixels", "64 x 48 pixels, more than max_pixels = 3071")),
+        ):
+            if size[0] * size[1] <= max_pixels:
+                with pytest.raises(ImageError) as caught:
+                    decode(data, PreprocessSpec(max_pixels=max_pixels))
+                assert (caught.value.code, str(caught.value)) == error
+
+
+def test_the_first_picture_of_an_animation_is_decoded():
+    assert b"avis" in ANIMATION[:40]
+    assert close(decode(ANIMATION, SPEC).pixels, VALUES)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_cut_files_fail(share):
     for data in (heif(), encoded(Image.fromarray(VALUES), "AVIF")):
@@ -295,6 +325,7 @@ def test_costs_of_a_crafted_header_are_bounded():
     for data in (properties, long):
         with pytest.raises(ImageError):
             check_colours(data)
-    check_pictures(meta)
-    check_pictures(struct.pack(">I4s", 8, b"free") * 1_000_000)
+    for data in (meta, struct.pack(">I4s", 8, b"free") * 1_000_000):
+        with pytest.raises(ImageError, match="more than 10000 boxes, which no encoder writes"):
+            check_pictures(data)
     assert time.process_time() - begin < 2

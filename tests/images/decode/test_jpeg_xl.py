@@ -46,11 +46,13 @@ def test_the_size_is_checked_wherever_the_codestream_is_divided(cuts):
     assert error_of(data, 203 * 151 - 1) == ("too_many_pixels", "203 x 151 pixels, more than max_pixels = 30652")
 
 
-@pytest.mark.parametrize("count", [9_000, 9_997, 9_998, 9_999, 20_000])
-def test_many_boxes_do_not_hide_the_size(count):
-    """Only a number of boxes is looked at; a size of which a part is behind them counts as missing."""
-    data = divided(CODESTREAM, 2, before=box(b"free", b"") * count)
-    assert error_of(data, 1000)[0] in ("too_many_pixels", "truncated")
+def test_many_boxes_do_not_hide_the_size():
+    for count in (9_990, 9_996, 9_997, 9_998, 9_999, 10_000, 20_000):
+        data = divided(CODESTREAM, 2, before=box(b"free", b"") * count)
+        assert error_of(data, 1000) in (
+            ("too_many_pixels", "203 x 151 pixels, more than max_pixels = 1000"),
+            ("corrupt", "more than 10000 boxes, which no encoder writes"),
+        )
 
 
 @pytest.mark.parametrize("bits", [8, 9, 10, 12, 16])
