@@ -33,13 +33,13 @@ def without_last_bytes(data: bytes, begin: int, end: int, spare: int) -> bytes |
     """The file without the last `spare` bytes of the last tile of the picture in data[begin:end].
 
     Trailing zeros are also removed. Positions in the file do not change. None if the last unit with pixels does not
-    give its size.
+    give its size, or has no room for a padding unit.
     """
     last = None
     for unit in _units(data, begin, end):
         if unit.kind in _TILES:
             last = unit
-    if last is None or last.begin == last.size_at:
+    if last is None or last.begin == last.size_at or last.end - last.begin < 2:
         return None
     kept = last.begin + max(0, len(data[last.begin : last.end].rstrip(b"\0")) - spare)
     filled = last.end - kept

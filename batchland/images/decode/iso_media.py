@@ -48,7 +48,7 @@ def check_pictures(data: bytes) -> None:
                 check_zeros(data[begin:end], _MAX_ZERO_RUN)
             if picture.kind in _HEVC and len(picture.pieces) == 1 and end <= len(data):
                 hevc.check_units(data, begin, end)
-    except (struct.error, KeyError):
+    except (struct.error, KeyError, IndexError):
         return
 
 
