@@ -227,7 +227,7 @@ def test_gates_compare_with_the_last_good_night(project):
     first, worse, good, _ = (run(project, night, "evaluation.gates=['drop(top1) > 1%']") for night in nights)
     (gate,) = first.record.models[0].evaluation.gates
     assert (gate.verdict, gate.message) == (
-        "not_checked", "no earlier good night to compare with (fails if drop(top1) > 1%)",
+        "not_checked", "no report of an earlier good night to compare with (fails if drop(top1) > 1%)",
     )  # fmt: skip
     assert (worse.attempt.outcome, worse.attempt.exit_code) == ("gate_failed", 4)
     report = project / "runs" / "toy" / "2024-11-24" / "report" / "toy" / "report.html"
