@@ -148,6 +148,9 @@ class MonitorTable(JobTable):
     """What nights are compared with: the first and the last of some good nights, or the predictions of labelled photos
     (`batchland score` writes them). The default is the first 60 good nights, or the first 60 since the last accepted
     change."""
+    repeats: bool = False
+    """Nights contain images of earlier nights on purpose, for example because the folder of images is not emptied. Then
+    copies of earlier nights are not reported."""
     false_alarms: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] = DEFAULT
     """Allowed number of good nights per year with the verdict suspicious. It sets the limits of all comparisons, as
     measured on simulated years. With a smaller number, fewer faults are found."""

@@ -19,7 +19,7 @@ from batchland.nightly.evaluate_night import baseline_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
-from batchland.nightly.judge_night import read_photos
+from batchland.nightly.judge_night import read_photos, repeats_hint
 from batchland.nightly.known_images import KnownImages, changes_of_delivery
 from batchland.nightly.notifications.channels import channel_names
 from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
@@ -87,6 +87,8 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
+    if job.monitor.action != "off" and (hint := repeats_hint(job, night)):
+        yield _Step(f"note: {hint}")
     if job.finish_by:
         end = next_time(job.finish_by, datetime.now().astimezone())
         yield _Step(f"stop at {end:%Y-%m-%d %H:%M}, if it is not finished")

@@ -1,5 +1,7 @@
 """A night's record as text for people: terminal, cron mail, notification."""
 
+from datetime import date
+
 from batchland.nightly.run_record import Attempt, ModelRun, RunRecord
 from batchland.system.text import accepted_and_asked, counted, files, ignored_files, images
 
@@ -12,13 +14,13 @@ def describe_run(record: RunRecord, attempt: Attempt | None = None, *, error: bo
     """
     if attempt not in (None, record.deciding):
         assert attempt is not None
-        now, still = (outcome.replace("_", " ") for outcome in (attempt.outcome, record.outcome))
-        lines = [f"Job {record.job}, {record.date}: {now}. The night is still {still}."]
+        now = attempt.outcome.replace("_", " ")
+        lines = [f"Job {record.job}, {record.date}: {now}. The night is still {outcome_of(record)}."]
         if attempt.error and (error or attempt.exit_code == 0):
             lines.append(attempt.error)
         return "\n".join(lines) + "\n"
     seconds = f" in {record.seconds:.1f} s" if record.seconds is not None else ""
-    lines = [f"Job {record.job}, {record.date}: {record.outcome.replace('_', ' ')}{seconds}."]
+    lines = [f"Job {record.job}, {record.date}: {outcome_of(record)}{seconds}."]
     if record.error and (error or record.exit_code == 0):
         lines.append(record.error)
     for model in record.models:
@@ -35,6 +37,21 @@ def describe_run(record: RunRecord, attempt: Attempt | None = None, *, error: bo
     ]
     lines += [f"Warning: {warning}." for warning in record.warnings]
     return "\n".join(lines) + "\n"
+
+
+def outcome_of(record: RunRecord) -> str:
+    """How a night ended, the verdict of the monitor and an acceptance, in a few words."""
+    outcome = record.outcome.replace("_", " ")
+    return outcome_text(outcome, suspicious=record.suspicious, accepted=record.accepted is not None)
+
+
+def outcome_text(outcome: str, *, suspicious: bool, accepted: bool, since: date | None = None) -> str:
+    """An outcome, with the verdict of the monitor if the outcome is another one.
+
+    suspicious: whether that is the verdict. since: first night of the change, if it is an earlier night.
+    """
+    text = f"{outcome} and suspicious" if suspicious and outcome != "suspicious" else outcome
+    return f"{text}{f' since {since}' if since else ''}{', accepted' if accepted else ''}"
 
 
 def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:

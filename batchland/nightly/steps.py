@@ -90,11 +90,12 @@ class Steps:
         records = read_runs(self.job.folder)
         refused = self._score_all(records)
         self._judge(records)
-        if self.job.evaluation:
-            self._evaluate(self.job.evaluation, records)
-        if refused:
-            raise refused[0]
-        self._check_limits()
+        with self._verdict_in_errors():
+            if self.job.evaluation:
+                self._evaluate(self.job.evaluation, records)
+            if refused:
+                raise refused[0]
+            self._check_limits()
         if all(model.state == "nothing_new" for model in self.recorder.models.values()):
             return "every image was scored already"
         self._delete_expired(records)
@@ -171,7 +172,9 @@ class Steps:
     def _keep(self, name: str, manifest: Manifest) -> ImageListing | None:
         """Keep a complete partition. Returns late images that the job scores, if nothing else has changed."""
         partition = self.job.partition(name, self.night)
-        model = model_name(self.job, name, manifest)
+        earlier = self.recorder.models.get(name)
+        same = earlier if earlier and earlier.run_id == manifest.run_id else None
+        model = same.name if same else model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
         try:
             changes = list(differences(self.job, self.job.model_file(name), manifest))
@@ -191,11 +194,10 @@ class Steps:
             _log.info("%s: scoring %s that came late", model, images(len(delivered.late)))
             return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
         run = _model_run(model, partition, "kept", manifest)
-        if earlier := self.recorder.models.get(name):
-            same = earlier.run_id == manifest.run_id
-            version, monitor = (earlier.version, earlier.monitor) if same else (None, None)
-            known = {"canaries": earlier.canaries, "version": version, "monitor": monitor}
-            run = run.model_copy(update=known)
+        if earlier:
+            run = run.model_copy(update={"canaries": earlier.canaries})
+        if same:
+            run = run.model_copy(update={"version": same.version, "monitor": same.monitor})
         self.recorder.add(name, run)
         return None
 
@@ -298,6 +300,19 @@ class Steps:
                 _log.info("%s: monitor: %s", name, note)
         self.recorder.save()
 
+    @contextmanager
+    def _verdict_in_errors(self) -> Iterator[None]:
+        """Add what is suspicious to the message of another error, which alone would hide it."""
+        try:
+            yield
+        except SuspiciousNightError:
+            raise
+        except BatchlandError as error:
+            suspicious = explain(self.recorder.models.values())
+            if suspicious and not self.recorder.accepted:
+                error.args = (f"{error}; the night is suspicious, too: {suspicious}; {self._where_to_look()}",)
+            raise
+
     def _last_device(self, name: str) -> str | None:
         """The device of the latest earlier night in which the model scored."""
         records = [record for record in read_runs(self.job.folder) if record.date != self.night]
@@ -334,18 +349,17 @@ class Steps:
             if self.recorder.accepted:
                 return
             if self.job.monitor.action == "fail":
-                raise SuspiciousNightError(f"{suspicious}; {self._what_to_do()}")
+                raise SuspiciousNightError(
+                    f"{suspicious}; {self._where_to_look()}; if the night is good, accept it with `batchland accept`; "
+                    "if not, correct the delivery and replace the night by a forced run"
+                )
             self.recorder.warn(f"suspicious: {suspicious}")
 
-    def _what_to_do(self) -> str:
+    def _where_to_look(self) -> str:
         """Advice about a suspicious night. It names pictures, if any show what is suspicious."""
         verdicts = [model.monitor for model in self.recorder.models.values() if model.monitor]
         pictures = next((each.pictures for each in verdicts if each.verdict == "suspicious" and each.pictures), ())
-        look = f"look at {first_few(pictures)}" if pictures else "look at the delivery"
-        return (
-            f"{look}; if the night is good, accept it with `batchland accept`; if not, correct the delivery and "
-            "replace the night by a forced run"
-        )
+        return f"look at {first_few(pictures)}" if pictures else "look at the delivery"
 
     def _check_gates(self) -> None:
         failed = [

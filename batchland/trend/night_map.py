@@ -79,10 +79,15 @@ class _Night:
 
 
 def night_maps(records: Sequence[RunRecord]) -> dict[str, NightMap]:
-    """A map for each model that has at least two nights with features of its last version. records: oldest first."""
+    """A map for each model that has at least two nights with features of its last version. records: oldest first.
+
+    If no night has two models, only the last model has a map.
+    """
     found: dict[str, NightMap] = {}
-    for name in dict.fromkeys(model.name for record in records for model in record.models):
-        runs = [(record.date, model) for record in records for model in record.models if model.name == name]
+    every = [(record.date, model) for record in records for model in record.models]
+    one = all(len(record.models) <= 1 for record in records)
+    for name in dict.fromkeys(model.name for _, model in (every[-1:] if one else every)):
+        runs = [(day, model) for day, model in every if one or model.name == name]
         if (made := _night_map(runs)) is not None:
             found[name] = made
     return found

@@ -45,7 +45,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def comparable(runs: Path) -> list[int]:
-    return [record.date.day for record in reference_nights(read_runs(runs / "job"), "toy")]
+    return [record.date.day for record in reference_nights(read_runs(runs / "job"), model_run())]
 
 
 def good_by_all(runs: Path) -> list[tuple[int, date | None]]:

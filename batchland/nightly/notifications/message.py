@@ -5,7 +5,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from batchland.nightly.run_record import Attempt, ModelRun, Outcome, RunRecord
-from batchland.nightly.run_text import describe_run
+from batchland.nightly.run_text import describe_run, outcome_of
 from batchland.system.documents import Document
 from batchland.system.text import count, ignored_files, interval, one_line, percent
 
@@ -89,13 +89,18 @@ def compose(
         outcome=attempt.outcome,
         exit_code=attempt.exit_code,
         good=good,
-        title=f"{record.job}, {record.date}: {note or attempt.outcome.replace('_', ' ')}",
+        title=f"{record.job}, {record.date}: {note or _outcome(record, attempt)}",
         error=one_line(attempt.error, MAX_ERROR_LENGTH) if attempt.error else None,
         summary=summary,
         figures=tuple(figure for model in record.models for figure in _figures(model, several=len(record.models) > 1)),
         links=tuple(_links(record, link.rstrip("/"))) if link else (),
         pictures=pictures,
     )
+
+
+def _outcome(record: RunRecord, attempt: Attempt) -> str:
+    """That of the attempt; with the verdict of the monitor if the attempt gave the night its outcome."""
+    return outcome_of(record) if attempt == record.deciding else attempt.outcome.replace("_", " ")
 
 
 def _figures(model: ModelRun, *, several: bool) -> list[Figure]:
@@ -107,6 +112,8 @@ def _figures(model: ModelRun, *, several: bool) -> list[Figure]:
         "failed": f"{count(model.counts.failed)}{f' ({codes})' if codes else ''}",
         "speed": f"{model.images_per_second or 0:.1f} images/s on {model.device}",
     }
+    if model.monitor and model.monitor.verdict != "not_judged":
+        values["monitor"] = model.monitor.verdict
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         values["top-1 accuracy"] = f"{percent(top1.value)} ({interval(top1)})"
     for gate in model.evaluation.gates if model.evaluation else ():

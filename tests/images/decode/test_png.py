@@ -110,6 +110,12 @@ def test_orientation_is_read_from_every_place():
     assert oriented(b"zTXt", text + b"\0" + zlib.compress(hexadecimal)) == 6
     assert oriented(b"iTXt", xmp + b"\0\0\0\0" + packet) == 8
     assert oriented(b"iTXt", xmp + b"\1\0\0\0" + zlib.compress(packet)) == 8
+    for text in (
+        b"<x tiff:Orientation='6'/>",
+        b'<x tiff:Orientation = "6"/>',
+        b"<tiff:Orientation>6</tiff:Orientation>",
+    ):
+        assert oriented(b"iTXt", xmp + b"\0\0\0\0" + text) == 6
     after = PNG.replace(png_chunk(b"IEND"), png_chunk(b"eXIf", block) + png_chunk(b"IEND"))
     assert decode_png(after, 10**8).orientation == 6
 
@@ -161,6 +167,25 @@ def test_unsupported_kinds_are_refused(data, code, message):
         np.testing.assert_array_equal(decode_png(data, 10**8).pixels, np.asarray(photo(40, 30)))
     else:
         assert error_of(data) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ([(b"tRNS", b"\0")], [(b"PLTE", b"\1\2\3")]),
+        ([(b"PLTE", b"\1\2\3")], [(b"tRNS", b"\0")]),
+        ([(b"tRNS", b"\0"), (b"PLTE", b"\1\2\3")], []),
+    ],
+    ids=["palette behind", "transparency behind", "transparency first"],
+)
+def test_a_palette_or_transparency_in_the_wrong_place_is_corrupt(before, behind):
+    """libpng ignores them there, and Pillow does not."""
+    data = png(2, 1, 8, 3, b"\0\0\0", *before)
+    end = png_chunk(b"IEND")
+    data = data.removesuffix(end) + b"".join(png_chunk(*each) for each in behind) + end
+    assert error_of(data) == ("corrupt", "its chunks PLTE, tRNS and IDAT are not in this order")
+    right = png(2, 1, 8, 3, b"\0\0\0", (b"PLTE", b"\1\2\3"), (b"tRNS", b"\xff"))
+    assert decode_png(right, 10).pixels.tolist() == [[[1, 2, 3]] * 2]
 
 
 def test_pixels_that_are_complete_need_no_end_chunk():
