@@ -1,6 +1,7 @@
 """Shorten the compressed data of an AV1 picture, to find out whether a decoder needs all of it. Read its transfer."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
@@ -9,6 +10,10 @@ from batchland.images.decode.picture import UNSPECIFIED
 
 _SEQUENCE: Final = 1
 """Type of units with the header of a sequence."""
+_FIRST_UNITS: Final = 100
+"""Units that are searched for this header, which is the first or second one."""
+_MAX_HEADER: Final = 1024
+"""Bytes of this header that are read. It takes about 10, with the largest number of layers 100."""
 _TILES: Final = (4, 6)
 """Types of units with pixels: a group of tiles, a frame with its header."""
 _PADDING: Final = 15 << 3 | 2
@@ -49,9 +54,9 @@ def transfer_of(data: bytes, begin: int, end: int) -> int:
 
     Raises ImageError (`truncated`, or `unsupported_format` for headers that still pictures do not need).
     """
-    for unit in _units(data, begin, end):
+    for unit in islice(_units(data, begin, min(end, len(data))), _FIRST_UNITS):
         if unit.kind == _SEQUENCE:
-            return _transfer(Bits(data[unit.begin : unit.end], "big"))
+            return _transfer(Bits(data[unit.begin : unit.end][:_MAX_HEADER], "big"))
     return UNSPECIFIED
 
 

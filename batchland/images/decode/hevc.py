@@ -15,6 +15,8 @@ _SLICES: Final = 32
 """Types of units below this number hold pixels."""
 _SEQUENCE: Final = 33
 """Type of units with the parameters of a sequence."""
+_MAX_HEADER: Final = 4096
+"""Bytes of the parameters of a sequence that are read. They take about 50, with scaling factors about 1,500."""
 _AFTER_PROFILE: Final = 22
 """Bytes of an `hvcC` property before its units."""
 
@@ -46,7 +48,7 @@ def transfer_of(configuration: bytes) -> int:
             length = int.from_bytes(configuration[position + 1 : position + 3])
             if kind == _SEQUENCE:
                 unit = configuration[position + 5 : position + 3 + length]
-                return _transfer(Bits(unit.replace(b"\0\0\3", b"\0\0"), "big"))
+                return _transfer(Bits(unit[:_MAX_HEADER].replace(b"\0\0\3", b"\0\0"), "big"))
             position += 2 + length
     return UNSPECIFIED
 
@@ -108,4 +110,6 @@ def _number(bits: Bits) -> int:
     zeros = 0
     while not bits.take(1):
         zeros += 1
+        if zeros > 32:
+            raise ImageError("corrupt", "its header is damaged")
     return (1 << zeros) - 1 + bits.take(zeros)

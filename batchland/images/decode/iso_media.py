@@ -22,6 +22,8 @@ _AVIF_PROPERTIES: Final = frozenset(
 """Properties that libavif knows."""
 _MAX_BOXES: Final = 10_000
 """Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
+_MAX_CONFIGURATIONS: Final = 100
+"""Largest number of descriptions of compressed data. The tiles of a picture share one."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
 _MAX_ZERO_RUN: Final = 64
@@ -79,9 +81,13 @@ def _transfers(data: bytes) -> Iterator[int]:
             if data[begin : begin + 4] == b"nclx":
                 yield int.from_bytes(data[begin + 6 : begin + 8])
         return
-    for each in properties:
-        if each.kind == b"hvcC":
-            yield hevc.transfer_of(data[each.begin : each.end])
+    configurations = [each for each in properties if each.kind == b"hvcC"]
+    if len(configurations) > _MAX_CONFIGURATIONS:
+        raise ImageError(
+            "corrupt", f"more than {_MAX_CONFIGURATIONS} kinds of compressed data, which no encoder writes"
+        )
+    for each in configurations:
+        yield hevc.transfer_of(data[each.begin : each.end])
     for picture in _pictures(data)[1].values():
         if picture.kind == b"av01" and picture.pieces:
             yield av1.transfer_of(data, *picture.pieces[0])
@@ -159,6 +165,8 @@ def boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]
         size, kind = struct.unpack_from(">I4s", data, begin)
         head = 8
         if size == 1:
+            if begin + 16 > end:
+                return
             (size,) = struct.unpack_from(">Q", data, begin + 8)
             head = 16
         following = begin + size if size else end

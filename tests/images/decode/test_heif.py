@@ -14,7 +14,7 @@ from picture_files import samples
 from PIL import Image, ImageCms
 
 from batchland.errors import ImageError
-from batchland.images.decode.iso_media import _pictures, check_pictures
+from batchland.images.decode.iso_media import _pictures, check_colours, check_pictures
 from batchland.images.preprocess import PreprocessSpec, decode
 
 SPEC = PreprocessSpec()
@@ -276,13 +276,25 @@ def test_zeros_in_the_picture_are_damage_and_zeros_in_metadata_are_not(kind):
             decode(data[:first] + bytes(last - first) + data[last:], SPEC)
 
 
+def many_properties(count: int, kind: bytes, content: bytes) -> bytes:
+    """The boxes of a file with many properties, none of which is about colours."""
+    links = box(b"ipma", struct.pack(">IIHB", 0, 1, 1, 0))
+    properties = box(b"iprp", box(b"ipco", box(kind, content) * count) + links)
+    return box(b"meta", bytes(4) + box(b"pitm", struct.pack(">IH", 0, 1)) + properties)
+
+
 def test_costs_of_a_crafted_header_are_bounded():
     """Millions of empty boxes; an item of millions of pieces without a size."""
     piece = struct.pack(">HHH", 1, 0, 0xFFFF)
     location = struct.pack(">I4sIHH", 20 + len(piece) * 20_000, b"iloc", 0, 0, 20_000) + piece * 20_000
     items = struct.pack(">I4sIHI4sIHH4s", 34, b"iinf", 0, 1, 20, b"infe", 2 << 24, 1, 0, b"av01")
     meta = struct.pack(">I4sI", 12 + len(items) + len(location), b"meta", 0) + items + location
+    properties = many_properties(300, b"hvcC", bytes(22) + b"\1\x21\0\1" + struct.pack(">H", 60_000) + bytes(60_000))
+    long = many_properties(90, b"hvcC", bytes(22) + b"\1\x21\0\1" + struct.pack(">H", 60_000) + b"\xff" * 60_000)
     begin = time.process_time()
+    for data in (properties, long):
+        with pytest.raises(ImageError):
+            check_colours(data)
     check_pictures(meta)
     check_pictures(struct.pack(">I4s", 8, b"free") * 1_000_000)
     assert time.process_time() - begin < 2

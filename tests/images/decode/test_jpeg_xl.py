@@ -127,6 +127,8 @@ def test_a_header_that_is_cut_is_truncated():
     for length in (2, 3):
         assert error_of(header((0, 1))[:length]) == ("truncated", "the file ends within its header")
     assert error_of(divided(CODESTREAM[:2])) == ("truncated", "the file ends within its header")
+    start = divided(b"")[: 12 + 8 + 12]
+    assert error_of(start + b"\0\0\0\1jxlc\0\0\0") == ("truncated", "the file ends before its picture")
     assert error_of(divided(CODESTREAM[:1])) == ("truncated", "the file ends before its picture")
 
 
