@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from batchland.errors import BatchlandError
+from batchland.system.text import first_line
 
 State = Literal["ok", "warn", "fail"]
 
@@ -25,5 +26,5 @@ def guarded(name: str, check: Callable[..., Iterator[Check]], *arguments: Any) -
     except BatchlandError as error:
         yield Check(name, "fail", str(error))
     except Exception as error:  # a broken installation may raise anything
-        message = str(error).partition("\n")[0]
+        message = first_line(error)
         yield Check(name, "fail", f"{type(error).__name__}: {message}", "reinstall batchland into a fresh environment")

@@ -77,7 +77,12 @@ def equal_files(digests: npt.NDArray[np.object_]) -> Copies:
 
 def joined(one: Copies, other: Copies) -> Copies:
     """The pairs of both."""
-    return Copies(*(np.concatenate(columns) for columns in zip(one, other, strict=True)))
+    return Copies(
+        np.concatenate([one.left, other.left]),
+        np.concatenate([one.right, other.right]),
+        np.concatenate([one.distance, other.distance]),
+        np.concatenate([one.is_mirrored, other.is_mirrored]),
+    )
 
 
 def near_copies(signals: Sequence[bytes]) -> list[Rows]:

@@ -60,7 +60,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 
 def fisher_exact(right: int, images: int, all_right: int, all_images: int) -> float:
-    """Two-sided p-value of Fisher's exact test that some of all images are right as often as the others.
+    """Two-sided p-value of Fisher's exact test of the hypothesis that these images are right as often as all others.
 
     right, images: of these; all_right, all_images: of all, these included.
     """
@@ -86,7 +86,7 @@ def _hypergeometric(drawn: int, right: int, images: int) -> tuple[int, Floats]:
 
 
 def _around(mean: float, deviation: float, least: int, most: int) -> tuple[int, Floats]:
-    """The first of consecutive numbers, and all of them, without those that are practically impossible."""
+    """The first of the numbers from `least` to `most` that are not practically impossible, and all of these."""
     spread = _TAILS * (1 + deviation)
     first = max(least, int(mean - spread))
     return first, np.arange(first, min(most, int(mean + spread) + 1) + 1, dtype=np.float64)
@@ -101,7 +101,7 @@ def _chances(ratios: Floats) -> Floats:
 
 
 def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Ends:
-    """Interval of B's rate less A's over the same images, elementwise; NaN where there are none.
+    """Interval of B's rate minus A's over the same images, elementwise; NaN where there are none.
 
     The adjusted Wald interval of Bonett and Price (2012), which keeps its level for few images, too.
     """

@@ -22,7 +22,8 @@ from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
 from batchland.system.arrow import parquet_batches, plain_columns
-from batchland.system.csv_files import first_fault
+from batchland.system.csv_files import first_fault, separator
+from batchland.system.text import first_line
 
 _log: Final = logging.getLogger("batchland")
 LabelKind = Literal["folder", "csv", "parquet"]
@@ -154,7 +155,7 @@ class _Table(ABC):
         try:
             images, names = batch["image"].cast(pa.string()), _encoded(batch["label"])
         except pa.ArrowException as error:
-            raise UsageError(f"{self.source}: images and labels must be text ({_first_line(error)})") from error
+            raise UsageError(f"{self.source}: images and labels must be text ({first_line(error)})") from error
         if images.null_count or (len(images) and pc.any(pc.equal(images, "")).as_py()):
             raise self._without_name()
         below = pc.starts_with(images, self._prefix)
@@ -198,7 +199,7 @@ class _Parquet(_Table):
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> UsageError:
-        return UsageError(f"{self._path}: cannot be read as Parquet ({_first_line(error)})")
+        return UsageError(f"{self._path}: cannot be read as Parquet ({first_line(error)})")
 
 
 class _Csv(_Table):
@@ -213,10 +214,11 @@ class _Csv(_Table):
             if problem := problem_with(beginning):
                 raise UsageError(f"{self._path}: {problem}; labels are class folders, or a CSV or Parquet file")
             with self._path.open(encoding="utf-8-sig") as file:
-                header = file.readline().strip()
+                header = file.readline().strip("\r\n ")
+                self._delimiter, self._before = separator(header)
+                header = file.readline().strip() if self._before else header.strip()
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
-        self._delimiter = max(",;\t", key=header.count)
         names = [name.strip('"') for name in header.split(self._delimiter)]
         _check_columns(self._path, names)
         return _own(self._path, pa.schema([(name, pa.string()) for name in names]))
@@ -224,10 +226,11 @@ class _Csv(_Table):
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         from pyarrow import csv
 
+        checked = False
         try:
-            yield from csv.open_csv(
+            batches = csv.open_csv(
                 self._path,
-                read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+                read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, skip_rows=self._before),
                 parse_options=csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
                 convert_options=csv.ConvertOptions(
                     include_columns=columns,
@@ -235,6 +238,13 @@ class _Csv(_Table):
                     strings_can_be_null=False,
                 ),
             )
+            for batch in batches:
+                # A quote that is not closed makes one value of all further lines, and Arrow does not mind.
+                if not checked and any(pc.any(pc.match_substring(column, "\n")).as_py() for column in batch.columns):
+                    checked = True
+                    if fault := first_fault(self._path):
+                        raise UsageError(f"{self._path}: cannot be read as CSV ({fault})")
+                yield batch
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
 
@@ -244,7 +254,7 @@ class _Csv(_Table):
 
     def _unreadable(self, error: Exception) -> UsageError:
         fault = None if isinstance(error, OSError) else first_fault(self._path)
-        return UsageError(f"{self._path}: cannot be read as CSV ({fault or _first_line(error)})")
+        return UsageError(f"{self._path}: cannot be read as CSV ({fault or first_line(error)})")
 
 
 def _own(source: Path, schema: pa.Schema) -> pa.Schema:
@@ -279,7 +289,3 @@ def _check_columns(source: Path, found: Sequence[str]) -> None:
         )
     if {"status", "probability"} <= set(found):  # predictions compared with themselves would be perfect
         raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

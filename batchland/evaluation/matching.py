@@ -46,7 +46,7 @@ _SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
 _PREDICTION, _LABEL, _DOUBTFUL = 0, 1, 2
 """Kinds of rows that are sorted together."""
 _RANGE_ROWS: Final = 2**15
-"""Predictions of a range of names that is matched at once. Hashing few names is faster, by the CPU's cache."""
+"""Predictions of a range of names that is matched at once. Few names are hashed faster, within the CPU's cache."""
 _MOST_LABELS: Final = 2**20
 """Most labels of such a range."""
 _NAMES: Final = pa.schema(

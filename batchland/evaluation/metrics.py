@@ -110,11 +110,11 @@ def confusion_table(cells: Cells, classes: Sequence[ClassName]) -> pa.Table:
     return pa.table(columns, schema=CONFUSION)
 
 
-def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -> tuple[ConfusedPair, ...]:
-    """The (true, predicted) pairs with the most mistakes; ties by share, then index."""
+def most_confused(cells: Cells, classes: Sequence[ClassName]) -> tuple[ConfusedPair, ...]:
+    """At most 20 (true, predicted) pairs, those with the most mistakes; ties by share, then index."""
     wrong = np.flatnonzero(cells.truth != cells.predicted)
     share = cells.images / cells.support[cells.truth]
-    order = wrong[np.lexsort((wrong, -share[wrong], -cells.images[wrong]))][:limit]
+    order = wrong[np.lexsort((wrong, -share[wrong], -cells.images[wrong]))][:20]
     return tuple(
         ConfusedPair(
             true_label=classes[cells.truth[cell]].label,

@@ -40,7 +40,7 @@ _SIGNS: Final = {
     "summary.json": b'"batchland.',
     "per_class.csv": b'"support",',
 }
-"""File -> what is near the beginning of those that batchland wrote."""
+"""For each of these files, what is near its beginning if batchland wrote it."""
 REPORT_FILES: Final = (
     "summary.json",
     "report.html",

@@ -5,7 +5,7 @@ comparison = compare_several([read_report("a/"), read_report("b/"), read_report(
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from batchland.evaluation.schema import Figure
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.saved import Report
+
+
+_LEVEL: Final = 0.05
+"""Adjusted p-values below it are more than chance."""
 
 
 class ComparedModel(NamedTuple):
@@ -66,15 +70,11 @@ class SeveralCompared(NamedTuple):
     confidence: float
 
 
-def compare_several(
-    reports: "Sequence[Report | Evaluation]", confidence: float = 0.95, level: float = 0.05
-) -> SeveralCompared:
+def compare_several(reports: "Sequence[Report | Evaluation]", confidence: float = 0.95) -> SeveralCompared:
     """Compare over the images that all scored: with the same path, or else the same content.
 
-    level: adjusted p-values below it are more than chance. The memory used is a byte for each image and report.
-    Two reports with the same answers and probabilities for all images have an interval of exactly 0.
-
-    Raises UsageError if there is no image that all scored with the same label.
+    The memory used is a byte for each image and report. Two reports with the same answers and probabilities for all
+    images have an interval of exactly 0. Raises UsageError if there is no image that all scored with the same label.
     """
     names = different_names(reports)
     join = Join(reports)
@@ -101,7 +101,7 @@ def compare_several(
         for i, (a, b) in enumerate(pairs)
     )  # fmt: skip
     best = names[order[0]]
-    worse = {pair.worse for pair in found if pair.better == best and pair.p_adjusted < level}
+    worse = {pair.worse for pair in found if pair.better == best and pair.p_adjusted < _LEVEL}
     models = tuple(
         ComparedModel(
             names[i],

@@ -256,10 +256,10 @@ class _Formats(_Named):
             found = pa.array([text.rpartition(".")[2] for text in texts], pa.string())
             self._count(pa.DictionaryArray.from_arrays(ends.indices, found), right, self._extension)
         else:
-            self._count(_after_last(images.images, "."), right, self._extension)
+            self._count(_beside_last(".", images.images, -1), right, self._extension)
 
     def values(self, images: Images) -> list[str | None]:
-        return self._merged(map(self._extension, _after_last(images.images, ".").to_pylist()))
+        return self._merged(map(self._extension, _beside_last(".", images.images, -1).to_pylist()))
 
     def _extension(self, text: str) -> str:
         extension = text.lower()
@@ -319,7 +319,7 @@ class _SourceFolders(_Named):
     def values(self, images: Images) -> list[str | None]:
         if self._too_many:
             return [None] * len(images.images)
-        folders = _before_last(images.images, "/").to_pylist()
+        folders = _beside_last("/", images.images, 0).to_pylist()
         return self._merged(self._without_class(folder.split("/") if folder else []) for folder in folders)
 
     def _without_class(self, path: list[str]) -> str:
@@ -387,12 +387,6 @@ def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, 
     return zip(texts, (wrong + hits).tolist(), hits.tolist(), strict=True)
 
 
-def _after_last(names: pa.Array, sign: str) -> pa.Array:
-    """The part of each name after its last `sign`; empty without one."""
-    parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
-    return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, -1), "")
-
-
 def _folders(names: pa.Array) -> pa.DictionaryArray:
     """The folder of each name, encoded."""
     end = names[0].as_py().encode().rfind(b"/") + 1
@@ -402,13 +396,13 @@ def _folders(names: pa.Array) -> pa.DictionaryArray:
     rest = pc.binary_slice(raw, end, _LONGEST)
     if all(each.endswith(b"/") for each in folders) and pc.max(pc.find_substring(rest, "/")).as_py() < 0:
         return pa.DictionaryArray.from_arrays(encoded.indices, pa.array([each[:-1].decode() for each in folders]))
-    return _before_last(names, "/").dictionary_encode()
+    return _beside_last("/", names, 0).dictionary_encode()
 
 
-def _before_last(names: pa.Array, sign: str) -> pa.Array:
-    """The part of each name before its last `sign`; empty without one."""
+def _beside_last(sign: str, names: pa.Array, side: int) -> pa.Array:
+    """The part of each name before (0) or after (-1) its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
-    return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, 0), "")
+    return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, side), "")
 
 
 def _element(lists: pa.ListArray, index: int) -> pa.Array:

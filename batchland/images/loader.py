@@ -52,8 +52,8 @@ class BatchLoader:
         (network mounts, object stores).
     prefetch_factor: batches prepared ahead, shared by all workers (torch's DataLoader counts per worker). Memory is
         (prefetch_factor + held + 1) batches of pixels, for any number of images.
-    timeout: seconds that an image may be waited for, and CPU seconds that it may take to decode, before it fails as
-        `timeout` and its thread is replaced. CPU seconds, so that no image fails because others keep the cores busy.
+    timeout: seconds of waiting for an image, or CPU seconds of decoding it, after which it fails as `timeout` and its
+        thread is replaced. CPU seconds do not pass while other work keeps the cores busy.
     held: number of earlier batches that stay valid when the next one is requested.
     on_wait: called every `poll_seconds` while waiting for a batch; may raise.
     load: turns one image into pixels; by default `load_image`.

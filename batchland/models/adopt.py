@@ -40,7 +40,7 @@ from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
 from batchland.models.labelled_photos import LabelledPhotos, read_labelled
 from batchland.models.nodes import branches, opset_of
-from batchland.models.ort import first_line, ort
+from batchland.models.ort import ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
@@ -48,7 +48,7 @@ from batchland.models.wrap import wrap
 from batchland.system.files import new_file
 from batchland.system.json_text import DuplicateKeyError, parse_json
 from batchland.system.regular_files import read_regular
-from batchland.system.text import counted, near_miss
+from batchland.system.text import counted, first_line, near_miss
 
 _log = logging.getLogger("batchland")
 

@@ -23,6 +23,7 @@ from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session
 from batchland.system.documents import Document, column
 from batchland.system.files import write_file
+from batchland.system.text import first_line
 
 METADATA_KEY: Final = b"batchland"
 TOLERANCE: Final = 0.05
@@ -113,7 +114,7 @@ def read_canaries(model: Path) -> Canaries | None:
             raise ValueError("it has no probabilities")
         return Canaries(info, files, probabilities)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, ValidationError) as error:
-        problem = str(error).partition("\n")[0]
+        problem = first_line(error)
         raise ModelError(
             f"{path}: not canaries that this version of batchland can read ({problem}); make the model again"
         ) from error

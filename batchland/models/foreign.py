@@ -14,6 +14,7 @@ from batchland.errors import ModelError, UsageError
 from batchland.models.nodes import input_names, operators
 from batchland.models.ort import CPU, create_session
 from batchland.system.regular_files import read_regular
+from batchland.system.text import first_line
 
 FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _OUTPUT_TYPES: Final = (*FLOATS, TensorProto.DOUBLE)
@@ -76,7 +77,7 @@ def load_foreign(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error}); give an ONNX file") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"{path}: is not a valid ONNX file ({str(error).partition(chr(10))[0]})") from error
+        raise ModelError(f"{path}: is not a valid ONNX file ({first_line(error)})") from error
     return model
 
 

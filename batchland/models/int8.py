@@ -36,7 +36,7 @@ AGREEMENT: Final = 0.99
 _LEAST_AGREEMENT: Final = 0.95
 """Least share for a network that changes some of its answers if pictures are re-encoded."""
 _QUALITY: Final = 95
-"""Of JPEG, to measure that: the best one that Pillow recommends."""
+"""JPEG quality at which that is measured, the highest one that Pillow recommends."""
 RANGE_PHOTOS: Final = 128
 """Most photos that the ranges of activations are measured on."""
 _SAMPLE: Final = 64

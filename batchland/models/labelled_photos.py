@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from batchland.models.card import ClassName
 from batchland.models.class_match import match_classes, unknown_classes_message
 from batchland.models.contract import Probabilities
 from batchland.system.text import counted
+
+Item = TypeVar("Item")
 
 _log = logging.getLogger("batchland")
 _BATCH: Final = 16
@@ -39,7 +41,7 @@ class LabelledPhotos:
 
     def sample(self, count: int) -> Pixels:
         """At most `count` photos, evenly spaced in the listing, so of all classes."""
-        return np.concatenate([pixels.copy() for pixels in self._batches(_evenly_spaced(self.refs, count))])
+        return np.concatenate([pixels.copy() for pixels in self._batches(evenly_spaced(self.refs, count))])
 
     def _batches(self, refs: Sequence[ImageRef]) -> Iterator[Pixels]:
         """Each batch is valid until the next one is taken."""
@@ -62,13 +64,14 @@ def read_labelled(folder: Path, classes: Sequence[ClassName], spec: PreprocessSp
     match = match_classes(set(names), classes)
     if match.unknown:
         raise UsageError(unknown_classes_message(str(folder), match.unknown, classes))
-    chosen = _evenly_spaced(list(zip(refs, names, strict=True)), most)
+    chosen = evenly_spaced(list(zip(refs, names, strict=True)), most)
     if len(chosen) < len(refs):
         _log.info("%s: uses %s of %d, evenly spaced", folder, counted(len(chosen), "photo"), len(refs))
     labels = np.array([match.index[name] for _, name in chosen], np.intp)
     return LabelledPhotos(folder, tuple(ref for ref, _ in chosen), labels, spec)
 
 
-def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items."""
     wanted = min(len(items), count)
     return [items[number * len(items) // wanted] for number in range(wanted)]

@@ -10,6 +10,7 @@ from typing import Any
 from batchland.errors import ModelError
 from batchland.models.registry import Found, Reference
 from batchland.system.folders import cache_folder, new_folder
+from batchland.system.text import first_line
 from batchland.system.urls import display_url
 
 
@@ -33,7 +34,7 @@ def find_in_mlflow(url: str, reference: Reference) -> Found:
                 artifacts = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder / "artifacts"))
                 _keep_model(Path(artifacts), folder, reference)
     except (mlflow.MlflowException, OSError) as error:
-        reason = str(error).partition("\n")[0].replace(url, display_url(url))  # it may hold a password
+        reason = first_line(error).replace(url, display_url(url))  # it may hold a password
         raise ModelError(f"{display_url(url)}: {reference} cannot be fetched ({reason})") from error
     return Found(cached / f"{reference.name}.onnx", version, None)
 

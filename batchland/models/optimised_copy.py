@@ -22,7 +22,7 @@ import numpy as np
 
 from batchland.models.card import METADATA_KEY
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
-from batchland.models.ort import CPU, Threads, create_session, ort
+from batchland.models.ort import CPU, Threads, cpuinfo, create_session, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.system.file_hash import chunks, hash_file
 from batchland.system.files import remove
@@ -134,10 +134,7 @@ def _folder(sha256: str) -> Path:
 @cache
 def _cpu() -> str:
     """The CPU's instruction sets: onnxruntime arranges weights for them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # macOS
-        lines = []
+    lines = cpuinfo().splitlines()  # none on macOS
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     return f"{platform.machine()} {flags}"
 

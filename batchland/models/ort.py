@@ -24,7 +24,6 @@ __all__ = [
     "Threads",
     "cpuinfo",
     "create_session",
-    "first_line",
     "has_vnni",
     "ort",
     "placement",
@@ -142,8 +141,3 @@ def placement(session: Any) -> Placement:
             on_cpu += [f"{node.op_type} {node.name}".strip() for node in nodes]
     elsewhere = set(counts) - {CPU}
     return Placement(dict(counts), tuple(on_cpu) if elsewhere else ())
-
-
-def first_line(error: Exception) -> str:
-    """The message of an onnxruntime error without its trace."""
-    return str(error).partition("\n")[0]

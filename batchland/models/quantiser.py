@@ -84,7 +84,7 @@ def measure_ranges(model: onnx.ModelProto, batches: Iterable[Pixels], method: Me
             extra_options=extra,
         )  # fmt: skip
         for batch in batches:
-            calibrator.collect_data(_reader(batch))
+            calibrator.collect_data(_OneBatch(batch))
         return calibrator.compute_data()
 
 
@@ -127,19 +127,14 @@ def _before_layers(model: onnx.ModelProto) -> list[str]:
     return before
 
 
-def _reader(batch: Pixels) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
+class _OneBatch:
+    """onnxruntime's CalibrationDataReader of one batch."""
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        """Feeds one batch."""
+    def __init__(self, batch: Pixels) -> None:
+        self._left = [batch]
 
-        def __init__(self) -> None:
-            self._left = [batch]
-
-        def get_next(self) -> dict[str, Any] | None:
-            return {INPUT_NAME: self._left.pop()} if self._left else None
-
-    return Reader()
+    def get_next(self) -> dict[str, Any] | None:
+        return {INPUT_NAME: self._left.pop()} if self._left else None
 
 
 def _keep_used_opsets(model: onnx.ModelProto) -> None:

@@ -27,7 +27,8 @@ from batchland.models.contract import (
 )
 from batchland.models.devices import DeviceRequest, GpuKind, device_name, gpu_problem, parse_device
 from batchland.models.gpu.problems import Unusable, explain_known
-from batchland.models.ort import CPU, CUDA, TENSORRT, Threads, create_session, first_line
+from batchland.models.ort import CPU, CUDA, TENSORRT, Threads, create_session
+from batchland.system.text import first_line
 
 if TYPE_CHECKING:
     from batchland.models.gpu.pool import RunnerPool

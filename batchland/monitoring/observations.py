@@ -23,9 +23,9 @@ _FILE: Final = ("aspect", "pixels", "bytes_per_pixel")
 MEASURES: Final = (*PICTURE, *_LAYOUT, *_FILE, *ANSWER)
 """The columns of `Observations.values`.
 
-Layout, from the thumbnail, 0 to 1: tone of the upper half less the lower, of the left half less the right, of the
-centre less the border, and blue less red of the upper half less the lower. File: base 2 logarithms of width by height,
-of their product, and of bytes per pixel.
+Layout, from the thumbnail, 0 to 1: tone of the upper half minus the lower, of the left half minus the right, of the
+centre minus the border, and (blue minus red) of the upper half minus the lower. File: base 2 logarithms of width by
+height, of their product, and of bytes per pixel.
 """
 _SIZE: Final = ("file_size", "width", "height")
 _OTHER: Final = ("image", "class_index", "difference_hash", "thumbnail")

@@ -2,13 +2,14 @@
 
 import getpass
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import UsageError
 from batchland.monitoring.schema import Acceptance, Withdrawal
-from batchland.nightly.good_nights import reference_nights, suspicious_since
+from batchland.nightly.dates import local_now
+from batchland.nightly.good_nights import may_be_in_reference, reference_starts, suspicious_since
 from batchland.nightly.judge_night import named_reference, next_reference
 from batchland.nightly.record_files import LOCK_FILE, existing_record, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
@@ -56,7 +57,9 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
         first = suspicious_since(record)
         records = read_runs(folder)
         same = [each for each in records if first <= each.date <= night and _is_acceptable(each)]
-        acceptance = Acceptance(accepted_at=_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once)
+        acceptance = Acceptance(
+            accepted_at=local_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once
+        )
         new = [each for each in same if each.accepted is None]
         changed = _changed(folder, new, lambda _: {"accepted": acceptance})
         compared = next_reference([changed.get(each.date, each) for each in records], record)
@@ -79,7 +82,7 @@ def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None)
         acceptance = read_run(path.parent).accepted
         if acceptance is None:
             raise UsageError(f"{path}: the night is not accepted, so there is nothing to withdraw")
-        withdrawal = Withdrawal(withdrawn_at=_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
+        withdrawal = Withdrawal(withdrawn_at=local_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
         records = read_runs(folder)
         together = [each for each in records if each.accepted == acceptance]
         changed = _changed(
@@ -106,8 +109,8 @@ def _changed(
 
 def _comparable(records: Sequence[RunRecord]) -> set[date]:
     """The nights that may be in the reference of one of their models."""
-    names = {model.name for record in records for model in record.models}
-    return {record.date for name in names for record in reference_nights(records, name)}
+    starts = reference_starts(records)
+    return {each.date for each in records if any(may_be_in_reference(each, run, starts) for run in each.models)}
 
 
 def _problem(record: RunRecord) -> str | None:
@@ -126,7 +129,3 @@ def _problem(record: RunRecord) -> str | None:
 def _is_acceptable(record: RunRecord) -> bool:
     """Whether a night could be accepted, or is."""
     return _problem(record.model_copy(update={"accepted": None})) is None
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat()

@@ -12,6 +12,11 @@ def local_today() -> date:
     return datetime.now().astimezone().date()
 
 
+def local_now() -> str:
+    """The local time with its offset from UTC, as ISO 8601 writes it."""
+    return datetime.now().astimezone().isoformat()
+
+
 def check_date(night: date, today: date) -> None:
     """Raise UsageError if the night is after today, because that is usually a typing error."""
     if night > today:

@@ -82,9 +82,9 @@ class KnownRows:
                 ends.append(len(digests))
         self._rows = pa.ipc.open_file(pa.memory_map(str(path)))
         self._ends = np.array(ends)
-        hashes = np.frombuffer(b"".join(digests), f"V{_HASH_BYTES}")
-        self._order = np.argsort(hashes.view(f"S{_HASH_BYTES}"), kind="stable")
-        self._hashes = hashes.view(f"S{_HASH_BYTES}")[self._order]
+        hashes = np.frombuffer(b"".join(digests), f"S{_HASH_BYTES}")
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
 
     def __len__(self) -> int:
         return len(self._hashes)

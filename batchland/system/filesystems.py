@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from batchland.errors import BatchlandError, InputError, NoSuchImagesError, UsageError
+from batchland.system.text import first_line
 from batchland.system.urls import display_url, split_url
 
 if TYPE_CHECKING:
@@ -163,6 +164,6 @@ def listed_us(info: "FileInfo") -> int | None:
 
 def _reason(error: Exception) -> str:
     """The cause in Arrow's message, in one line."""
-    text = str(error).partition("\n")[0]
+    text = first_line(error)
     found = re.search(r"AWS Error.*|google::cloud.*|Azure Error.*", text)
     return (found[0] if found else text).rstrip(". ")

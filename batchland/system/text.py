@@ -11,17 +11,16 @@ SAFE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """What jobs, models and aliases may be called: these are names of folders, too."""
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """0.8123 -> `81.2%`. Never rounds to 0% or 100%."""
     if value is None:
         return NONE
-    text = f"{value * 100:.{digits}f}"
-    if float(text) == 100 and value < 1:
-        text = f"{100 - 10**-digits:.{digits}f}"
-        return f">{text}%"
-    if float(text) == 0 and value > 0:
-        return f"<{10**-digits:.{digits}f}%"
-    return f"{text}%"
+    text = f"{value * 100:.1f}%"
+    if text == "100.0%" and value < 1:
+        return ">99.9%"
+    if text == "0.0%" and value > 0:
+        return "<0.1%"
+    return text
 
 
 class HasInterval(Protocol):
@@ -114,6 +113,11 @@ def visible(text: str) -> str:
 def reason(error: BaseException) -> str:
     """Why something failed, in words: of an error of the system without its number."""
     return visible(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message: those of libraries go on with traces and advice."""
+    return str(error).partition("\n")[0]
 
 
 def one_line(text: str, limit: int) -> str:

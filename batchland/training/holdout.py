@@ -17,6 +17,7 @@ from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
 from batchland.models.class_match import enumerate_names
+from batchland.models.labelled_photos import evenly_spaced
 
 Scores = npt.NDArray[np.float32]
 
@@ -43,13 +44,13 @@ class Holdout:
 
     def sample(self, count: int) -> Pixels:
         """At most `count` validation photos, evenly spaced in the listing, so of all classes."""
-        return np.concatenate([pixels.copy() for pixels in self._batches(_evenly_spaced(self.names, count), count)])
+        return np.concatenate([pixels.copy() for pixels in self._batches(evenly_spaced(self.names, count), count)])
 
     def training_batches(self, count: int, batch_size: int) -> Iterator[Pixels]:
         """At most `count` training photos, evenly spaced in the listing; unreadable ones are skipped."""
         validation = {os.fsencode(photo_path(self.folder, name)) for name in self.names}
         refs = [ref for ref in list_images(self.folder) if "/" in ref.name and ref.path not in validation]
-        for batch in BatchLoader(_evenly_spaced(refs, count), self.spec, batch_size):
+        for batch in BatchLoader(evenly_spaced(refs, count), self.spec, batch_size):
             readable = [index for index, outcome in enumerate(batch.outcomes) if outcome.error is None]
             if readable:
                 yield batch.pixels[readable]
@@ -100,8 +101,3 @@ def _require_classes(path: Path, folder: Path, card: ModelCard) -> None:
         f"{' and '.join(differences) or 'has them in another order'}",
         advice="training_data",
     )
-
-
-def _evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
-    wanted = min(len(items), count)
-    return [items[number * len(items) // wanted] for number in range(wanted)]

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from archives import PHOTOS, tar_of, zip_of
+from archives import PHOTOS, files_below, tar_of, zip_of
 
 from batchland.data import archive as archive_module
 from batchland.data.archive import Unpacked, lift_only_folder, unpack
@@ -19,10 +19,6 @@ def unpacked(content: bytes, tmp_path: Path, limits: UnpackLimits | None = None)
     (tmp_path / "archive").write_bytes(content)
     (tmp_path / "out").mkdir(exist_ok=True)
     return unpack(tmp_path / "archive", tmp_path / "out", limits)
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["zip", "", "gz", "bz2", "xz"])
@@ -182,3 +178,10 @@ def test_single_top_folder_is_removed(tmp_path: Path, before: dict[str, bytes], 
     unpacked(zip_of(before), tmp_path)
     lift_only_folder(tmp_path / "out")
     assert set(files_below(tmp_path / "out")) == after
+
+
+def test_names_in_utf8_without_the_flag_are_kept(tmp_path: Path) -> None:
+    """As Info-ZIP writes them on Linux."""
+    content = zip_of({"Zürich/1.jpg": b"1"}).replace(b"\x00\x08", b"\x00\x00")
+    assert unpacked(content, tmp_path).files == 1
+    assert files_below(tmp_path / "out") == {"Zürich/1.jpg": b"1"}

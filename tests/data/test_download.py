@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from archives import PHOTOS, server, tar_of, zip_of
+from archives import PHOTOS, files_below, server, tar_of, zip_of
 from commands import batchland
 
 from batchland.data.download import REFERENCE_URL, default_folder, download
@@ -18,10 +18,6 @@ ARCHIVE = zip_of(PHOTOS)
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
 NO_WAITS = (0.0,) * 5
 LIFTED = {name.removeprefix("set/"): content for name, content in PHOTOS.items()}
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_download_is_checked_and_unpacked(tmp_path: Path) -> None:

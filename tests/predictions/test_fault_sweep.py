@@ -40,11 +40,14 @@ SCENARIOS = (
     "night",
     "record",
     "plan",
+    "planned",
     "duplicates",
     "index",
     "accept",
+    "history",
 )
-"""`images` and `predictions`: `score` and `evaluate`, with the calls below the folder that they read failing.
+"""`images`, `planned` and `predictions`: `score`, `score --plan` and `evaluate`, with the calls below what they read
+failing.
 
 `record`: a night, with the calls for its record failing."""
 NIGHT = "2026-11-23"
@@ -204,15 +207,18 @@ def prepare(tmp_path_factory, project: Path, driver: Driver, folder: Path):
             command = [*score, "--overwrite"]
         elif name == "plan":
             command = ["plan", "photos", "--out", "work/plan", "--parts", "2"]
+        elif name == "planned":
+            run(["plan", "photos", "--out", "read/plan", "--parts", "2"])
+            command = [*SCORE[:1], "--plan", "read/plan", *SCORE[2:], "--out", out]
         elif name == "duplicates":
             run([*SCORE, "--out", "read/p.parquet"])
             command = ["duplicates", "read/p.parquet", "--out", "work/copies.csv", "--page", "work/copies.html"]
         elif name == "index":
             run(["run", "work/job.toml", "--date", NIGHT])
             command = ["index"]
-        elif name == "accept":
+        elif name in ("accept", "history"):
             write_nights(folder / "runs/job")
-            command = ["accept", "job", "--date", "2024-10-07"]
+            command = [name, "job"] + (["--date", "2024-10-07"] if name == "accept" else [])
         elif name in ("evaluate", "predictions"):
             run([*SCORE, "--out", "read/p.parquet"])
             command = ["evaluate", "read/p.parquet", "--labels", "labels.csv", "--out", "work/report"]
@@ -225,7 +231,11 @@ def prepare(tmp_path_factory, project: Path, driver: Driver, folder: Path):
         before = tmp_path_factory.mktemp("before") / "w"
         reset(before, folder)
         run(command)
-        below = {"images": "photos", "predictions": "read", **dict.fromkeys(("record", "index", "accept"), "runs")}
+        below = {
+            "images": "photos",
+            **dict.fromkeys(("planned", "predictions"), "read"),
+            **dict.fromkeys(("record", "index", "accept", "history"), "runs"),
+        }
         scenario = Scenario(command, below.get(name, "work"), before, {})
         made[name] = scenario._replace(expected=contents(folder / scenario.published))
         return made[name]

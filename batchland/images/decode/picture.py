@@ -10,12 +10,15 @@ from PIL import Image, UnidentifiedImageError
 
 from batchland.errors import ErrorCode, ImageError
 from batchland.images.decode.canvas import picture_canvas
+from batchland.system.text import first_line
 
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.integer]
 
 _STRIP_PIXELS: Final = 4_000_000
 """Large pictures are converted in strips of about this many pixels, so that no second copy of them is needed."""
+UNSPECIFIED: Final = 2
+"""Transfer characteristics (ITU-T H.273) that are not given."""
 _HDR: Final = {16: "PQ", 18: "HLG"}
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _OF_DECODERS: Final = re.compile(
@@ -90,7 +93,7 @@ def open_with_pillow(data: bytes, plugin: str) -> Image.Image:
 
 def damage(error: Exception) -> ImageError:
     """A decoder's error as an ImageError (`truncated` or `corrupt`); the same file always gives the same message."""
-    message = _ADDRESS.sub("", str(error).partition("\n")[0])
+    message = _ADDRESS.sub("", first_line(error))
     message = _OF_DECODERS.sub("its compressed data cannot be decoded", message)
     message = _OF_ZLIB.sub("its compressed data cannot be decoded: ", message)
     message = _CUT.sub("the file ends before its last pixel", message)

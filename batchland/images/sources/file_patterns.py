@@ -1,15 +1,17 @@
 """Patterns that name several files, as paths or URLs: `shards-{000..099}.tar`, `{train,test}.parquet`, `*.tar`."""
 
+import math
 import os
 import re
 import stat
+import string
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import IO, Final
 from urllib.parse import quote, unquote
 
-from batchland.errors import InputError, NoSuchImagesError, UsageError
+from batchland.errors import BatchlandError, InputError, NoSuchImagesError, UsageError
 from batchland.images.sources.refs import retries
 from batchland.system.names import display_path
 from batchland.system.retries import storage_failed
@@ -17,6 +19,11 @@ from batchland.system.urls import display_url, is_url, local_path
 
 _DESCRIPTORS: Final = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 """What shells give for `<(command)`, and `cat list |`."""
+_MOST_FILES: Final = 1_000_000
+"""Files that one pattern may name. More are a mistyped range, and would fill the memory."""
+_INNERMOST_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+_RANGE: Final = re.compile(r"(-?\d+|[A-Za-z])\.\.(-?\d+|[A-Za-z])(?:\.\.-?(\d+))?")
+_MAX_DIGITS: Final = 15
 
 
 class FilePattern:
@@ -67,7 +74,7 @@ def _expand(pattern: str) -> Iterator[tuple[str, str]]:
         literal = os.path.exists(pattern)  # noqa: PTH110 - whatever signs are in its name
         common = os.path.dirname(pattern if literal else _plain(pattern))  # noqa: PTH120
         for path in [pattern] if literal else _expanded(pattern, ""):
-            yield display_path(os.path.relpath(path, common or ".")), path
+            yield display_path(os.path.normpath(path[len(common) :].lstrip("/"))), path
         return
     path, mark, options = pattern.partition("?")
     common = _plain(path).rpartition("/")[0]
@@ -76,13 +83,16 @@ def _expand(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def check_file(location: str) -> None:
-    """Check that a file can be opened. Raises UsageError if not, InputError if the server does not answer."""
+    """Check that a file can be opened and read. Raises UsageError if not, InputError if the storage fails."""
     if is_url(location):
         from batchland.system.filesystems import check_remote_file
 
         return check_remote_file(location)
-    with open_file(location):
-        return None
+    with open_file(location) as file:
+        try:
+            retries.call(lambda: file.read(1))
+        except OSError as error:
+            raise _error(location, "read", error) from error
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -99,11 +109,7 @@ def open_file(path: str) -> IO[bytes]:
             return file
         file.close()
     except OSError as error:
-        problem = f"{display_location(path)}: cannot be opened ({error.strerror})"
-        if storage_failed(error):
-            raise InputError(problem) from error
-        kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
-        raise kind(f"{problem}; give a file") from error
+        raise _error(path, "opened", error) from error
     raise UsageError(f"{display_location(path)}: is not a regular file, so it may never end; give a file")
 
 
@@ -115,6 +121,8 @@ def _plain(pattern: str) -> str:
 def _expanded(pattern: str, options: str) -> Iterator[str]:
     from braceexpand import braceexpand  # slow to import, and only patterns need it
 
+    if _count(pattern) > _MOST_FILES:
+        raise UsageError(f"{display_location(pattern)}: its braces name more than {_MOST_FILES} files; is it mistyped?")
     try:
         for path in braceexpand(pattern, escape=False):
             yield from _globbed(path, options) if "*" in path else [path]
@@ -122,6 +130,30 @@ def _expanded(pattern: str, options: str) -> Iterator[str]:
         raise UsageError(
             f"{display_location(pattern)}: its braces are unbalanced; write NAME-{{000..099}}.tar"
         ) from None
+
+
+def _count(pattern: str) -> int:
+    """The number of files that the braces of a pattern name. Counts from the inside out, without making the names."""
+
+    def product(text: str) -> int:
+        return math.prod(map(int, re.findall("\0(\\d+)\0", text)))
+
+    def counted(braces: re.Match[str]) -> str:
+        limits = _RANGE.fullmatch(braces[1])
+        number = _count_range(*limits.groups()) if limits else sum(map(product, braces[1].split(",")))
+        return f"\0{min(number, _MOST_FILES + 1)}\0"
+
+    while (outer := _INNERMOST_BRACES.sub(counted, pattern)) != pattern:
+        pattern = outer
+    return product(pattern)
+
+
+def _count_range(first: str, last: str, step: str | None) -> int:
+    if max(map(len, (first, last, step or ""))) > _MAX_DIGITS:
+        return _MOST_FILES + 1
+    letters = string.ascii_uppercase + string.ascii_lowercase  # in the order of braceexpand
+    begin, end = (letters.index(each) if each in letters else int(each) for each in (first, last))
+    return abs(end - begin) // (int(step or 1) or 1) + 1
 
 
 def _globbed(path: str, options: str) -> list[str]:
@@ -138,7 +170,14 @@ def _names(folder: str, slash: str, options: str) -> list[str]:
 
         return [quote(name) for name in Remote(folder + options).names()]
     try:
-        return os.listdir(folder or slash or ".")
+        return retries.call(lambda: os.listdir(folder or slash or "."))
     except OSError as error:
-        kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
-        raise kind(f"{display_location(folder)}: cannot be listed ({error.strerror}); give files") from error
+        raise _error(folder, "listed", error) from error
+
+
+def _error(path: str, action: str, error: OSError) -> BatchlandError:
+    problem = f"{display_location(path)}: cannot be {action} ({error.strerror})"
+    if storage_failed(error):
+        return InputError(problem)
+    kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
+    return kind(f"{problem}; give a file")

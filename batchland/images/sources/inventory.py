@@ -20,6 +20,7 @@ from batchland.images.sources.file_patterns import display_location, open_file
 from batchland.images.sources.folder import kind_by_name
 from batchland.images.sources.refs import Ignored
 from batchland.system.filesystems import open_location
+from batchland.system.text import first_line
 from batchland.system.urls import is_url
 
 
@@ -52,9 +53,9 @@ class Inventory(NamedTuple):
                 tuple(str(file["key"]) for file in found["files"]),
                 str(found["destinationBucket"]).rpartition(":")[2],
             )
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, ValueError):
-                return None
+        except ValueError:  # not JSON
+            return None
+        except (KeyError, TypeError) as error:
             raise UsageError(
                 f"{display_location(location)}: is an inventory without {error}; give the whole one"
             ) from error
@@ -66,8 +67,8 @@ class Inventory(NamedTuple):
                 if not key.startswith(prefix) or key.endswith("/"):
                     continue
                 name = key[len(prefix) :].encode()
-                kind = "hidden" if b"/." in name else kind_by_name(name.rpartition(b"/")[2], all_files=all_files)
-                kind = "hidden" if name.startswith(b".") else kind
+                is_hidden = b"/." in b"/" + name
+                kind = "hidden" if is_hidden else kind_by_name(name.rpartition(b"/")[2], all_files=all_files)
                 if kind == "file":
                     yield name
                 else:
@@ -85,7 +86,7 @@ class Inventory(NamedTuple):
             except BatchlandError:
                 raise
             except Exception as error:  # the libraries raise almost anything on damaged files
-                reason = str(error).partition("\n")[0]
+                reason = first_line(error)
                 raise UsageError(
                     f"{display_location(self.location)}: its file {file} cannot be read ({reason})"
                 ) from error

@@ -32,6 +32,12 @@ class ImageFile(NamedTuple):
         return {"file_size": self.size, "modified_us": self.modified_us, "sha256": content_hash(self.data)}
 
 
+def check_file_size(size: int) -> None:
+    """Raise ImageError (`too_large`) for a file of more than MAX_FILE_BYTES."""
+    if size > MAX_FILE_BYTES:
+        raise ImageError("too_large", f"{size} bytes, more than {MAX_FILE_BYTES}")
+
+
 def content_hash(data: bytes) -> str:
     """sha256 of an image file's content, hexadecimal: files with the same hash are the same."""
     return hashlib.sha256(data).hexdigest()
@@ -69,8 +75,7 @@ class LocalFiles:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ImageError("io_error", "no longer a regular file")
-            if status.st_size > MAX_FILE_BYTES:
-                raise ImageError("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
+            check_file_size(status.st_size)
             data = _read(descriptor, status.st_size)
             now = os.fstat(descriptor)
         finally:

@@ -183,12 +183,11 @@ class RemoteFiles:
 
     def _read(self, path: bytes) -> ImageFile:
         facts, key = _unpacked(path)
-        if facts and facts[0] > refs.MAX_FILE_BYTES:
-            raise ImageError("too_large", f"{facts[0]} bytes, more than {refs.MAX_FILE_BYTES}")
+        if facts:
+            refs.check_file_size(facts[0])
         with self.location.filesystem.open_input_file(self.path(key)) as file:
             size = file.size()
-            if size > refs.MAX_FILE_BYTES:
-                raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
+            refs.check_file_size(size)
             facts_now = file.metadata() or {}
             stamp = facts_now.get("Last-Modified") or facts_now.get("updated")
             data = file.read(size)

@@ -3,6 +3,7 @@
 Only that column is read, in order, page by page, so memory does not depend on the size of the row groups.
 """
 
+import logging
 import os
 import threading
 from bisect import bisect_right
@@ -37,6 +38,8 @@ _KEPT_ROWS: Final = 64
 _KEPT_BYTES: Final = 128 * 1024**2
 """Rows stay in memory, for slower threads, until they exceed both limits."""
 
+_log = logging.getLogger("batchland")
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -51,8 +54,7 @@ class Rows:
         data = table.read(int(path))
         if data is None:
             raise ImageError("empty", "the table has no bytes here")
-        if len(data) > refs.MAX_FILE_BYTES:
-            raise ImageError("too_large", f"{len(data)} bytes, more than {refs.MAX_FILE_BYTES}")
+        refs.check_file_size(len(data))
         return ImageFile(data, len(data), table.modified_us)
 
     def facts(self, path: bytes) -> tuple[None, int | None]:  # noqa: ARG002
@@ -84,8 +86,8 @@ class Tables(Containers):
             _open_tables.get(first)
         except BatchlandError:
             raise
-        except Exception as error:  # Arrow raises almost anything on damaged files
-            raise UsageError(f"{display_location(first)}: cannot be read as Parquet ({_reason(error)})") from error
+        except Exception as error:  # Arrow raises almost anything on damaged files; `images_in` makes a row of it
+            _log.debug("%s: cannot be read as Parquet (%s)", display_location(first), _reason(error))
         return files
 
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:  # noqa: ARG002

@@ -18,9 +18,9 @@ from batchland.models.ort import (
     Provider,
     Threads,
     create_session,
-    first_line,
     placement,
 )
+from batchland.system.text import first_line
 
 _log = logging.getLogger("batchland")
 

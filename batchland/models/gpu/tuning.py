@@ -42,7 +42,7 @@ def tune(
         for settings in (chosen | dict(change), dict(start) | dict(change)):
             try:
                 trial = measure(settings)
-            except Exception as error:  # whatever onnxruntime raises of settings that do not suit a GPU or a model
+            except Exception as error:  # onnxruntime raises anything for settings that do not suit a GPU or a model
                 _log.debug("settings %s: %s", settings, error)
                 continue
             agrees = np.abs(trial.answers - first.answers).max() <= tolerance

@@ -18,8 +18,9 @@ from batchland.predictions.stored_folder import StoredFolder
 from batchland.scoring.options import Shard
 from batchland.system.cores import usable_cores
 from batchland.system.files import read_error
+from batchland.system.text import first_line
 
-_FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,9})-of-([0-9]{5,9})(\.parts)?")
+_FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,6})-of-([0-9]{5,6}|1000000)(\.parts)?")
 
 
 class FinishedShard(NamedTuple):
@@ -152,7 +153,7 @@ def _problem(shard: FinishedShard, file: WrittenFile) -> str | None:
             if pq.read_metadata(opened).num_rows != file.rows:
                 return f"{file.path} does not have the rows of its manifest"
     except (OSError, pa.ArrowException) as error:
-        return f"{file.path} cannot be read: {str(error).partition(chr(10))[0]}"
+        return f"{file.path} cannot be read: {first_line(error)}"
     return None
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchland.errors import ImageError, InputError, UsageError
-from batchland.images.sources import refs
+from batchland.errors import ImageError, InputError, NoSuchImagesError, UsageError
+from batchland.images.sources import file_patterns, refs
 from batchland.images.sources.folder import list_for_retry, list_images
+from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import MAX_FILE_BYTES, Ignored, ImageRef, read_image
 from batchland.images.sources.selection import select_images
 from batchland.system.names import display_name, file_name
@@ -256,3 +257,23 @@ def test_unlistable_folder_is_kept_unless_it_is_excluded():
     broken = ImageRef("sub/", b"sub/", ("permission_denied", "the folder cannot be listed"))
     assert list(select_images([broken], ["*.jpg"], [], Ignored())) == [broken]
     assert list(select_images([broken], [], ["sub/"], Ignored())) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.EIO, InputError), (errno.EACCES, UsageError), (errno.ENOENT, NoSuchImagesError)],
+    ids=["broken", "refused", "missing"],
+)
+def test_a_folder_of_archives_that_cannot_be_listed(tmp_path, monkeypatch, code, kind):
+    """The storage is asked again; a job waits only for a folder that does not exist."""
+
+    def fail(path):
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(os, "listdir", fail)
+    monkeypatch.setattr(file_patterns, "retries", Retries(first_wait=0))
+    archives = open_source(tmp_path / "*.tar")
+    with pytest.raises(kind) as caught:
+        archives.images(Ignored())
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(f"{tmp_path}: cannot be listed ({os.strerror(code)})")

@@ -11,7 +11,7 @@ import ray
 import ray.exceptions
 
 from batchland.errors import BatchlandError, EngineError
-from batchland.scoring.engines.ray.start import first_line
+from batchland.scoring.engines.ray.start import ray_reason
 
 ActorHandle = Any  # Ray's own type does not know an actor's methods
 Item = TypeVar("Item")
@@ -205,8 +205,8 @@ def ray_errors() -> Iterator[None]:
     except ray.exceptions.RayTaskError:
         raise
     except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError) as error:
-        raise _WorkerLost(first_line(error)) from error
+        raise _WorkerLost(ray_reason(error)) from error
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"Ray broke down: {first_line(error)}; finished parts are kept, run the same command again to resume"
+            f"Ray broke down: {ray_reason(error)}; finished parts are kept, run the same command again to resume"
         ) from error

@@ -57,9 +57,9 @@ def start_ray(stack: ExitStack, address: str | None, *, gpus: bool, init: Callab
             ray.shutdown()
             if attempt == _TRIES - 1:
                 raise EngineError(
-                    f"Ray at {address} cannot be used: {first_line(error)}; see `ray status` there"
+                    f"Ray at {address} cannot be used: {ray_reason(error)}; see `ray status` there"
                     if address != "local"
-                    else f"Ray cannot be started here: {first_line(error)}; run the command again when the machine is "
+                    else f"Ray cannot be started here: {ray_reason(error)}; run the command again when the machine is "
                     f"less busy"
                 ) from error
     if threading.current_thread() is threading.main_thread():
@@ -80,6 +80,6 @@ def _check_answers(address: str) -> None:
             raise EngineError(f"Ray at {address} cannot be used: {reason}; see `ray status` there") from error
 
 
-def first_line(error: BaseException) -> str:
+def ray_reason(error: BaseException) -> str:
     """An error of Ray without its stack and advice."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
