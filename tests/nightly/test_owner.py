@@ -61,18 +61,19 @@ def test_a_partition_of_another_job_or_of_other_images_is_rejected(project):
     (project / "two.toml").write_text(JOB)
     partition, way_out = project / "out" / "date=2024-11-23", '"output", or replace them by a forced run'
     kept = (partition / "_manifest.json").read_bytes()
-    for job, message in (
-        (load_job(project / "two.toml"), f"the predictions of job toy; give job two another {way_out}"),
+    stays = " (nothing was changed, and the night stays good)"
+    for job, message, ending in (
+        (load_job(project / "two.toml"), f"the predictions of job toy; give job two another {way_out}", ""),
         (
             load_job(project / "toy.toml", ["images=elsewhere/{date}"]),
             f"the predictions of {project}/in/2024-11-23, not of {project}/elsewhere/2024-11-23; "
             f"give job toy another {way_out}",
+            stays,
         ),
     ):
-        attempt = run_night(job, NIGHT).attempt
-        good = " (nothing was changed, and the night stays good)" if job.name == "toy" else ""
-        assert (attempt.exit_code, attempt.error) == (2, f"{partition}: holds {message}{good}")
-        assert [str(problem) for problem in plan_night(job, NIGHT).problems] == [f"{partition}: holds {message}"]
+        attempt, error = run_night(job, NIGHT).attempt, f"{partition}: holds {message}"
+        assert (attempt.exit_code, attempt.error) == (2, error + ending)
+        assert [str(problem) for problem in plan_night(job, NIGHT).problems] == [error]
         assert (partition / "_manifest.json").read_bytes() == kept
     assert run_night(load_job(project / "two.toml", ["output=out2"]), NIGHT).record.models[0].state == "scored"
     assert run_night(load_job(project / "two.toml"), NIGHT, force=True).record.models[0].state == "replaced"
