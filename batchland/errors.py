@@ -3,6 +3,7 @@
     BatchlandError                     exit
     ├── UsageError                      2   an option, a path or a label set is invalid
     │   └── NoSuchImagesError           2   the folder or archive of images does not exist (a job waits for it: 66)
+    │       └── UnreadableImagesError   2   no archive or table of images can be read (a job waits for it: 66)
     ├── TooManyFailedError              3   done, but more images failed than max_failed allows
     ├── GateFailedError                 4   an evaluation gate failed
     ├── WrongDeliveryError              4   a job's delivery has too many images or the wrong ones
@@ -57,6 +58,10 @@ class UsageError(BatchlandError):
 
 class NoSuchImagesError(UsageError):
     """The folder, URL or archive of images does not exist. In a job, the delivery has not arrived yet."""
+
+
+class UnreadableImagesError(NoSuchImagesError):
+    """None of the archives or tables of images can be read. In a job, they may still be on their way."""
 
 
 class TooManyFailedError(BatchlandError):

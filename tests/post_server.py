@@ -18,7 +18,7 @@ from aiosmtpd.smtp import AuthResult, Envelope, Session
 
 @dataclass
 class PostServer:
-    """`url` takes documents by POST; below `url/refuse` they are answered by 400."""
+    """`url` takes documents by POST; below `url/refuse` they are answered by 400, below `url/moved` by 302."""
 
     url: str
     got: list[tuple[str, Any]] = field(default_factory=list)
@@ -32,7 +32,14 @@ def post_server() -> Iterator[PostServer]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             assert self.headers["Content-Type"] == "application/json"
             server.got.append((self.path, json.loads(body)))
-            self.send_response(400 if "refuse" in self.path else 200)
+            moved = "moved" in self.path
+            self.send_response(400 if "refuse" in self.path else 302 if moved else 200)
+            if moved:
+                self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *args: object) -> None:

@@ -31,6 +31,7 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, withdraw:
     """
     from batchland.nightly.accept import accept_night, withdraw_acceptance
     from batchland.nightly.dates import local_today
+    from batchland.nightly.notifications.metrics import refresh_metrics
     from batchland.trend.write import write_night_pages
 
     if once and withdraw:
@@ -39,6 +40,7 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, withdraw:
         text = _withdrawn(name, withdraw_acceptance(runs / name, night.date(), reason=reason))
     else:
         text = _accepted(name, accept_night(runs / name, night.date(), reason=reason, once=once), once=once)
+    refresh_metrics(runs / name, local_today())
     write_night_pages(runs / name, local_today())
     click.echo(text)
 

@@ -62,6 +62,11 @@ _FLAG: Final = re.compile(r"--[a-z][a-z-]*")
 _OTHER_COMMAND: Final = re.compile(r"`.*?`")
 
 
+def with_force(text: str) -> str:
+    """A text of the library about a night, with the flag of `batchland run` that forces a run."""
+    return text.replace("a forced run", "a run with --force")
+
+
 def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
     """The error in one line, followed by its advice if the command has all flags that the advice names."""
     if error.advice is None:

@@ -15,6 +15,7 @@ from batchland.cli.options import JSON_PRINTED, ModelOptions
 from batchland.errors import BatchlandError, InputError, LockedError, UsageError
 from batchland.system.cores import require_address_space
 from batchland.system.names import display_path
+from batchland.system.paths import require_current_folder
 from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
 from batchland.system.text import one_line
 
@@ -65,6 +66,7 @@ class Command(click.Command):
         as_json = self._prints_json() and bool(ctx.params.get("as_json"))
         try:
             require_address_space()
+            require_current_folder()
             return super().invoke(ctx)
         except click.UsageError as error:
             if not as_json:

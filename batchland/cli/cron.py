@@ -20,7 +20,11 @@ def cron() -> None:
 def _entry_options(command: Any) -> Any:
     for option in (
         click.option(
-            "--env", "variables", multiple=True, metavar="NAME=VALUE", help="Set this variable, too. Repeatable."
+            "--env",
+            "variables",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Set this variable, too; not for secrets. Repeatable.",
         ),
         click.option(
             "--log",

@@ -8,6 +8,7 @@ import click
 from batchland.cli.command import group
 from batchland.cli.options import PATH, Flag, build, json_option, options_of, print_json
 from batchland.cli.train import training_extra
+from batchland.system.paths import resolved
 from batchland.system.text import counted
 
 
@@ -110,7 +111,7 @@ def check(folder: Path, samples: Path | None, corrections: Path | None, strict: 
 
     if samples is not None:
         check_new_sheet(samples)
-        if samples.resolve().is_relative_to(folder.resolve()):
+        if resolved(samples).is_relative_to(resolved(folder)):
             raise UsageError(f"{samples}: is inside {folder}, among the photos; give --samples another path")
 
     with ProgressBar("photos") as bar:

@@ -13,7 +13,7 @@ from batchland.cli.options import PATH
 @click.option("--model", required=True, type=PATH, help="The ONNX file.")
 @click.option(
     "--copies",
-    type=click.IntRange(50),
+    type=click.IntRange(50, 100_000),
     default=300,
     show_default=True,
     help="Photos to degrade in each of 26 ways; more take longer.",

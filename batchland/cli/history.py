@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from batchland.cli.advice import with_force
 from batchland.cli.command import command
 from batchland.cli.options import (
     JOB_NAME,
@@ -22,7 +23,7 @@ from batchland.cli.options import (
 @command(epilog="Example: batchland history nightly --last 7")
 @click.argument("name", type=JOB_NAME)
 @runs_option
-@click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")
+@click.option("--last", type=click.IntRange(1, 1_000_000), default=30, show_default=True, help="Nights to show.")
 @json_option
 def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     """Show the nights of job NAME as a table.
@@ -36,7 +37,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     if as_json:
         print_json(History(job=name, nights=tuple(rows)))
     else:
-        click.echo(table(rows), nl=False)
+        click.echo(with_force(table(rows)), nl=False)
 
 
 @command(epilog="Example: batchland trend nightly --out trend.html --reference 2026-11-01 2026-11-07")

@@ -43,6 +43,10 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
         assert found.low is not None
         assert found.high is not None
         click.echo(f"accuracy {percent(found.value)} (95% interval {percent(found.low)} to {percent(found.high)})")
+        if not result.paid:
+            click.echo(
+                "note: as many images chosen at random would have told as much: the model is wrong where it is sure"
+            )
         if result.unlabelled:
             verb = "has" if result.unlabelled == 1 else "have"
             click.echo(f"note: {count(result.unlabelled)} of {count(result.rows)} rows of the plan {verb} no label")
@@ -57,8 +61,9 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     write_file(out, partial(write_csv, planned.table))
     plan = planned.plan
     click.echo(
-        f"{out}: {images(plan.chosen)} of {count(plan.images)} to label; expect the accuracy within "
-        f"{100 * plan.half_width:.1f} points; a random choice needs {count(plan.random_labels)} labels for that"
+        f"{out}: {images(plan.chosen)} of {count(plan.images)} to label; if the probabilities are right, "
+        f"the accuracy is known within {100 * plan.half_width:.1f} points then; a random choice needs "
+        f"{count(plan.random_labels)} labels for that"
     )
     if not plan.pays:
         click.echo(

@@ -52,11 +52,19 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
     from batchland.models.adopt import adopt as run
     from batchland.models.adopt_check import comparison_table, undecided
     from batchland.models.adopt_options import AdoptOptions
+    from batchland.system.text import images, percent
 
     def show(results: "Sequence[Alternative]") -> None:
         click.echo(comparison_table(results) + undecided(results), nl=False)
 
     session = run(model, out, build(AdoptOptions, values), on_check=show)
+    if int8 := session.card.int8:
+        click.echo(
+            f"int8: the first class of fp32 for {percent(int8.agreement)} of {images(int8.images)}; accuracy "
+            f"{percent(int8.accuracy)}, fp32 {percent(int8.accuracy_fp32)}; {int8.speed:.2f} times as fast on this CPU"
+        )
+    if values.get("precision") == "fp16":
+        click.echo("note: fp16 is for GPUs; CPUs are slower with it than with fp32")
     click.echo(
         f"{out}: adopted, {len(session.card.classes)} classes, {found_text(session.card.adoption)}; "
         f"see its card with: batchland inspect {out}"

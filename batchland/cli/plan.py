@@ -13,7 +13,10 @@ from batchland.system.text import counted, ignored_files
 @click.argument("images", metavar="[DIR]", required=False, shell_complete=complete_path)
 @click.option("-o", "--out", required=True, shell_complete=complete_path, help="Folder of the plan. A path or a URL.")
 @click.option(
-    "--parts", metavar="N", type=click.IntRange(1), help="Number of shards that will score it; without it, any."
+    "--parts",
+    metavar="N",
+    type=click.IntRange(1, 1_000_000),
+    help="Number of shards that will score it; without it, any.",
 )
 @options_of(
     "batchland.scoring.options:ScoreOptions",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchland.cli.advice import with_force
 from batchland.cli.command import command, group
 from batchland.cli.options import JOB_NAME, NIGHT, PATH, json_option, print_json, runs_option
 from batchland.system.text import counted
@@ -81,7 +82,7 @@ def run(
         check_date(nights[-1], today)
     if dry_run:
         for day in nights:
-            click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
+            click.echo(with_force("\n".join(plan_night(job, day, force=force, future=future).lines)))
         return
     errors: list[str] = []
     try:
@@ -89,10 +90,10 @@ def run(
             result = run_night(job, day, force=force, quiet=first is not None, future=future)
             records.append(result.record)
             if not as_json:
-                click.echo(describe_run(result.record, error=False), nl=False)
+                click.echo(with_force(describe_run(result.record, result.attempt, error=False)), nl=False)
             attempt = result.attempt
             if attempt.exit_code and attempt.error:
-                errors.append(f"batchland: job {job.name}, {day}: {attempt.outcome}: {attempt.error}")
+                errors.append(with_force(f"batchland: job {job.name}, {day}: {attempt.outcome}: {attempt.error}"))
             exit_code = exit_code or attempt.exit_code or 0
             if attempt.outcome in ("locked", "interrupted"):
                 break
@@ -155,7 +156,7 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json
             )
         )
     else:
-        click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
+        click.echo(with_force("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines])))
     ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
 
 
@@ -191,10 +192,12 @@ def remove_record(name: str, night: datetime, runs: Path) -> None:
     night stay.
     """
     from batchland.nightly.dates import local_today
+    from batchland.nightly.notifications.metrics import refresh_metrics
     from batchland.nightly.record_files import remove_record as remove
     from batchland.trend.write import write_night_pages
 
     removed = remove(runs / name, night.date(), local_today())
+    refresh_metrics(runs / name, local_today())
     write_night_pages(runs / name, local_today())
     click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
 

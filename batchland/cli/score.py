@@ -1,6 +1,7 @@
 """`batchland score`: a folder of images to a table of predictions."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -156,6 +157,7 @@ def _gpu_sentences(manifest: "Manifest") -> str:
 
 def _relative(path: Path | str) -> Path | str:
     """A path in the working folder, relative to it; other paths and URLs unchanged."""
-    if isinstance(path, str):
-        return path
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    if isinstance(path, Path):
+        with suppress(OSError, ValueError):  # the current folder was removed; the path is not in it
+            return path.relative_to(Path.cwd())
+    return path

@@ -19,6 +19,7 @@ from typing import IO, Final, NamedTuple
 
 from batchland.data.options import UnpackLimits
 from batchland.errors import UsageError
+from batchland.images.sources.zip import member_name
 
 _CHUNK: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 64 << 20
@@ -108,7 +109,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 problem = "is encrypted"
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 problem = "is a link or a device"
-            yield _Member(info.orig_filename, info.is_dir(), problem, partial(container.open, info))
+            yield _Member(member_name(info), info.is_dir(), problem, partial(container.open, info))
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:

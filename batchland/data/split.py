@@ -29,6 +29,7 @@ from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.system.files import read_error
 from batchland.system.folders import new_folder
+from batchland.system.paths import resolved
 
 _TOOL_NAMES: Final = ("train", "val", "test")
 _SPEC: Final = PreprocessSpec(jpeg_scale="auto")
@@ -56,7 +57,7 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     if photos are in subfolders of the class folders; OutputError if `out` cannot be written.
     """
     options = options or SplitOptions()
-    if out.resolve().is_relative_to(data.resolve()):
+    if resolved(out).is_relative_to(resolved(data)):
         raise UsageError(f"{out}: is inside {data}, which is not changed", advice="out_elsewhere")
     folder = training_folder(data)
     classes = class_folders(folder)

@@ -19,6 +19,7 @@ from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.notifications.mail import check_server
 from batchland.nightly.record_files import LOCK_FILE, read_runs
+from batchland.nightly.run_text import outcome_of
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import display_location
 from batchland.system.lock import holder
@@ -124,7 +125,7 @@ def _last_night(job: Job) -> Iterator[Check]:
         yield Check("last night", "ok", "none yet")
         return
     last = without_future(records, date.today())[-1]
-    found = f"{last.date}: {last.outcome}{', accepted' if last.accepted else ''}"
+    found = f"{last.date}: {outcome_of(last)}"
     if last.good or last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
     elif last.outcome == "suspicious":

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import Location
+from batchland.system.paths import resolved
 from batchland.system.urls import is_url
 
 FEATURES: Final = "features"
@@ -58,7 +58,7 @@ def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
     for location, each in zip(locations, stored, strict=True):
         if each.kind is None:
             raise UsageError(f"{each.name}: does not exist; give what `batchland score` wrote")
-        location = each.name if is_url(location) else str(Path(location).resolve())
+        location = each.name if is_url(location) else str(resolved(location))
         if location in seen:
             raise UsageError(f"{each.name}: is given twice; give it once")
         seen.add(location)

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from batchland.embeddings.kept_index import INDEX_FROM, kept_index
 from batchland.embeddings.neighbours import Floats, Rows
@@ -20,7 +21,7 @@ from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import Location
 from batchland.system.documents import Count, Document
 from batchland.system.names import display_path
-from batchland.system.options import Options, PositiveInt
+from batchland.system.options import Options
 
 _FACTS = ("image", "label", "probability", "file_size")
 
@@ -28,7 +29,7 @@ _FACTS = ("image", "label", "probability", "file_size")
 class SimilarOptions(Options):
     """Options of the search."""
 
-    top: PositiveInt = 20
+    top: Annotated[int, Field(gt=0, le=100_000)] = 20
     """Number of images to find."""
     model: Path | None = None
     """The model that scored PREDS, if it has moved since. Only needed for an image file that is not in PREDS."""

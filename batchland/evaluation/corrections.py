@@ -1,7 +1,7 @@
 """Labels with the corrections that were saved on the page of a report."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from batchland.data.corrections import read_corrections
 from batchland.errors import UsageError
 from batchland.evaluation.label_files import LabelBlock, Labels
+from batchland.models.card import ClassName
+from batchland.models.class_match import match_classes, unknown_classes_message
 from batchland.system.text import counted, first_few
 
 _log = logging.getLogger("batchland")
@@ -19,10 +21,15 @@ _log = logging.getLogger("batchland")
 class CorrectedLabels:
     """Labels in which images that were judged `wrong` have the label of the corrections."""
 
-    def __init__(self, labels: Labels, corrections: Path) -> None:
-        """corrections: a CSV file with the columns path, label and decision. Raises UsageError."""
+    def __init__(self, labels: Labels, corrections: Path, classes: Sequence[ClassName] | None) -> None:
+        """corrections: a CSV file with the columns path, label and decision.
+
+        classes: those that the labels must be of; None: any. Raises UsageError.
+        """
         self._labels = labels
         self._name, self._by_image = str(corrections), read_corrections(corrections)
+        if classes and (unknown := match_classes(set(self._by_image.values()), classes).unknown):
+            raise UsageError(unknown_classes_message(self._name, unknown, classes))
         self.source, self.kind, self.own, self.folders = labels.source, labels.kind, labels.own, labels.folders
 
     @property

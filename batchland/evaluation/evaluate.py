@@ -33,6 +33,7 @@ from batchland.evaluation.slices import Described, SliceTally
 from batchland.evaluation.strangers import Strangers
 from batchland.evaluation.table_file import TableFile
 from batchland.evaluation.tally import Tally
+from batchland.predictions.schema import PredictionsInfo
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def evaluate(
     matches = Matcher(
         source=run.source,
         names=run.names,
-        labels=lambda: _labels(Path(labels), info.images, options.corrections),
+        labels=lambda: _labels(Path(labels), info, options),
         classes=info.classes,
         strip_prefix=options.strip_prefix,
         ignore_unknown=options.ignore_unknown_classes,
@@ -156,6 +157,8 @@ def evaluate(
     )
 
 
-def _labels(source: Path, image_root: str, corrections: Path | None) -> Labels:
-    labels = read_labels(source, image_root)
-    return CorrectedLabels(labels, corrections) if corrections else labels
+def _labels(source: Path, info: PredictionsInfo, options: EvaluateOptions) -> Labels:
+    labels = read_labels(source, info.images)
+    if options.corrections is None:
+        return labels
+    return CorrectedLabels(labels, options.corrections, None if options.ignore_unknown_classes else info.classes)

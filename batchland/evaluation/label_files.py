@@ -22,7 +22,7 @@ from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
 from batchland.system.arrow import parquet_batches, plain_columns
-from batchland.system.csv_files import first_fault
+from batchland.system.csv_files import first_fault, separator
 from batchland.system.text import first_line
 
 _log: Final = logging.getLogger("batchland")
@@ -214,10 +214,11 @@ class _Csv(_Table):
             if problem := problem_with(beginning):
                 raise UsageError(f"{self._path}: {problem}; labels are class folders, or a CSV or Parquet file")
             with self._path.open(encoding="utf-8-sig") as file:
-                header = file.readline().strip()
+                header = file.readline().strip("\r\n ")
+                self._delimiter, self._before = separator(header)
+                header = file.readline().strip() if self._before else header.strip()
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
-        self._delimiter = max(",;\t", key=header.count)
         names = [name.strip('"') for name in header.split(self._delimiter)]
         _check_columns(self._path, names)
         return _own(self._path, pa.schema([(name, pa.string()) for name in names]))
@@ -225,10 +226,11 @@ class _Csv(_Table):
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         from pyarrow import csv
 
+        checked = False
         try:
-            yield from csv.open_csv(
+            batches = csv.open_csv(
                 self._path,
-                read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+                read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, skip_rows=self._before),
                 parse_options=csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
                 convert_options=csv.ConvertOptions(
                     include_columns=columns,
@@ -236,6 +238,13 @@ class _Csv(_Table):
                     strings_can_be_null=False,
                 ),
             )
+            for batch in batches:
+                # A quote that is not closed makes one value of all further lines, and Arrow does not mind.
+                if not checked and any(pc.any(pc.match_substring(column, "\n")).as_py() for column in batch.columns):
+                    checked = True
+                    if fault := first_fault(self._path):
+                        raise UsageError(f"{self._path}: cannot be read as CSV ({fault})")
+                yield batch
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
 

@@ -45,7 +45,7 @@ LABEL_PLAN: Final = pa.schema(
 class LabelPlanOptions(Options):
     """How to choose images for labelling."""
 
-    budget: int = Field(default=200, ge=40)
+    budget: int = Field(default=200, ge=40, le=1_000_000)
     """Images to choose."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice."""

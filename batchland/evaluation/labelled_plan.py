@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.errors import UsageError
+from batchland.evaluation.intervals import rate
 from batchland.evaluation.label_plan import LABEL_PLAN, estimated_accuracy
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
@@ -27,6 +28,8 @@ class LabelledAccuracy(NamedTuple):
     """Rows of the plan without a label."""
     unplanned: int
     """Scored images that no row of the plan represents, because rows were removed from it."""
+    paid: bool
+    """Whether as many labels of images chosen at random would give a wider interval."""
 
 
 class PlanRow(NamedTuple):
@@ -64,7 +67,14 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
         np.array([sizes[number] for number in sorted(sizes)]),
     )
     unplanned = max(0, round(scored - sum(row.weight for row in rows)))
-    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned)
+    chance = rate(round(accuracy.value * len(filled)), len(filled), 0.95)
+    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, _width(accuracy) < _width(chance))
+
+
+def _width(figure: Figure) -> float:
+    assert figure.low is not None
+    assert figure.high is not None
+    return figure.high - figure.low
 
 
 def _images_of_strata(plan: Path, rows: Sequence[PlanRow]) -> dict[int, float]:

@@ -30,7 +30,7 @@ class EvaluateOptions(Options):
     `/`, as in `*.tar/`."""
     images: Path | None = None
     """Folder where the images are now, for thumbnails and brightness. Default: the folder that was scored."""
-    brightness_sample: Annotated[int, Field(ge=0)] = 2000
+    brightness_sample: Annotated[int, Field(ge=0, le=10_000_000)] = 2000
     """Number of images to measure the brightness of; 0 for none."""
     by: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
     """Also slice by these columns of the image list or of the table of labels, and by any two of them."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
-from batchland.images.decode.colour import is_srgb
+from batchland.images.decode.colour import check_profile, is_srgb
 from batchland.images.decode.jpeg import USUAL_FRAMES, JpegHeader, check_claims, decode_pixels, read_header
 from batchland.images.decode.picture import Pixels
 from batchland.images.preprocess import PreprocessSpec
@@ -66,6 +66,7 @@ def keep_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Encoded
     try:
         header = read_header(data)
         check_claims(header, data, spec.max_pixels)
+        check_profile(header.profile)
         if header.several_pictures or not _has_usual_pixels(header, spec):
             return None
         if checked:

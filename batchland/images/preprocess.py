@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batchland.errors import ImageError
 from batchland.images.decode.bmp import decode_bmp
-from batchland.images.decode.colour import to_srgb
+from batchland.images.decode.colour import check_profile, to_srgb
 from batchland.images.decode.container_end import as_truncated
 from batchland.images.decode.formats import format_of
 from batchland.images.decode.gif import decode_gif
@@ -115,6 +115,7 @@ def decode(data: bytes, spec: PreprocessSpec, *, reuse: bool = False) -> Decoded
         raise ImageError("empty", "the file has no content")
     try:
         picture = _decode(data, spec, reuse=reuse)
+        check_profile(picture.profile)
         pixels = to_srgb(picture.pixels, picture.profile) if spec.colour == "srgb" else picture.pixels
         pixels = turn_upright(pixels, picture.orientation)
     except MemoryError as error:

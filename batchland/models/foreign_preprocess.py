@@ -15,6 +15,11 @@ Channels = tuple[float, float, float]
 Sides = tuple[int | None, int | None]
 """Height and width, pixels."""
 _BYTE: Final = 1 / 255
+_TIMM_DEFAULTS: Final[dict[str, Any]] = {
+    "crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic",
+    "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
+}  # fmt: skip
+"""What timm's `resolve_data_config` takes where a configuration is silent."""
 
 
 class ForeignPreprocess(PreprocessSpec):
@@ -71,7 +76,7 @@ def of_preset(name: str, height: int, width: int) -> ForeignPreprocess:
     """A preset for pictures of that size."""
     size: dict[str, Any] = {"height": height, "width": width}
     if PRESETS[name].get("fit") == "crop":
-        size["shorter_side"] = round(max(height, width) * 256 / 224)
+        size["shorter_side"] = max(height, width) * 256 // 224
     return ForeignPreprocess(**PRESETS[name], **size)
 
 
@@ -112,20 +117,21 @@ def of_ultralytics(height: int, width: int) -> ForeignPreprocess:
 
 def _timm_preprocess(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPreprocess:
     """Preprocessing of timm's validation, with the size for tests if the model accepts it."""
-    (channels, height, width), share = config["input_size"], config.get("crop_pct") or 1.0
+    config = _TIMM_DEFAULTS | {name: value for name, value in config.items() if value}
+    (channels, height, width), share = config["input_size"], config["crop_pct"]
     if config.get("test_input_size") and sides != (height, width):
         (channels, height, width), share = config["test_input_size"], config.get("test_crop_pct") or share
     if channels != 3:
         raise UsageError(f"{source}: its model takes {channels} channels; only red, green and blue can be given")
     values: dict[str, Any] = {"height": height, "width": width, "mean": config["mean"], "std": config["std"]}
-    mode = config.get("crop_mode") or "center"
+    mode = config["crop_mode"]
     if mode == "center" and height == width:
         values["crop_share"] = share
     elif mode == "center":
         raise unsupported_preprocess(source, f"a crop of {height} x {width}")
     elif mode != "squash" or share != 1:
         raise unsupported_preprocess(source, f"crop_mode {mode} with crop_pct {share:g}")
-    interpolation = config.get("interpolation") or "bilinear"
+    interpolation = config["interpolation"]
     if interpolation not in ("bilinear", "bicubic"):
         raise unsupported_preprocess(source, f"interpolation {interpolation}")
     return ForeignPreprocess(filter=interpolation, **values)

@@ -1,5 +1,6 @@
 """Find the configuration of a foreign model: files beside it, and its metadata."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,8 @@ from batchland.models.foreign import declared_sides
 from batchland.models.foreign_preprocess import ForeignPreprocess, Sides, of_config, of_ultralytics
 from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
 from batchland.system.regular_files import read_regular
+
+_log = logging.getLogger("batchland")
 
 CONFIGS: Final = ("preprocessor_config.json", "config.json")
 """Hugging Face's files; timm has the second only."""
@@ -29,7 +32,10 @@ class Found:
 
 
 def found_with(path: Path, model: onnx.ModelProto) -> Found:
-    """Preprocessing and labels that come with a model. Raises ModelError if the model says that it is no classifier."""
+    """Preprocessing and labels that come with a model.
+
+    Raises ModelError if they say that the model is no classifier, or gives several labels to one image.
+    """
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if "task" in metadata and "names" in metadata:
         return _ultralytics_metadata(path, metadata)
@@ -49,8 +55,10 @@ def _add_config(found: Found, file: Path, values: Any, sides: Sides) -> Found:
                 preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
         except UsageError as error:
             problem = error
+    if isinstance(values, dict) and values.get("problem_type") == "multi_label_classification":
+        raise ModelError(f"{file}: its model gives several labels to one image (problem_type); only one can be scored")
     labels, labels_from = found.labels, found.labels_from
-    if labels is None and (names := _labels(values)):
+    if labels is None and (names := _labels(file, values)):
         labels, labels_from = names, file.name
     return Found(preprocess, preprocess_from, problem, labels, labels_from)
 
@@ -65,12 +73,17 @@ def _read(file: Path) -> Any:
         return None
 
 
-def _labels(values: Any) -> tuple[str, ...] | None:
-    """`id2label` of Hugging Face, or `label_names` of timm with their descriptions."""
+def _labels(file: Path, values: Any) -> tuple[str, ...] | None:
+    """`id2label` of Hugging Face, or `label_names` of timm with their descriptions.
+
+    A warning says that an `id2label` cannot be used.
+    """
     if not isinstance(values, dict):
         return None
     if isinstance(names := values.get("id2label"), dict):
-        return _labels_by_index(names)
+        if (labels := _labels_by_index(names)) is None and names:
+            _log.warning("%s: id2label is not used, because it does not give each index from 0 on its label", file)
+        return labels
     names = values.get("label_names")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         texts = values.get("label_descriptions") or {}

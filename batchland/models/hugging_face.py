@@ -154,6 +154,8 @@ def _normalisation(config: _Config) -> tuple[list[float], list[float]]:
     rescales = config.is_on("do_rescale", default=True)
     scale = 255 * float(config.values.get("rescale_factor", _BYTE)) if rescales else 255.0
     offset = -1.0 if rescales and config.is_on("rescale_offset", default=False) else 0.0
+    if offset and scale < 2:  # pixels would be between -1 and 0
+        raise config.refuse(f"rescale_offset with rescale_factor {scale / 255:.4g}")
     mean, std = [0.0] * 3, [1.0] * 3
     if config.kind != "MobileViT":  # which never normalises
         if config.is_on("do_normalize", default=True):

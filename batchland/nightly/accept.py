@@ -9,7 +9,7 @@ from typing import NamedTuple
 from batchland.errors import UsageError
 from batchland.monitoring.schema import Acceptance, Withdrawal
 from batchland.nightly.dates import local_now
-from batchland.nightly.good_nights import reference_nights, suspicious_since
+from batchland.nightly.good_nights import may_be_in_reference, reference_starts, suspicious_since
 from batchland.nightly.judge_night import named_reference, next_reference
 from batchland.nightly.record_files import LOCK_FILE, existing_record, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
@@ -109,8 +109,8 @@ def _changed(
 
 def _comparable(records: Sequence[RunRecord]) -> set[date]:
     """The nights that may be in the reference of one of their models."""
-    names = {model.name for record in records for model in record.models}
-    return {record.date for name in names for record in reference_nights(records, name)}
+    starts = reference_starts(records)
+    return {each.date for each in records if any(may_be_in_reference(each, run, starts) for run in each.models)}
 
 
 def _problem(record: RunRecord) -> str | None:

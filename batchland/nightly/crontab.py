@@ -21,7 +21,10 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from batchland.errors import OutputError, UsageError
+from batchland.images.sources.web_names import is_secret, public_url
 from batchland.nightly.job import Job
+from batchland.system.paths import resolved
+from batchland.system.urls import is_url
 
 EVERY_NIGHT: Final = "30 3 * * *"
 """Not between one and three: when summer time begins, one of these hours is missing, and some schedulers skip the
@@ -42,6 +45,8 @@ _FIELDS: Final = (
     ("weekday", range(8), "sun mon tue wed thu fri sat"),
 )
 """The fields of a schedule: name, numbers, and names for the numbers."""
+_SECRET_NAME: Final = re.compile(r"hook|connection_?string|(?:^|_)pat$", re.IGNORECASE)
+"""Names of variables with a secret value, besides those that `is_secret` knows."""
 _SPAN: Final = re.compile(r"(?:\*|([0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?)(?:/0*[1-9][0-9]*)?", re.IGNORECASE)
 
 
@@ -90,13 +95,20 @@ def entry_of(
     """The entry that runs a job with this Python and the relevant part of this environment.
 
     log: by default `cron.log` in the job's folder of records. variables: to set in addition. Raises UsageError if the
-    schedule or a variable is invalid.
+    schedule or a variable is invalid, or if a variable may be secret: cron shows the whole line in the subject of its
+    mails and in the system's log, and lines that set variables in the header of its mails.
     """
+    for name, value in (variables or {}).items():
+        if _may_be_secret(job, name, value):
+            raise UsageError(
+                f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; put "
+                f"the value into a file that only you may read, and write ${{file:PATH}} in {job.file}"
+            )
     try:
         return Entry(
             job=job.name,
             command=(sys.executable, "-m", "batchland", "run", str(job.file)),
-            folder=(job.file.parent / job.root).resolve(),
+            folder=resolved(job.file.parent / job.root),
             log=(log or job.folder / "cron.log").absolute(),
             schedule=schedule,
             environment=kept_environment(Path(sys.executable).parent) | dict(variables or {}),
@@ -106,6 +118,17 @@ def entry_of(
         raise UsageError(
             f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].removeprefix('Value error, ')}"
         ) from error
+
+
+def _may_be_secret(job: Job, name: str, value: str) -> bool:
+    """Whether a variable may be secret: by its use in the job file, by its name, or as a URL with a password.
+
+    The path of an existing file is not secret.
+    """
+    if os.path.isfile(value):  # noqa: PTH113 - of a long value, Path raises OSError
+        return False
+    named = name in job.placeholders.secret_variables or is_secret(name) or _SECRET_NAME.search(name)
+    return bool(named) or (is_url(value) and public_url(value) != value)
 
 
 def render(entry: Entry) -> str:

@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from batchland.errors import MissingInputError, NoSuchImagesError
+from batchland.errors import MissingInputError, NoSuchImagesError, UnreadableImagesError
 from batchland.images.sources.folder import Folder
 from batchland.images.sources.remote import Remote
 from batchland.images.sources.source import Source
@@ -37,6 +37,8 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
                 )
             if age < settle:
                 raise MissingInputError(f"{name}: is still growing, it changed {age:.0f} s ago; settle is {settle:g} s")
+    except UnreadableImagesError as error:
+        raise MissingInputError(f"{error}; is the delivery still being written?") from error
     except NoSuchImagesError as error:
         what = "is not a folder" if isinstance(root, Path) and root.exists() else "does not exist"
         raise MissingInputError(f"{name}: {what}; is the delivery late, or `images` in {job.file} wrong?") from error

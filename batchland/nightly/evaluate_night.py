@@ -11,7 +11,7 @@ from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.gates import GateResult, check_gates, parse_gate
 from batchland.evaluation.options import CompareOptions, EvaluateOptions
 from batchland.evaluation.saved import Report, read_report
-from batchland.nightly.good_nights import last_good
+from batchland.nightly.good_nights import evaluated_name, last_good
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
@@ -79,18 +79,11 @@ def compare_models(job: Job, models: Sequence[str], night: date) -> tuple[str, .
 
 
 def baseline_night(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> tuple[date, str] | None:
-    """The last good night before `night` in which the model was evaluated, and the model's name in it.
-
-    A job's only model is named after its file, so a replaced file is compared with the last night of the old one.
-    """
-
-    def names(record: RunRecord) -> list[str]:
-        evaluated = [run.name for run in record.models if run.evaluation]
-        only = len(evaluated) == len(job.model_names) == 1
-        return evaluated if only else [name for name in evaluated if name == model]
-
-    good = last_good(filter(names, records), before=night)
-    return (good.date, names(good)[0]) if good else None
+    """The last good night before `night` in which the model was evaluated, and the model's name in it."""
+    only = len(job.model_names) == 1
+    names = {record.date: name for record in records if (name := evaluated_name(record, model, only=only))}
+    good = last_good((record for record in records if record.date in names), before=night)
+    return (good.date, names[good.date]) if good else None
 
 
 def _report_options(job: Job, night: date) -> ReportOptions:
@@ -110,13 +103,15 @@ def _baseline(
     try:
         return read_report(job.report(name, day)), day.isoformat()
     except UsageError as error:
-        _log.warning("%s: the last good night cannot be the baseline: %s", model, error)
+        deleted = not job.report(name, day).exists()
+        why = f"the report of {day} was deleted" if deleted else str(error)
+        _log.warning("%s: the last good night cannot be the baseline, so no drop is checked: %s", model, why)
         return None, None
 
 
 def _verdict(text: str, result: GateResult | None) -> GateVerdict:
     if result is None:
-        message = f"no earlier good night to compare with (fails if {text})"
+        message = f"no report of an earlier good night to compare with (fails if {text})"
         return GateVerdict(gate=text, verdict="not_checked", message=message)
     verdict = "failed" if result.failed else "passed"
     return GateVerdict(gate=text, verdict=verdict, value=result.value, message=result.message)

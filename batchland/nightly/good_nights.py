@@ -1,9 +1,9 @@
-"""Which nights of a job are good, and with which of them another night is compared.
+"""Which nights of a job are good, and with which of them, and which of their runs, another night is compared.
 
 One answer for reference, usual numbers, baseline, history, trend and the page over all jobs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import date
 
 from batchland.nightly.run_record import ModelRun, RunRecord
@@ -24,20 +24,22 @@ def is_comparable(record: RunRecord) -> bool:
     return record.good and (record.accepted is not None or not record.suspicious)
 
 
-def reference_nights(records: Sequence[RunRecord], name: str) -> list[RunRecord]:
-    """The nights that may be in the reference of a model: comparable, and judged by a reference that still holds.
+def reference_nights(records: Sequence[RunRecord], model: ModelRun) -> list[RunRecord]:
+    """The nights that may be in the reference of a model, see `may_be_in_reference`."""
+    starts = reference_starts(records)
+    runs = ((record, run_of(record, model)) for record in records)
+    return [record for record, run in runs if run and may_be_in_reference(record, run, starts)]
+
+
+def may_be_in_reference(record: RunRecord, run: ModelRun, starts: Container[date | None]) -> bool:
+    """Whether a night with this run is comparable, and was judged by a reference that still holds.
 
     Nights that were judged by the nights of an accepted change do not count after that acceptance was withdrawn.
+    starts: see `reference_starts`.
     """
-    starts = reference_starts(records)
-    found = []
-    for record in records:
-        run = run_of(record, name)
-        if run is None or run.monitor is None or run.monitor.verdict == "not_judged" or not is_comparable(record):
-            continue
-        if run.monitor.reference_start in starts or record.accepted:
-            found.append(record)
-    return found
+    if run.monitor is None or run.monitor.verdict == "not_judged" or not is_comparable(record):
+        return False
+    return run.monitor.reference_start in starts or record.accepted is not None
 
 
 def reference_starts(records: Iterable[RunRecord]) -> set[date | None]:
@@ -56,6 +58,27 @@ def suspicious_since(record: RunRecord) -> date:
     return min((model.monitor.since or record.date for model in record.models if model.monitor), default=record.date)
 
 
-def run_of(record: RunRecord, name: str) -> ModelRun | None:
-    """What a model did in a night, if it scored images."""
-    return next((model for model in record.models if model.name == name and model.counts), None)
+def run_of(record: RunRecord, model: ModelRun) -> ModelRun | None:
+    """The run of a night with which a run of `model` is compared; None if the night scored nothing.
+
+    It is the run of the same model (by sha256), else of the same name, else of the first model: only a model's own
+    answers tell about its answers, but pictures and files are the job's, whatever the model and its name.
+    """
+    runs = [run for run in record.models if run.counts]
+    own = [run for run in runs if is_same_model(run, model)]
+    named = [run for run in own or runs if run.name == model.name]
+    return next(iter(named or own or runs), None)
+
+
+def is_same_model(run: ModelRun, other: ModelRun) -> bool:
+    """Whether two runs are of the same ONNX file, by its content."""
+    return run.model is not None and other.model is not None and run.model.sha256 == other.model.sha256
+
+
+def evaluated_name(record: RunRecord, name: str, *, only: bool) -> str | None:
+    """The name of the evaluated run that is the baseline of a model in the job; None if there is none.
+
+    only: whether the job has one model. That is named after its file, so a new file is compared with the old one.
+    """
+    names = [run.name for run in record.models if run.evaluation]
+    return name if name in names else names[0] if only and len(names) == 1 else None

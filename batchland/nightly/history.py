@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,14 +18,13 @@ from batchland.nightly.dates import local_today
 from batchland.nightly.good_nights import reference_starts
 from batchland.nightly.record_files import no_record, read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
+from batchland.nightly.run_text import outcome_text
 from batchland.system.documents import Count, Document
-from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, one_line, percent, visible
 
 _Day = date
 GateState = Literal["passed", "failed", "not_checked"]
 
-MAX_ERROR_LENGTH: Final = 240
-"""Characters of an error in the table; longer ones are cut in the middle. JSON has all of them."""
 _HEAD = ("date", "outcome", "tries", "model", "images", "failed", "images/s", "accuracy", "gates", "duration")
 _RIGHT = ("tries", "images", "failed", "images/s", "duration")
 
@@ -105,8 +104,10 @@ def gate_state(model: ModelRun) -> GateState | None:
 def table(rows: Sequence[Night], today: date | None = None) -> str:
     """The rows as a table for a terminal, each error below its night, and a line of totals. Ends with a newline."""
     starts = [before is None or before.date != night.date for before, night in zip([None, *rows], rows, strict=False)]
+    outcomes = _outcomes(rows)
     cells = [
-        _cells(night) | ({} if first else dict.fromkeys(("date", "outcome", "tries", "duration"), ""))
+        _cells(night, outcomes[night.date])
+        | ({} if first else dict.fromkeys(("date", "outcome", "tries", "duration"), ""))
         for night, first in zip(rows, starts, strict=True)
     ]
     align = "".join(">" if name in _RIGHT else "<" for name in _HEAD)
@@ -115,7 +116,7 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
     for line, night, first in zip(lines, rows, starts, strict=True):
         printed.append(line)
         if first and night.error:
-            printed.append(f"{'':12}{one_line(night.error, MAX_ERROR_LENGTH)}")
+            printed.append(f"{'':12}{visible(night.error)}")
         if night.reference_withdrawn:
             printed.append(f"{'':12}{night.model}: was compared with nights that are no longer accepted")
         if night.ignored:
@@ -162,12 +163,12 @@ def _model_fields(model: ModelRun, starts: set[date | None]) -> dict[str, object
     }
 
 
-def _cells(night: Night) -> dict[str, str]:
+def _cells(night: Night, outcome: str) -> dict[str, str]:
     bounds = interval(night.accuracy)
     accuracy = percent(night.accuracy.value) + (f" ({bounds})" if bounds else "") if night.accuracy else NONE
     return {
         "date": str(night.date),
-        "outcome": _outcome(night),
+        "outcome": outcome,
         "tries": str(night.attempts),
         "model": one_line(night.model, 24) if night.model else NONE,
         "images": NONE if night.images is None else count(night.images),
@@ -179,12 +180,17 @@ def _cells(night: Night) -> dict[str, str]:
     }
 
 
-def _outcome(night: Night) -> str:
-    return f"{night.outcome}, accepted" if night.accepted else night.outcome
+def _outcomes(rows: Sequence[Night]) -> dict[date, str]:
+    """How each night ended, with the verdict of the monitor on any of its models."""
+    suspicious = {night.date for night in rows if night.monitor == "suspicious"}
+    return {
+        night.date: outcome_text(night.outcome, suspicious=night.date in suspicious, accepted=night.accepted)
+        for night in rows
+    }
 
 
 def _totals(rows: Sequence[Night], today: date) -> str:
-    outcomes = {night.date: _outcome(night) for night in rows}
+    outcomes = _outcomes(rows)
     counts = ", ".join(f"{number} {outcome}" for outcome, number in Counter(outcomes.values()).most_common())
     good = [night.date for night in rows if night.good and night.date <= today]
     last = f"the last good one is {max(good)}" if good else "none of them good"

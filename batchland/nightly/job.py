@@ -55,6 +55,7 @@ from batchland.predictions.storage import Location, join_location, public_locati
 from batchland.scoring.options import FailureLimit, ScoreSettings
 from batchland.system.files import read_error
 from batchland.system.options import explain
+from batchland.system.paths import resolved
 from batchland.system.regular_files import read_regular
 from batchland.system.text import SAFE_NAME
 
@@ -148,7 +149,7 @@ class Job(ScoreSettings):
         """Whether partitions would lie among the records of this job, or the records among the partitions."""
         if not isinstance(self.output, Path):
             return False
-        output, runs = self.output.resolve(), self.runs.resolve()
+        output, runs = resolved(self.output), resolved(self.runs)
         return runs.is_relative_to(output) or output.is_relative_to(runs / self.name)
 
     @field_serializer("heartbeat")
@@ -260,7 +261,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
     content.setdefault("name", path.stem)
     root = path.parent / str(content.get("root", "."))
     try:
-        job = Job.model_validate(content, context={"root": root.resolve()})
+        job = Job.model_validate(content, context={"root": resolved(root)})
         job._file = path.absolute()
         job._placeholders = placeholders
     except ValidationError as error:

@@ -18,7 +18,8 @@ from batchland.system.urls import is_url, split_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_NAME_BYTES: Final = 255
-_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+_BRACES: Final = re.compile(r"\{([^{}]*)\}|[{}]")
+"""A field in braces, or a single brace."""
 _DATE: Final = re.compile(r"date(?::(.+))?")
 _DIRECTIVE: Final = re.compile("%(.?)", re.DOTALL)
 _DIRECTIVES: Final = frozenset("aAbBcCdDeFgGhHIjmMpSuUVwWxXyYzZ%")
@@ -232,6 +233,8 @@ def expand(path: AnyLocation, date: dt.date) -> AnyLocation:
     """`path` with its `{date}` and `{date:%Y/%m/%d}` filled in. Raises ValueError for other braces."""
 
     def fill(braces: re.Match[str]) -> str:
+        if braces[1] is None:
+            raise ValueError(f"has a single {braces[0]}; write {{date}} or {{date:%Y/%m/%d}}")
         found = _DATE.fullmatch(braces[1])
         if not found:
             raise ValueError(f"{braces[0]} is unknown; write {{date}} or {{date:%Y/%m/%d}}")

@@ -47,7 +47,13 @@ def _mail_address(text: str) -> str:
 _MailAddress = Annotated[str, AfterValidator(_mail_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS})]
 
 
-_WebAddress = Annotated[str, AfterValidator(lambda url: str(HttpUrl(url)))]
+def _web_address(url: str) -> str:
+    if {"{", "}"} & set(url):
+        raise ValueError("has braces; write ${NAME} or ${file:PATH}, or for braces themselves %7B and %7D")
+    return str(HttpUrl(url))
+
+
+_WebAddress = Annotated[str, AfterValidator(_web_address)]
 """As browsers write it: line breaks are removed, spaces and letters that are not ASCII are encoded."""
 
 
@@ -142,6 +148,9 @@ class MonitorTable(JobTable):
     """What nights are compared with: the first and the last of some good nights, or the predictions of labelled photos
     (`batchland score` writes them). The default is the first 60 good nights, or the first 60 since the last accepted
     change."""
+    repeats: bool = False
+    """Nights contain images of earlier nights on purpose, for example because the folder of images is not emptied. Then
+    copies of earlier nights are not reported."""
     false_alarms: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] = DEFAULT
     """Allowed number of good nights per year with the verdict suspicious. It sets the limits of all comparisons, as
     measured on simulated years. With a smaller number, fewer faults are found."""
@@ -213,8 +222,11 @@ class HeartbeatTable(JobTable):
     def _addresses(self) -> Self:
         for name in ("start", "success", "failure"):
             template = getattr(self, name)
-            if template and not self.address(template).startswith(("http://", "https://")):
+            address = self.address(template)
+            if template and not address.startswith(("http://", "https://")):
                 raise ValueError(f"{name} is not an http address; write it like '{{url}}/start'")
+            if {"{", "}"} & set(address):
+                raise ValueError(f"{name} has other braces than {{url}} and {{exit_code}}")
         return self
 
 
@@ -248,7 +260,8 @@ class NotifyTable(JobTable):
     possible."""
 
     on: Literal["failure", "change", "always"] = "failure"
-    """failure: after a night that did not end with exit code 0. change: also after the first good night. always."""
+    """failure: after a night that did not end with exit code 0. change: also after the first good night that
+    follows another one. always: after every night."""
     mail: MailTable | None = None
     slack: _WebAddress | None = None
     """Address of an incoming webhook of Slack."""
@@ -258,12 +271,12 @@ class NotifyTable(JobTable):
     """Address that gets a JSON document by POST (schemas/notification.json)."""
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Program and arguments, run without a shell, with a summary of the night on standard input. The variables
-    BATCHLAND_JOB, _DATE, _TITLE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
+    BATCHLAND_JOB, _DATE, _TITLE, _OUTCOME, _EXIT_CODE, _ERROR, _RUN and _TEST are set."""
     link: _WebAddress | None = None
     """Address under which the folder `runs` is served, for links to reports."""
     pictures: bool = True
-    """Send three small pictures by mail, Teams and webhook: the most confident mistakes or, without labels, the images
-    with the least confident predictions."""
+    """Send small pictures by mail, Teams and webhook: of a suspicious night, six that show what is unusual; else three,
+    the most confident mistakes or, without labels, the images with the least confident predictions."""
     timeout: PositiveDuration = dt.timedelta(seconds=30)
     """Timeout of each channel."""
 

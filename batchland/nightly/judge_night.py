@@ -20,7 +20,7 @@ from batchland.monitoring.rules import MIN_IMAGES, Night
 from batchland.monitoring.schema import Estimator, Finding, NightVerdict
 from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, judge
 from batchland.nightly.contract import usual_number
-from batchland.nightly.good_nights import reference_nights, reference_start, run_of
+from batchland.nightly.good_nights import is_same_model, reference_nights, reference_start, run_of
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import amount_of
 from batchland.nightly.job_tables import MonitorTable
@@ -39,8 +39,8 @@ RECENT_NIGHTS: Final = 28
 def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequence[RunRecord]) -> NightVerdict:
     """The verdict on a model's complete partition. Writes the partition's figures beside the record.
 
-    name: of the model in the job. records: of the job's nights. Raises UsageError if the partition is damaged, and
-    OutputError.
+    name: of the model in the job; a kept partition may be of another one. records: of the job's nights. Raises
+    UsageError if the partition is damaged, and OutputError.
     """
     assert model.counts
     stored = StoredPredictions(job.partition(name, night))
@@ -48,9 +48,9 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     if rows is None:
         note = "the predictions were written by an earlier version, without figures of the images"
         return NightVerdict(verdict="not_judged", judged_by="rules", images=0, notes=(note,))
-    _write_figures(_figures_file(job, night, name), rows)
+    _write_figures(_figures_file(job, night, model), rows)
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
-    good = [record for record in reference_nights(records, name) if record.date < night]
+    good = [record for record in reference_nights(records, model) if record.date < night]
     start = reference_start(records, night)
     chosen, photos = job.monitor.reference, None
     if isinstance(chosen, Path):
@@ -58,14 +58,13 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         labelled = read_photos(chosen)
         photos, same_model = labelled.observed, labelled.model_sha256 == _sha256(model)
     else:
-        reference, same_model = _reference(chosen, name, model, good, start)
-    recent = good[-RECENT_NIGHTS:]
+        reference, same_model = _reference(chosen, model, good, start)
+    recent = [record for record in good if _has_same_images(job, model, run_of(record, model))][-RECENT_NIGHTS:]
     needed = {record.date: record for record in (*reference, *recent)}
-    known = {day: _night(job, record, name) for day, record in needed.items()}
-    runs = [(record.date, run_of(record, name)) for record in records if start <= record.date < night]
+    known = {day: _night(job, record, model) for day, record in needed.items()}
+    runs = [(record.date, run_of(record, model)) for record in records if start <= record.date < night]
     before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
-    other_night = night - timedelta(days=1) if night > date.min else night + timedelta(days=1)
-    return judge(
+    verdict = judge(
         present,
         [known[record.date] for record in reference],
         [known[record.date] for record in recent],
@@ -76,8 +75,23 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         photos=photos,
         budget=job.monitor.false_alarms,
         same_model=same_model,
-        new_images=job.mode == "new" or job.images_of(night) != job.images_of(other_night),
+        new_images=not job.monitor.repeats,
         estimator=_estimator(job.model_file(name), model),
+    )
+    hint = repeats_hint(job, night)
+    if hint and any(finding.kind == "earlier_copies" for finding in verdict.findings):
+        return verdict.model_copy(update={"notes": (*verdict.notes, hint)})
+    return verdict
+
+
+def repeats_hint(job: Job, night: date) -> str | None:
+    """What to set if images stay in the folder; None if the job says that, or if nights have their own folders."""
+    other = night - timedelta(days=1) if night > date.min else night + timedelta(days=1)
+    if job.monitor.repeats or job.mode == "new" or job.images_of(night) != job.images_of(other):
+        return None
+    return (
+        "the nights have one folder of images; if images stay in it on purpose, set repeats = true in [monitor], or "
+        'mode = "new" to score only new ones'
     )
 
 
@@ -89,8 +103,8 @@ def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]
     start = reference_start(records, date.max)
     nights: set[date] = set()
     for model in record.models:
-        chosen, _ = _reference(fixed, model.name, model, reference_nights(records, model.name), start)
-        runs = {each.date: run_of(each, model.name) for each in chosen}
+        chosen, _ = _reference(fixed, model, reference_nights(records, model), start)
+        runs = {each.date: run_of(each, model) for each in chosen}
         nights |= {day for day, run in runs.items() if run and run.monitor and run.monitor.images >= MIN_IMAGES}
     return nights
 
@@ -177,12 +191,20 @@ def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
     return f"{model.name}: min_accuracy {job.monitor.min_accuracy} is not checked: {why}"
 
 
-def _figures_file(job: Job, night: date, name: str) -> Path:
-    return job.folder / str(night) / FOLDER / f"{name}.parquet"
+def _figures_file(job: Job, night: date, run: ModelRun) -> Path:
+    return job.folder / str(night) / FOLDER / f"{run.name}.parquet"
+
+
+def _has_same_images(job: Job, model: ModelRun, run: ModelRun | None) -> bool:
+    """Whether an earlier run shows how many images are usual, and which are copies.
+
+    With mode "new", each of several models has other new images.
+    """
+    return job.mode == "all" or not job.models or (run is not None and run.name == model.name)
 
 
 def _reference(
-    fixed: tuple[date, date] | None, name: str, model: ModelRun, good: Sequence[RunRecord], start: date
+    fixed: tuple[date, date] | None, model: ModelRun, good: Sequence[RunRecord], start: date
 ) -> tuple[list[RunRecord], bool]:
     """The nights to compare with, oldest first, and whether the same model scored them.
 
@@ -190,7 +212,7 @@ def _reference(
     """
     first, last = fixed or (start, date.max)
     chosen = [record for record in good if first <= record.date <= last]
-    own = [record for record in chosen if _sha256(run_of(record, name)) == _sha256(model)]
+    own = [record for record in chosen if (run := run_of(record, model)) and is_same_model(run, model)]
     if len(own) >= MIN_NIGHTS or len(own) == len(chosen):
         return own[:MAX_NIGHTS], True
     return chosen[-MAX_NIGHTS:], False
@@ -208,11 +230,11 @@ def _sha256(model: ModelRun | None) -> str | None:
     return model.model.sha256 if model and model.model else None
 
 
-def _night(job: Job, record: RunRecord, name: str) -> Night:
-    run = run_of(record, name)
+def _night(job: Job, record: RunRecord, model: ModelRun) -> Night:
+    run = run_of(record, model)
     assert run is not None
     assert run.counts is not None
-    return Night(record.date, _observed(_figures_file(job, record.date, name)), run.counts.listed, run.counts.failed)
+    return Night(record.date, _observed(_figures_file(job, record.date, run)), run.counts.listed, run.counts.failed)
 
 
 def _write_figures(path: Path, rows: pa.Table) -> None:

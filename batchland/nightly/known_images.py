@@ -1,11 +1,12 @@
-"""Find the images that partitions of an output contain (mode "new"), and images that arrived late."""
+"""Find the images that partitions of an output contain (mode "new"), and images that arrived late or have
+changed."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import date
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -49,36 +50,92 @@ class KnownImages:
     def _digests_in(self, stored: StoredPredictions) -> Iterator[bytes]:
         if stored.info().images != self._root:  # the same name below another folder is another image
             return
-        for part in stored.parts():
-            for batch in stored.batches(part, _COLUMNS):
-                modified = batch["modified_at"].cast(pa.int64())
-                rows = zip(
-                    batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
-                )
-                yield from (_digest(name, size, time) for name, size, time in rows if size is not None)
+        yield from (_digest(*row) for row in _rows(stored) if row[1] is not None)
 
 
-def late_images(job: Job, partition: Location, night: date) -> list[str]:
-    """Names of delivered images that are not in a complete partition, because they arrived after it was scored.
+class DeliveryChanges(NamedTuple):
+    """How a delivery differs from the complete partition that was scored from it. Names of images, in listing order."""
 
-    With mode "new", an image in any other partition of the output is not late.
+    late: list[str]
+    """They are not in the partition, because they arrived later."""
+    changed: list[str]
+    """They are in it, and have another size or modification time now."""
+
+    def describe(self) -> str:
+        """A sentence that names them, and how to score them; empty without any."""
+        parts = []
+        if self.late:
+            verb = "is" if len(self.late) == 1 else "are"
+            parts.append(
+                f"{images(len(self.late))} came after the night was scored and {verb} missing in it "
+                f"({first_few(self.late)})"
+            )
+        if self.changed:
+            verb = "has" if len(self.changed) == 1 else "have"
+            parts.append(
+                f"{images(len(self.changed))} {verb} another size or modification time than when the night was scored "
+                f"({first_few(self.changed)})"
+            )
+        if self.late and not self.changed:
+            parts.append('`late = "score"` in [delivery] adds late images, a forced run scores the whole night again')
+        elif parts:
+            parts.append("a forced run scores the whole night again")
+        return "; ".join(parts)
+
+
+def changes_of_delivery(job: Job, partition: Location, night: date) -> DeliveryChanges:
+    """Compare a night's delivery with its complete partition, by names, sizes and modification times.
+
+    With mode "new", an image in any other partition of the output is not late. Reads no image. An image without a size
+    and time, then or now, is not changed.
     """
+    listing, changes = open_listing(job.images_of(night), job), DeliveryChanges([], [])
     partitions = [partition, *(other_partitions(partition) if job.mode == "new" else ())]
-    scored = np.fromiter(chain.from_iterable(map(_name_digests, partitions)), f"S{_DIGEST_BYTES}")
-    scored.sort()
-    listing = open_listing(job.images_of(night), job, skip=lambda ref: _contains(scored, _name_digest(ref.name)))
+    names, facts = (_sorted(chain.from_iterable(map(read, partitions))) for read in (_name_digests, _fact_digests))
     with suppress(NoSuchImagesError):  # archived meanwhile
-        return [ref.name for ref in listing.images()] if listing.first() else []
-    return []
+        for ref in listing.images() if listing.first() else ():
+            if not _contains(names, _name_digest(ref.name)):
+                changes.late.append(ref.name)
+            elif not _contains(facts, _digest(ref.name, None, None)) and _has_changed(ref, facts):
+                changes.changed.append(ref.name)
+    return changes
 
 
-def describe_late(names: list[str]) -> str:
-    """A sentence that names late images, and how to score them."""
-    verb = "is" if len(names) == 1 else "are"
-    return (
-        f"{images(len(names))} came after the night was scored and {verb} missing in it ({first_few(names)}); "
-        '`late = "score"` in [delivery] adds late images, a forced run scores the whole night again'
-    )
+def _has_changed(ref: ImageRef, known: np.ndarray) -> bool:
+    """Whether a file has another size or modification time than in `known`. One that is gone has not."""
+    try:
+        size, modified_us = ref.store.facts(ref.path) or (None, None)
+    except OSError:
+        return False
+    facts = [fact for fact in ((size, None), (None, modified_us)) if fact != (None, None)]
+    return not all(_contains(known, _digest(ref.name, *fact)) for fact in facts)
+
+
+def _fact_digests(partition: Location) -> Iterator[bytes]:
+    """Digests of the size and of the time of each file, apart, because a source may know only one of them.
+
+    Of an image that was not read, and of unknown times, there is one without both.
+    """
+    for name, size, modified_us in _rows(StoredPredictions(partition)):
+        yield _digest(name, size, None)
+        if modified_us is not None:
+            yield _digest(name, None, modified_us)
+
+
+def _sorted(digests: Iterable[bytes]) -> np.ndarray:
+    found = np.fromiter(digests, f"S{_DIGEST_BYTES}")
+    found.sort()
+    return found
+
+
+def _rows(stored: StoredPredictions) -> Iterator[tuple[str, int | None, int | None]]:
+    """Name, size and modification time (microseconds) of each file, as they were read; None where unknown."""
+    for part in stored.parts():
+        for batch in stored.batches(part, _COLUMNS):
+            modified = batch["modified_at"].cast(pa.int64())
+            yield from zip(
+                batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
+            )
 
 
 def _name_digests(partition: Location) -> Iterator[bytes]:

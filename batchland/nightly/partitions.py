@@ -23,6 +23,7 @@ from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import Location, display_location, join_location, split_location
 from batchland.scoring.manifest import ROW_OPTIONS
 from batchland.system.names import display_path
+from batchland.system.paths import resolved
 
 
 def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Manifest | None:
@@ -33,8 +34,8 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
     """
     partition = job.partition(model, night)
     name, images = display_location(partition), open_source(job.images_of(night)).name
-    resolved = display_path(partition.resolve()) if isinstance(partition, Path) else name
-    if f"{resolved}/".startswith(f"{images.rstrip('/')}/"):
+    path = display_path(resolved(partition)) if isinstance(partition, Path) else name
+    if f"{path}/".startswith(f"{images.rstrip('/')}/"):
         raise UsageError(f'{name}: lies inside the images to score; give job {job.name} another "output"')
     manifest = read_manifest(partition)
     if manifest is None or force:

@@ -1,7 +1,8 @@
 """Placeholders in a job file: `${NAME}` is a variable of the environment, `${file:PATH}` the content of a file.
 
-`$${NAME}` gives the text `${NAME}`. The values are secrets: they are neither recorded nor printed. The exceptions are
-keys that records must contain (paths, patterns, gates): they show the value of a variable, and files are refused there.
+`$${NAME}` gives the text `${NAME}`; a `${` that is not closed is an error. The values are secrets: they are neither
+recorded nor printed. The exceptions are keys that records must contain (paths, patterns, gates): they show the value of
+a variable, and files are refused there.
 """
 
 import json
@@ -18,7 +19,7 @@ RECORDED: Final = frozenset(
     )
 )  # fmt: skip
 """Keys and tables with values that records must contain."""
-_PLACEHOLDER: Final = re.compile(r"\$(\$\{[^{}]*\})|\$\{(file:)?([^{}]*)\}")
+_PLACEHOLDER: Final = re.compile(r"\$(\$\{)|\$\{(file:)?([^{}]*)(\}?)")
 _MIN_HIDDEN_LENGTH: Final = 4
 """Characters. A shorter value is hidden only if it is a whole setting, because elsewhere it may be a common word."""
 
@@ -33,6 +34,11 @@ class Placeholders:
         self._folder = folder
         self._secrets: dict[str, str] = {}
         """Value -> placeholder."""
+
+    @property
+    def secret_variables(self) -> set[str]:
+        """Names of the variables of the environment with secret values."""
+        return {placeholder[2:-1] for placeholder in self._secrets.values() if not placeholder.startswith("${file:")}
 
     def fill(self, value: Any, keys: Sequence[str] = ()) -> Any:
         """`value` with all its strings filled, those of lists and tables included.
@@ -63,8 +69,12 @@ class Placeholders:
         return self.hide(value) if isinstance(value, str) else value
 
     def _value(self, match: re.Match[str], keys: Sequence[str]) -> str:
-        placeholder, in_file, source = match[0], match[2], match[3]
+        placeholder, in_file, source, closed = match[0], match[2], match[3], match[4]
         where = f'"{".".join(keys)}": {placeholder}'
+        if not closed:
+            raise ValueError(f"{where} has no closing brace; for this text itself write ${placeholder}")
+        if not source.strip():
+            raise ValueError(f"{where} names no {'file' if in_file else 'variable'}")
         recorded = keys[:1] and keys[0] in RECORDED
         if in_file and recorded:
             raise ValueError(f"{where} would be secret, but the records name this value; write it out")

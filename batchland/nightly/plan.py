@@ -19,8 +19,8 @@ from batchland.nightly.evaluate_night import baseline_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
-from batchland.nightly.judge_night import read_photos
-from batchland.nightly.known_images import KnownImages, describe_late, late_images
+from batchland.nightly.judge_night import read_photos, repeats_hint
+from batchland.nightly.known_images import KnownImages, changes_of_delivery
 from batchland.nightly.notifications.channels import channel_names
 from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
 from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
@@ -87,6 +87,8 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
+    if job.monitor.action != "off" and (hint := repeats_hint(job, night)):
+        yield _Step(f"note: {hint}")
     if job.finish_by:
         end = next_time(job.finish_by, datetime.now().astimezone())
         yield _Step(f"stop at {end:%Y-%m-%d %H:%M}, if it is not finished")
@@ -160,9 +162,12 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
     yield _Step(f"  keep {name}: complete since {manifest.created_at}, {listed}")
     for difference in differences(job, file, manifest):
         yield _Step(f"  though {difference}; a forced run would score it again")
-    if late := late_images(job, job.partition(model, night), night):
-        add = job.delivery and job.delivery.late == "score"
-        yield _Step(f"  add {images(len(late))} that came late" if add else f"  though {describe_late(late)}")
+    changes = changes_of_delivery(job, job.partition(model, night), night)
+    if changes.late and job.delivery and job.delivery.late == "score":
+        yield _Step(f"  add {images(len(changes.late))} that came late")
+        changes = changes._replace(late=[])
+    if text := changes.describe():
+        yield _Step(f"  though {text}")
 
 
 def _score(job: Job, model: str, night: date, records: list[RunRecord], *, replace: bool) -> _Step:

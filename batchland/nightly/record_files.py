@@ -24,6 +24,8 @@ RUN_FILE: Final = "run.json"
 LOG_FILE: Final = "log.jsonl"
 LATEST: Final = "latest"
 """A link beside the dates, to the newest of them."""
+KILLED: Final = 137
+"""Exit code of a process that was killed, as shells give it."""
 LOCK_FILE: Final = ".lock"
 """Beside the dates; a run of the job holds the kernel's lock on it."""
 
@@ -171,7 +173,7 @@ def _killed_if_dead(attempt: Attempt, running: dict[str, Any] | None) -> Attempt
         if begin >= since:  # else an earlier process had the same pid
             return attempt
     error = "killed, or the machine went down; run it again to resume"
-    return attempt.model_copy(update={"outcome": "killed", "error": error})
+    return attempt.model_copy(update={"outcome": "killed", "exit_code": KILLED, "error": error})
 
 
 def _dates(root: Path) -> list[str]:

@@ -126,9 +126,11 @@ class Recorder:
         """End the running attempt; one that ended before it began is added."""
         if not self._attempts or self._attempts[-1].outcome != "running":
             self._attempts.append(self._new_attempt())
+        refused = self._is_refused(ending)
         if ending.error:
-            ending = ending._replace(error=self.job.placeholders.hide(ending.error))
-        changes = ending._asdict() | {"finished_at": local_now(), "refused": self._is_refused(ending)}
+            kept = " (nothing was changed, and the night stays good)" if refused else ""
+            ending = ending._replace(error=self.job.placeholders.hide(ending.error) + kept)
+        changes = ending._asdict() | {"finished_at": local_now(), "refused": refused}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         try:
             self._reserve.unlink(missing_ok=True)
@@ -152,8 +154,12 @@ class Recorder:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=local_now())
 
     def _is_refused(self, ending: Ending) -> bool:
-        """Whether a usage error ended the attempt, and the night is good and has the predictions that it had."""
-        if self.before is None or not self.before.good or ending.exit_code != UsageError.exit_code:
+        """Whether a usage error or a missing delivery ended the attempt, and the night is as good as it was.
+
+        Retention may have deleted its predictions; they are not scored again without the delivery.
+        """
+        harmless = ending.exit_code == UsageError.exit_code or ending.outcome in ("missing_input", "skipped")
+        if self.before is None or not self.before.good or not harmless:
             return False
         earlier = self.before.models
         kept = {run.run_id for run in earlier}

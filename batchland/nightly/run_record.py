@@ -58,12 +58,13 @@ class Attempt(Document):
     """None while it runs, and if it was killed."""
     outcome: Outcome = "running"
     exit_code: int | None = None
-    """Exit code of the process, or what it would have been without a retry. None while it runs, and if it was
+    """Exit code of the process, or what it would have been without a retry. None while it runs; 137 if it was
     killed."""
     error: str | None = None
     """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
-    """True if a usage error ended it before it changed anything; the good night stays as it was."""
+    """True if a usage error or a missing delivery ended it before it changed anything; the good night stays as it
+    was."""
 
 
 class PredictionMix(Document):
@@ -84,7 +85,7 @@ class GateVerdict(Document):
     gate: str
     """The condition under which the night fails, as in the job file."""
     verdict: Literal["passed", "failed", "not_checked"]
-    """not_checked: the gate compares with the last good night, and there is none yet."""
+    """not_checked: the gate compares with the last good night, and there is no report of one."""
     value: float | None = None
     """The value that was compared with the limit."""
     message: str
@@ -219,7 +220,10 @@ class RunRecord(Document):
 
     @property
     def error(self) -> str | None:
-        """Error of the deciding attempt, or a sentence about a withdrawn acceptance."""
+        """Error of the deciding attempt, or a sentence about an acceptance or its withdrawal."""
+        if self.accepted and self.outcome == "suspicious":
+            reason = f": {self.accepted.reason}" if self.accepted.reason else ""
+            return f"accepted by {self.accepted.by} on {self.accepted.accepted_at[:10]}{reason}"
         if not self._ok_until_withdrawn:
             return self.deciding.error
         last = self.withdrawn[-1]

@@ -1,16 +1,26 @@
 """A night's record as text for people: terminal, cron mail, notification."""
 
-from batchland.nightly.run_record import ModelRun, RunRecord
+from datetime import date
+
+from batchland.nightly.run_record import Attempt, ModelRun, RunRecord
 from batchland.system.text import accepted_and_asked, counted, files, ignored_files, images
 
 
-def describe_run(record: RunRecord, *, error: bool = True) -> str:
+def describe_run(record: RunRecord, attempt: Attempt | None = None, *, error: bool = True) -> str:
     """A few lines: outcome, models, gates, deletions, warnings.
 
-    error: include the error message of a night that did not end with exit code 0.
+    attempt: the one to describe; by default, the one that gives the night its outcome. Of one that changed nothing
+    there is only its outcome and error. error: include the error message if the exit code is not 0.
     """
+    if attempt not in (None, record.deciding):
+        assert attempt is not None
+        now = attempt.outcome.replace("_", " ")
+        lines = [f"Job {record.job}, {record.date}: {now}. The night is still {outcome_of(record)}."]
+        if attempt.error and (error or attempt.exit_code == 0):
+            lines.append(attempt.error)
+        return "\n".join(lines) + "\n"
     seconds = f" in {record.seconds:.1f} s" if record.seconds is not None else ""
-    lines = [f"Job {record.job}, {record.date}: {record.outcome.replace('_', ' ')}{seconds}."]
+    lines = [f"Job {record.job}, {record.date}: {outcome_of(record)}{seconds}."]
     if record.error and (error or record.exit_code == 0):
         lines.append(record.error)
     for model in record.models:
@@ -27,6 +37,21 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
     ]
     lines += [f"Warning: {warning}." for warning in record.warnings]
     return "\n".join(lines) + "\n"
+
+
+def outcome_of(record: RunRecord) -> str:
+    """How a night ended, the verdict of the monitor and an acceptance, in a few words."""
+    outcome = record.outcome.replace("_", " ")
+    return outcome_text(outcome, suspicious=record.suspicious, accepted=record.accepted is not None)
+
+
+def outcome_text(outcome: str, *, suspicious: bool, accepted: bool, since: date | None = None) -> str:
+    """An outcome, with the verdict of the monitor if the outcome is another one.
+
+    suspicious: whether that is the verdict. since: first night of the change, if it is an earlier night.
+    """
+    text = f"{outcome} and suspicious" if suspicious and outcome != "suspicious" else outcome
+    return f"{text}{f' since {since}' if since else ''}{', accepted' if accepted else ''}"
 
 
 def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:

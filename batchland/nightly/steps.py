@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from batchland.errors import (
+    BatchlandError,
     GateFailedError,
     ModelError,
     SuspiciousNightError,
@@ -30,7 +31,7 @@ from batchland.nightly.judge_night import (
     unchecked_accuracy,
     unchecked_strangers,
 )
-from batchland.nightly.known_images import KnownImages, describe_late, late_images
+from batchland.nightly.known_images import KnownImages, changes_of_delivery
 from batchland.nightly.notifications.send import report_late
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
 from batchland.nightly.record_files import read_runs
@@ -40,14 +41,14 @@ from batchland.nightly.run_record import EndEstimate, ModelRun, ModelState, RunR
 from batchland.nightly.run_text import describe_model
 from batchland.nightly.time_budget import EndEstimator, TimeBudget, rest_of_night
 from batchland.predictions.schema import Manifest
-from batchland.predictions.storage import Location, display_location
+from batchland.predictions.storage import Location, display_location, remove_leftovers
 from batchland.scoring.account import Progress
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings, check_answered
 from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
-from batchland.system.text import counted, images
+from batchland.system.text import counted, first_few, images
 
 _log = logging.getLogger("batchland")
 
@@ -89,11 +90,12 @@ class Steps:
         records = read_runs(self.job.folder)
         refused = self._score_all(records)
         self._judge(records)
-        if self.job.evaluation:
-            self._evaluate(self.job.evaluation, records)
-        if refused:
-            raise refused[0]
-        self._check_limits()
+        with self._verdict_in_errors():
+            if self.job.evaluation:
+                self._evaluate(self.job.evaluation, records)
+            if refused:
+                raise refused[0]
+            self._check_limits()
         if all(model.state == "nothing_new" for model in self.recorder.models.values()):
             return "every image was scored already"
         self._delete_expired(records)
@@ -170,7 +172,9 @@ class Steps:
     def _keep(self, name: str, manifest: Manifest) -> ImageListing | None:
         """Keep a complete partition. Returns late images that the job scores, if nothing else has changed."""
         partition = self.job.partition(name, self.night)
-        model = model_name(self.job, name, manifest)
+        earlier = self.recorder.models.get(name)
+        same = earlier if earlier and earlier.run_id == manifest.run_id else None
+        model = same.name if same else model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
         try:
             changes = list(differences(self.job, self.job.model_file(name), manifest))
@@ -178,17 +182,22 @@ class Steps:
             changes = [str(error)]
         for difference in changes:
             _log.warning("%s: %s; a forced run would score it again", model, difference)
-        if late := late_images(self.job, partition, self.night):
-            if self.job.delivery and self.job.delivery.late == "score" and not changes:
-                _log.info("%s: scoring %s that came late", model, images(len(late)))
-                return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
-            self.recorder.warn(f"{model}: {describe_late(late)}")
+        try:
+            remove_leftovers(partition)
+        except BatchlandError as error:
+            _log.warning("%s: leftovers of a killed run cannot be removed (%s)", model, error)
+        delivered = changes_of_delivery(self.job, partition, self.night)
+        add = delivered.late and self.job.delivery and self.job.delivery.late == "score" and not changes
+        if text := (delivered._replace(late=[]) if add else delivered).describe():
+            self.recorder.warn(f"{model}: {text}")
+        if add:
+            _log.info("%s: scoring %s that came late", model, images(len(delivered.late)))
+            return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
         run = _model_run(model, partition, "kept", manifest)
-        if earlier := self.recorder.models.get(name):
-            same = earlier.run_id == manifest.run_id
-            version, monitor = (earlier.version, earlier.monitor) if same else (None, None)
-            known = {"canaries": earlier.canaries, "version": version, "monitor": monitor}
-            run = run.model_copy(update=known)
+        if earlier:
+            run = run.model_copy(update={"canaries": earlier.canaries})
+        if same:
+            run = run.model_copy(update={"version": same.version, "monitor": same.monitor})
         self.recorder.add(name, run)
         return None
 
@@ -291,6 +300,19 @@ class Steps:
                 _log.info("%s: monitor: %s", name, note)
         self.recorder.save()
 
+    @contextmanager
+    def _verdict_in_errors(self) -> Iterator[None]:
+        """Add what is suspicious to the message of another error, which alone would hide it."""
+        try:
+            yield
+        except SuspiciousNightError:
+            raise
+        except BatchlandError as error:
+            suspicious = explain(self.recorder.models.values())
+            if suspicious and not self.recorder.accepted:
+                error.args = (f"{error}; the night is suspicious, too: {suspicious}; {self._where_to_look()}",)
+            raise
+
     def _last_device(self, name: str) -> str | None:
         """The device of the latest earlier night in which the model scored."""
         records = [record for record in read_runs(self.job.folder) if record.date != self.night]
@@ -328,9 +350,16 @@ class Steps:
                 return
             if self.job.monitor.action == "fail":
                 raise SuspiciousNightError(
-                    f"{suspicious}; look at its pictures; if they are good, accept it with `batchland accept`"
+                    f"{suspicious}; {self._where_to_look()}; if the night is good, accept it with `batchland accept`; "
+                    "if not, correct the delivery and replace the night by a forced run"
                 )
             self.recorder.warn(f"suspicious: {suspicious}")
+
+    def _where_to_look(self) -> str:
+        """Advice about a suspicious night. It names pictures, if any show what is suspicious."""
+        verdicts = [model.monitor for model in self.recorder.models.values() if model.monitor]
+        pictures = next((each.pictures for each in verdicts if each.verdict == "suspicious" and each.pictures), ())
+        return f"look at {first_few(pictures)}" if pictures else "look at the delivery"
 
     def _check_gates(self) -> None:
         failed = [
@@ -350,8 +379,8 @@ class Steps:
             if gate.verdict == "failed"
         ]
         if failed:
-            more = f" (and {len(failed) - 1} more gates)" if len(failed) > 1 else ""
-            raise GateFailedError(f"gate failed: {failed[0]}{more}")
+            more = f" (and {counted(len(failed) - 1, 'more gate')})" if len(failed) > 1 else ""
+            raise GateFailedError(f"{failed[0]}{more}")
 
 
 def _model_run(name: str, partition: Location, state: ModelState, manifest: Manifest) -> ModelRun:

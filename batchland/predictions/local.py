@@ -58,7 +58,8 @@ class LocalOutput:
         self._replaced = out.parent / f".{out.name}.old"
         self._joined: str | None = None
         """The fingerprint of the run that this process has joined without its lock."""
-        self._lock = locked(out.parent / f".{out.name}.lock", self.name)
+        self._lock_file = out.parent / f".{out.name}.lock"
+        self._lock = locked(self._lock_file, self.name)
 
     def __enter__(self) -> Self:
         if (length := len(os.fsencode(self._out.name))) > _MAX_NAME_BYTES:
@@ -200,6 +201,26 @@ class LocalOutput:
         remove(self._replaced)
         self._parts.rename(self._assembly)  # atomic: a rerun must not resume from an incomplete folder of parts
         remove(self._assembly)
+
+    def has_leftovers(self) -> bool:
+        """As `Output`."""
+        return any(map(os.path.lexists, (self._lock_file, self._parts, self._assembly, self._replaced)))
+
+    def remove_leftovers(self) -> None:
+        """As in `Output`. A lock file of a killed run was removed together with the lock of this one."""
+        if not manifest_path(self._out).exists():
+            return
+        remove(self._assembly)
+        if self._is_published():
+            self._clean_up()
+        remove(self._replaced)
+
+    def _is_published(self) -> bool:
+        """Whether the parts have become the output: its manifest is written after the mark."""
+        with suppress(FileNotFoundError):
+            marked = (self._parts / PUBLISHING).stat(follow_symlinks=False).st_mtime_ns
+            return manifest_path(self._out).stat().st_mtime_ns >= marked
+        return False
 
     @contextmanager
     def errors(self) -> Iterator[None]:

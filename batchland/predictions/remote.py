@@ -242,6 +242,20 @@ class RemoteOutput:
         if self._text(RUN_NOTE) != self._fingerprint:
             raise LockedError(f"{self.name}: another run has started to write it; make sure that only one is running")
 
+    def has_leftovers(self) -> bool:
+        """As `Output`."""
+        return bool(self._objects.list(self._parts))
+
+    def remove_leftovers(self) -> None:
+        """As in `Output`. While an output is published it has no manifest."""
+        parts = self._objects.list(self._parts)
+        if parts and self._objects.info(self._manifest).is_file:
+            known = self._text(RUN_NOTE) if RUN_NOTE in parts else _DONE
+            if known == _DONE or PUBLISHING in parts:
+                self._check_holder(parts, harmless=False)
+                self._objects.remove_folder(self._parts)
+        shutil.rmtree(self.notes_dir, ignore_errors=True)
+
     @contextmanager
     def errors(self) -> Iterator[None]:
         """As `Output`."""

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
-from batchland.errors import UsageError
+from batchland.errors import LockedError, UsageError
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.local import LocalOutput
 from batchland.predictions.schema import WrittenFile
@@ -79,6 +79,12 @@ class Output(AbstractContextManager["Output"], Protocol):
     def publish(self, manifest: str) -> None:
         """Make the assembled output visible, the manifest last, and remove the parts. Raises OSError."""
 
+    def has_leftovers(self) -> bool:
+        """Whether there may be leftovers of a killed run beside it. Needs no lock. Raises OSError."""
+
+    def remove_leftovers(self) -> None:
+        """Remove leftovers beside a complete output, except parts that were not published. Raises OSError."""
+
     def errors(self) -> AbstractContextManager[None]:
         """Context that turns an OSError into an OutputError with a remedy."""
 
@@ -98,6 +104,18 @@ def open_output(location: Path | str) -> Output:
     from batchland.predictions.remote import RemoteOutput  # slow to import; local outputs do not need it
 
     return RemoteOutput(location)
+
+
+def remove_leftovers(location: Path | str) -> None:
+    """Remove what a killed run left beside a complete output, except parts that it did not publish: a run resumes them.
+
+    Does nothing while another run writes the output. Raises OutputError, UsageError, InputError.
+    """
+    output = open_output(location)
+    with suppress(LockedError), output.errors():
+        if output.has_leftovers():
+            with output:
+                output.remove_leftovers()
 
 
 def output_location(out: str | os.PathLike[str]) -> Path | str:

@@ -100,7 +100,7 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     for number, what in (
         (account.unpredicted, "with a label but without a prediction"),
         (account.unlabelled, "with a prediction but without a label"),
-        (sum(account.unknown_classes.values()), "left out because the model does not have their class"),
+        (sum(account.unknown_classes.values()), "left out with a class that the model does not have"),
         (account.loose_images, "outside the class folders, so without a class"),
     ):
         if number:

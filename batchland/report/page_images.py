@@ -23,6 +23,7 @@ from batchland.predictions.reader import StoredPredictions
 from batchland.report.gallery import GALLERIES_TENTHS
 from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnails
+from batchland.system.paths import resolved
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -83,7 +84,7 @@ def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
         {image: row for row, image in enumerate(wanted["image"].to_pylist())},
         summary.account.scored,
         {},
-        str(root.resolve()) if root.is_dir() else "",
+        str(resolved(root)) if root.is_dir() else "",
     )
 
 

@@ -41,10 +41,11 @@ def several_headline(compared: SeveralCompared) -> str:
 def several_text(compared: SeveralCompared) -> str:
     """For the terminal. Ends with a newline."""
     lines = [f"{len(compared.models)} models, {images(compared.images)} that all scored", several_headline(compared)]
+    mark = "best" if sum(model.maybe_best for model in compared.models) == 1 else "may be the best"
     models = [("model", "accuracy", "interval", "", "report")]
     models += [
         (one_line(model.name, 32), percent(model.accuracy.value), interval(model.accuracy),
-         "may be the best" if model.maybe_best else "", visible(model.report or model.source))
+         mark if model.maybe_best else "", visible(model.report or model.source))
         for model in compared.models
     ]  # fmt: skip
     lines += [f"  {line}" for line in aligned(models, "<><<<")]

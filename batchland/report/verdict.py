@@ -113,12 +113,12 @@ def _actions(evaluation: "Evaluation", gates: Sequence["GateResult"], found: Cha
         yield f"Add training images of {names}: below the average by more than chance."
     top1 = summary.figures.top1
     if top1 and top1.low is not None and top1.high is not None and top1.high - top1.low > WIDE_INTERVAL:
-        share = min(max(top1.value, 0.1), 0.9)
+        share = min(max(0.5, top1.low), top1.high)  # of the possible accuracies, the one that needs the most labels
         confidence = summary.options.get("confidence", 0.95)
         wanted = int(z_score(confidence) ** 2 * share * (1 - share) / (WIDE_INTERVAL / 2) ** 2) + 1
         more = wanted - summary.account.scored
         if more > 0:
-            yield f"Label about {images(more)} more: then the accuracy is known within {WIDE_INTERVAL * 50:g} points."
+            yield f"Label at most {images(more)} more: then the accuracy is known within {WIDE_INTERVAL * 50:g} points."
 
 
 def _failures(summary: EvaluationSummary) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from batchland.errors import UsageError
+from batchland.errors import UnreadableImagesError, UsageError
 from batchland.images.sources.list_table import TABLE_SUFFIXES
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, may_exist
@@ -63,9 +63,12 @@ class ImageListing:
         return own
 
     def first(self) -> ImageRef | None:
-        """The first image, None if there is none. Raises UsageError if the source cannot be opened."""
+        """The first image, None if there is none. Raises UsageError if nothing of the source can be read."""
         if self._walk is None:
-            self._walk = self.selected(self.source.images(self.ignored), self.ignored)
+            images = self.source.images(self.ignored)
+            if isinstance(self.source, ContainerSource):
+                images = self.with_readable(images)
+            self._walk = self.selected(images, self.ignored)
         first = next(self._walk, None)
         if first is not None:
             self._walk = chain([first], self._walk)
@@ -110,6 +113,20 @@ class ImageListing:
 
     def _list_name(self) -> str:
         return "standard input" if self._image_list == "-" else display_path(self._image_list or "")
+
+    def with_readable(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        """Raise UnreadableImagesError if no container can be read: without one image, no run is a good one."""
+        unreadable: list[ImageRef] = []
+        for ref in images:
+            unreadable.append(ref)
+            if ref.error is None:
+                return chain(unreadable, images)
+        if not unreadable:
+            return images
+        _, problem = unreadable[0].error or ("", "")
+        if len(unreadable) > 1:
+            problem = f"none of its {len(unreadable)} files can be read; {unreadable[0].name}: {problem}"
+        raise UnreadableImagesError(f"{self.source.name}: {problem}")
 
     def _checked_list(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
         """Raise UsageError if the first entries name no files: then they are no paths, or are below another folder."""

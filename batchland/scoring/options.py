@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
-from batchland.system.options import NonNegativeInt, Options, PositiveInt, Seconds
+from batchland.system.options import BatchSize, Options, Seconds, Workers
 from batchland.system.text import images
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
 
+MAX_SHARDS: Final = 1_000_000
+TopK = Annotated[int, Field(gt=0, le=1_000_000)]
+Threads = Annotated[int, Field(gt=0, le=1024)]
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 
 
@@ -31,7 +34,7 @@ class Shard(Options):
     """
 
     index: int = Field(ge=0)
-    count: int = Field(gt=0)
+    count: int = Field(gt=0, le=MAX_SHARDS)
 
     @model_validator(mode="after")
     def _index_below_count(self) -> "Shard":
@@ -44,6 +47,8 @@ class Shard(Options):
         """Read `3/16`. Raises UsageError."""
         numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
         index, count = map(int, numbers.groups()) if numbers else (0, 0)
+        if count > MAX_SHARDS:
+            raise UsageError(f"shard {text!r}: at most {MAX_SHARDS} shards are possible")
         if index >= count:
             raise UsageError(f"shard {text!r}: is not I/N with I from 0 to N-1, such as 0/16 to 15/16")
         return cls(index=index, count=count)
@@ -78,7 +83,7 @@ def _parse_shard(value: Any) -> Any:
 class ScoreSettings(Options):
     """How to score: what a job file may set as well. The model card sets preprocessing and classes."""
 
-    top_k: PositiveInt = 5
+    top_k: TopK = 5
     """Classes per image, the likeliest first; at most those of the model."""
     probabilities: Literal["auto", "all", "top"] = "auto"
     """Probabilities to write: `all` for all classes besides the top k, or `top` for the top k only. `auto` writes all
@@ -89,16 +94,16 @@ class ScoreSettings(Options):
     GPU decodes are not measured."""
     features: bool = False
     """Also write the model's features: a vector per image, for comparing images. Takes 2 bytes a number."""
-    batch_size: PositiveInt = 32
+    batch_size: BatchSize = 32
     """Images per call of the model."""
-    num_workers: PositiveInt | None = None
+    num_workers: Threads | None = None
     """Decoding threads. Default: one per usable core, more where reading images is slow."""
-    decode_processes: NonNegativeInt | None = None
+    decode_processes: Workers | None = None
     """Processes that share the decoding threads (Linux only); with 0, the main process has them all. Default: one per
     four cores if there are at least eight cores, from the 500th image on; else 0."""
-    prefetch_factor: PositiveInt = 2
+    prefetch_factor: Annotated[int, Field(gt=0, le=1024)] = 2
     """Batches prepared ahead, by all workers together."""
-    intra_op_threads: PositiveInt | None = None
+    intra_op_threads: Threads | None = None
     """onnxruntime's threads per call on the CPU. Default: the usable cores, divided among up to four calls at once."""
     device: str = "auto"
     """Where the model runs. `auto` uses CUDA if it works, else the CPU, and prints which; the others never fall back:
@@ -116,7 +121,7 @@ class ScoreSettings(Options):
     """Follow links to folders."""
     private_hosts: bool = False
     """Fetch images by http or https from hosts with private addresses, too."""
-    part_size: PositiveInt = 8192
+    part_size: Annotated[int, Field(gt=0, le=10_000_000)] = 8192
     """Images per part of an output folder, rounded up to whole batches."""
     timeout: Seconds = 60.0
     """Seconds that reading one image may take, and CPU seconds that decoding it may take; after that it fails."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from batchland.errors import UsageError
 from batchland.images.loader import BatchLoader
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import Session
@@ -42,8 +43,11 @@ class Prediction(BaseModel):
 def predict(images: Sequence[str | os.PathLike[str]], session: Session, top_k: int = 5) -> Iterator[Prediction]:
     """One prediction for each image, in order; that of a failed image has an error code and no choices.
 
-    top_k is capped by the number of classes. Raises ModelError if onnxruntime fails.
+    top_k is capped by the number of classes. Raises UsageError for a single path instead of a sequence; ModelError if
+    onnxruntime fails.
     """
+    if isinstance(images, str | bytes | os.PathLike):
+        raise UsageError(f"images is one path, {os.fsdecode(images)!r}; give a list of paths")
     refs = [_ref(image) for image in images]
     for batch in BatchLoader(refs, session.card.preprocess, min(_BATCH_SIZE, len(refs))):
         scored = None if batch.failed == len(batch.refs) else session.predict(batch.pixels)

@@ -22,6 +22,7 @@ from batchland.scoring.listing import ImageListing
 from batchland.scoring.manifest import fingerprint
 from batchland.scoring.options import ScoreOptions
 from batchland.system.names import display_path
+from batchland.system.paths import resolved
 
 
 class Run:
@@ -98,11 +99,11 @@ class Run:
         )
 
     def _check_output(self) -> None:
-        name, resolved = display_location(self.out), _resolved(self.out)
-        if self.options.image_list is None and resolved.startswith(self.listing.source.name.rstrip("/") + "/"):
+        name, out = display_location(self.out), _resolved(self.out)
+        if self.options.image_list is None and out.startswith(self.listing.source.name.rstrip("/") + "/"):
             raise UsageError(f"{name}: lies inside the images to score", advice="other_out")
         for read in self.listing.source.inputs():
-            if f"{_resolved(output_location(read))}/".startswith(f"{resolved}/"):
+            if f"{_resolved(output_location(read))}/".startswith(f"{out}/"):
                 raise UsageError(f"{name}: would replace {display_path(read)}, which is an input", advice="other_out")
         try:
             os.fsencode(self.out).decode("utf-8")
@@ -112,4 +113,4 @@ class Run:
 
 def _resolved(location: Path | str) -> str:
     """A path or URL as text, links of a path resolved."""
-    return display_path(location.resolve()) if isinstance(location, Path) else display_location(location)
+    return display_path(resolved(location)) if isinstance(location, Path) else display_location(location)

@@ -1,9 +1,11 @@
 """Read small CSV files that people edit, with commas, semicolons or tabs, and find the faulty line of any CSV file."""
 
 import csv
+import re
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
@@ -11,6 +13,17 @@ from batchland.errors import UsageError
 from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
 from batchland.system.text import counted, first_line
+
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
+
+
+def separator(first: str) -> tuple[str, int]:
+    """The separator of a CSV file that begins with that line, and the number of lines before its header.
+
+    One line, `sep=;`, may stand there to tell Excel the separator.
+    """
+    named = _SEPARATOR_LINE.fullmatch(first)
+    return (named[1], 1) if named else (max(",;\t", key=first.count), 0)
 
 
 def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]:
@@ -22,10 +35,11 @@ def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]
 
     expected = f"{what}, with the columns {', '.join(names)}"
     try:
-        header = read_regular(path).decode("utf-8-sig").partition("\n")[0]
+        delimiter, before = separator(read_regular(path).decode("utf-8-sig").partition("\n")[0])
         table = arrow_csv.read_csv(
             path,
-            parse_options=arrow_csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
+            read_options=arrow_csv.ReadOptions(skip_rows=before),
+            parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
     except OSError as error:
@@ -45,13 +59,14 @@ def first_fault(path: Path, filled: str = "") -> str | None:
 
     filled: the name of a column that may not be empty.
     """
-    line = 1
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         first = text.readline()
-        rows = csv.reader(chain([first], text), delimiter=max(",;\t", key=first.count), strict=True)
+        delimiter, before = separator(first)
+        rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
         header: list[str] = []
+        line = before + 1
         try:
-            for row in rows:
+            for row in islice(rows, before, None):
                 header = header or row
                 if any("\udc80" <= sign <= "\udcff" for sign in "".join(row)):  # bytes that could not be decoded
                     return f"line {line}: is not UTF-8"

@@ -23,7 +23,12 @@ _LARGEST_INTEGER: Final = 2**53
 _SHOWN: Final = 100
 """Largest number of characters of a wrong value in a message."""
 PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+Workers = Annotated[int, Field(ge=0, le=1024)]
+"""Threads or processes."""
+BatchSize = Annotated[int, Field(gt=0, le=65_536)]
+"""Images that are in memory together."""
+Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
+Nights = Annotated[int, Field(gt=0, le=1_000_000)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

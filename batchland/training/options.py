@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from batchland.system.options import Options, PositiveFloat, PositiveInt
+from batchland.system.options import BatchSize, Epochs, Options, PositiveFloat, PositiveInt, Workers
 
 Architecture = Literal["scratch", "transfer"]
 ARCHITECTURES: Final[tuple[Architecture, ...]] = ("scratch", "transfer")
@@ -26,15 +26,15 @@ class TrainOptions(Options):
     """A CNN from scratch, a pretrained backbone with a new head, or both, one after the other."""
     recipe: RecipeName = "default"
     """`walkthrough` trains as the published walk-through does, with its faults corrected; `default` trains better."""
-    epochs: PositiveInt | None = None
+    epochs: Epochs | None = None
     """Passes over the training images; for logistic regression, the largest number of L2 strengths to try. Default: the
     recipe's (40 and 9; walkthrough 60 and 50)."""
-    batch_size: PositiveInt = 32
+    batch_size: BatchSize = 32
     """Images per optimiser step."""
     balanced: bool = True
     """Draw every class equally often. Turn it off where the images to score are as unevenly distributed as those to
     train on."""
-    num_workers: Annotated[int, Field(ge=0)] | None = None
+    num_workers: Workers | None = None
     """Processes that decode and augment; 0 uses the training process itself. Default: by cores and device."""
     learning_rate: PositiveFloat | None = None
     """Peak learning rate; logistic regression has none. Default: the recipe's."""
@@ -43,16 +43,16 @@ class TrainOptions(Options):
     weights: Annotated[str, Field(min_length=1)] = "imagenet"
     """Weights of the backbone: `imagenet` (downloaded once), `none` (random), a file with its state_dict (.pt, .pth,
     .safetensors), or an installed package that contains one."""
-    views: Annotated[int, Field(ge=0)] = 2
+    views: Annotated[int, Field(ge=0, le=1000)] = 2
     """Augmented views of each photo, besides the unchanged one, that the frozen backbone computes features for."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None
     """Parts of the backbone to train after the head: `all`, the number of the last ones, or names separated by commas,
     e.g. layer3,layer4."""
-    unfreeze_epochs: PositiveInt = 5
+    unfreeze_epochs: Epochs = 5
     """Epochs of training these parts."""
     unfreeze_learning_rate: PositiveFloat = 3e-4
     """Peak learning rate of training these parts, and the head with them."""
-    size: Annotated[int, Field(ge=8)] | None = None
+    size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Rows and columns of the models' input, pixels. Default: 224, or the backbone's."""
     fast_jpeg: bool = True
     """Shrink large JPEGs while decoding them, in training and scoring alike: several times faster for photos."""
@@ -60,7 +60,7 @@ class TrainOptions(Options):
     """`srgb` converts photos with an ICC profile (phones: Display P3) to sRGB, in training and scoring alike."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1337
     """Seed of split, weights, sampling and augmentation; it gives the same weights on the same machine."""
-    patience: PositiveInt | None = None
+    patience: Epochs | None = None
     """Stop after this many epochs without a lower validation loss. Default: train all epochs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` is CUDA where torch can use it."""

@@ -33,11 +33,11 @@ def headline(rows: Sequence[Row]) -> str:
     return f"{count(good)} of {nights} ended well. {images(listed)} scored{by}, {count(failed)} of them failed."
 
 
-def findings(rows: Sequence[Row], by_model: Mapping[str, Sequence[Row]]) -> list[Finding]:
-    """The findings, those about nights first. rows: of the page, oldest first. by_model: the same rows, by model."""
+def findings(rows: Sequence[Row], found_lanes: Mapping[str, Sequence[Row]]) -> list[Finding]:
+    """The findings, those about nights first. rows: of the page, oldest first. found_lanes: the same rows, by lane."""
     found = list(_nights(rows))
-    for number, (name, of_model) in enumerate(by_model.items(), 1):
-        prefix = f"{visible(name)}: " if len(by_model) > 1 else ""
+    for number, (name, of_model) in enumerate(found_lanes.items(), 1):
+        prefix = f"{visible(name)}: " if len(found_lanes) > 1 else ""
         found += [
             finding._replace(text=prefix + finding.text, anchor=f"model-{number}")
             for finding in chain(_replaced(of_model), _last_night_finding(of_model))
@@ -47,9 +47,9 @@ def findings(rows: Sequence[Row], by_model: Mapping[str, Sequence[Row]]) -> list
 
 def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
     outcomes: dict[date, str] = {row["date"]: row["outcome"] for row in rows}
-    bad = {row["date"]: row["outcome"] for row in rows if not row["good"]}
+    bad = {row["date"]: row["ended"] for row in rows if not row["good"]}
     if bad:
-        kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in Counter(bad.values()).most_common())
+        kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(bad.values()).most_common())
         yield _warning(f"Not every night ended well: {kinds}; the last one is {max(bad)}.", "nights")
     if any(has_answers(row) for row in rows) and not any(row["reference_rows"] or row["reference"] for row in rows):
         yield Finding("note", "No good night yet to compare others with.", "reading")
@@ -63,8 +63,11 @@ def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _replaced(rows: Sequence[Row]) -> Iterator[Finding]:
-    for _, row in replacements(rows):
-        yield Finding("note", f"New version of the model since {row['date']}, sha256 {row['model_sha256'][:12]}.", "")
+    for before, row in replacements(rows):
+        same = before["model"] == row["model"]
+        what = "New version of the model" if same else f"{visible(row['model'])} instead of {visible(before['model'])}"
+        text = f"{what} since {row['date']}, sha256 {row['model_sha256'][:12]}."
+        yield Finding("note", text, "")
 
 
 def _last_night_finding(rows: Sequence[Row]) -> Iterator[Finding]:

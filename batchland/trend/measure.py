@@ -18,7 +18,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.monitoring.drift import Drift, drift, equal_parts
-from batchland.nightly.good_nights import is_comparable, reference_start
+from batchland.nightly.good_nights import is_comparable, is_same_model, reference_start, run_of
 from batchland.nightly.history import gate_state
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
 from batchland.trend.night_map import NightMap, night_maps
@@ -44,50 +44,53 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
     Raises UsageError if the given reference has no good night with predictions.
     """
     options = options or TrendOptions()
-    references = _references(records, options)
-    if options.reference and not references:
-        first, last = options.reference
-        raise UsageError(f"reference {first} to {last}: contains no good night with predictions; see the history")
-    starts = _starts(records)
+    starts = {record.date: reference_start(records, record.date) for record in records}
+    references: dict[_Version, Nights] = {}
+
+    def reference(record: RunRecord, model: ModelRun) -> Nights:
+        version = model.name, model.model.sha256 if model.model else None, starts[record.date]
+        if version not in references:
+            references[version] = _reference(records, model, options, starts, version[-1])
+        return references[version]
+
     rows = [
-        _night_row(record) | (_model_row(record, model, references, options, starts[record.date]) if model else {})
+        _night_row(record) | (_model_row(record, model, reference(record, model)) if model else {})
         for record in records
         for model in record.models or (None,)
     ]
+    if options.reference and not any(references.values()):
+        first, last = options.reference
+        raise UsageError(f"reference {first} to {last}: contains no good night with predictions; see the history")
     table = pa.Table.from_pylist(rows, TREND)
     return Trend(records[0].job, options, table, night_maps(records) if options.map else {})
 
 
-References = dict[str, dict[date, PredictionMix]]
-"""Reference nights, by `_version` and date."""
+Nights = dict[date, PredictionMix]
+"""Predictions of reference nights, by date."""
+_Version = tuple[str, str | None, date]
+"""Name of a model, its sha256, and the first night of the last accepted change."""
 
 
-def _references(records: Sequence[RunRecord], options: TrendOptions) -> References:
-    found: References = {}
-    starts = _starts(records)
-    for record in records:
-        if options.reference and not options.reference[0] <= record.date <= options.reference[1]:
-            continue
-        for model in record.models:
-            if not is_comparable(record) or model.mix is None or model.mix.mean_confidence is None:
-                continue
-            nights = found.setdefault(_version(model, options, starts[record.date]), {})
-            if options.reference or len(nights) < options.reference_nights:
-                nights[record.date] = model.mix
-    return found
+def _reference(
+    records: Sequence[RunRecord], model: ModelRun, options: TrendOptions, starts: Mapping[date, date], start: date
+) -> Nights:
+    """What a run of a model is compared with: the nights of the given dates, or the first ones of the same model.
 
-
-def _starts(records: Sequence[RunRecord]) -> dict[date, date]:
-    """First night of the last accepted change, by night."""
-    return {record.date: reference_start(records, record.date) for record in records}
-
-
-def _version(model: ModelRun, options: TrendOptions, start: date) -> str:
-    """Key of the reference: one per version of a model (sha256) and accepted change, or per model if dates were given.
-
-    start: first night of the last accepted change.
+    starts: first night of the last accepted change, by night. start: that of the run.
     """
-    return model.name if options.reference or model.model is None else f"{model.name} {model.model.sha256} {start}"
+    found: Nights = {}
+    for record in records:
+        run = run_of(record, model)
+        if not is_comparable(record) or run is None or run.mix is None or run.mix.mean_confidence is None:
+            continue
+        if options.reference:
+            chosen = options.reference[0] <= record.date <= options.reference[1]
+        else:
+            own = is_same_model(run, model) and starts[record.date] == start
+            chosen = own and len(found) < options.reference_nights
+        if chosen:
+            found[record.date] = run.mix
+    return found
 
 
 def _night_row(record: RunRecord) -> dict[str, Any]:
@@ -103,9 +106,8 @@ def _night_row(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _model_row(
-    record: RunRecord, model: ModelRun, references: References, options: TrendOptions, start: date
-) -> dict[str, Any]:
+def _model_row(record: RunRecord, model: ModelRun, nights: Nights) -> dict[str, Any]:
+    """nights: the reference."""
     row: dict[str, Any] = {
         "model": model.name,
         "model_sha256": model.model.sha256 if model.model else None,
@@ -126,7 +128,6 @@ def _model_row(
                 "estimated_high": estimate.high,
             }
     if model.mix:
-        nights = references.get(_version(model, options, start), {})
         others = {night: mix for night, mix in nights.items() if night != record.date}
         row |= _answers(model.mix) | _drifts(list(others.values()), model.mix)
         row |= {"compared_with": list(others), "reference": record.date in nights}

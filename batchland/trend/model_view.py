@@ -1,4 +1,4 @@
-"""One model's section of the trend page: figures of its last night, plots over the nights, changed classes."""
+"""A section of the trend page: figures of the last night, plots over the nights, changed classes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from batchland.system.text import count, interval, percent, visible
 from batchland.trend.plots import Calendar, Columns, Plot, Value, column_plot, line_plot
 
 Row = dict[str, Any]
-"""A row of TREND, with `reference_rows`: the rows that it is compared with."""
+"""A row of TREND, with `reference_rows`: the rows that it is compared with, and `ended`: how its night ended."""
 
 COLOURS: Final = 8
 """The most frequent classes have one colour each; the others share another."""
@@ -29,6 +29,8 @@ class NightMark(NamedTuple):
     title: str
     kind: str = "fault"
     """`fault`: did not end well. `suspicious`: by the monitor. `accepted`: suspicious, but accepted by a person."""
+    raised: bool = False
+    """Whether another mark of the night is below it."""
 
 
 class Tile(NamedTuple):
@@ -49,9 +51,10 @@ class Share(NamedTuple):
 
 
 class ModelView(NamedTuple):
-    """A model's section of the page. A plot is None if no night has its values."""
+    """A section of the page: the nights of a lane (see timeline.py). A plot is None if no night has its values."""
 
     name: str
+    """Of the current model."""
     anchor: str
     last: date | None
     """The last night with a complete partition."""
@@ -73,7 +76,7 @@ class ModelView(NamedTuple):
 
 
 def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) -> ModelView:
-    """The section of the model with these rows, oldest first."""
+    """The section with these rows, at most one for each night, oldest first."""
     scored = [row for row in rows if row["images"] is not None]
     answered = [row for row in rows if has_answers(row)]
     legend = _legend(answered)
@@ -103,21 +106,23 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
         failed=plot(_failed, percent=True, low=0, high=0.01),
         speed=plot(partial(_value, name="images_per_second", text="{:,.1f}".format), low=0, high=1),
         replaced=tuple(
-            NightMark(calendar(row["date"]), f"{row['date']}: another version, sha256 {row['model_sha256'][:12]}")
-            for _, row in replacements(rows)
+            NightMark(calendar(after["date"]), change_title(before, after)) for before, after in replacements(rows)
         ),
         reference=tuple(calendar(row["date"]) for row in rows if row["reference"]),
     )
 
 
 def replacements(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """For each change of the model or its version: the night before it, and the first night after it."""
+    """The nights before and after each change of the model to another file, by its content."""
     known = [row for row in rows if row["model_sha256"]]
-    return (
-        (before, after)
-        for before, after in pairwise(known)
-        if (before["model"], before["model_sha256"]) != (after["model"], after["model_sha256"])
-    )
+    return ((before, row) for before, row in pairwise(known) if before["model_sha256"] != row["model_sha256"])
+
+
+def change_title(before: Row, after: Row) -> str:
+    """What changed between two nights with different models."""
+    renamed = before["model"] != after["model"]
+    what = f"{visible(before['model'])} replaced by {visible(after['model'])}" if renamed else "a new version"
+    return f"{after['date']}: {what}, sha256 {after['model_sha256'][:12]}"
 
 
 def shares(rows: Sequence[Row]) -> dict[str, float]:

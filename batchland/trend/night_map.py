@@ -23,6 +23,7 @@ from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
 from batchland.report.map import KNOWN, STEPS, crowded_groups, packed
 from batchland.report.pictures import Thumbnails
+from batchland.system.paths import resolved
 from batchland.system.urls import is_url
 
 MAX_NIGHTS: Final = 14
@@ -78,10 +79,15 @@ class _Night:
 
 
 def night_maps(records: Sequence[RunRecord]) -> dict[str, NightMap]:
-    """A map for each model that has at least two nights with features of its last version. records: oldest first."""
+    """A map for each model that has at least two nights with features of its last version. records: oldest first.
+
+    If no night has two models, only the last model has a map.
+    """
     found: dict[str, NightMap] = {}
-    for name in dict.fromkeys(model.name for record in records for model in record.models):
-        runs = [(record.date, model) for record in records for model in record.models if model.name == name]
+    every = [(record.date, model) for record in records for model in record.models]
+    one = all(len(record.models) <= 1 for record in records)
+    for name in dict.fromkeys(model.name for _, model in (every[-1:] if one else every)):
+        runs = [(day, model) for day, model in every if one or model.name == name]
         if (made := _night_map(runs)) is not None:
             found[name] = made
     return found
@@ -144,7 +150,7 @@ def _read(day: date, run: ModelRun, most: int) -> _Night | None:
         facts = pa.concat_tables(tables)
         rows = np.linspace(0, facts.num_rows - 1, min(facts.num_rows, most)).astype(np.int64)
         root = stored.info().images
-        local = str(Path(root).resolve()) if not is_url(root) and Path(root).is_dir() else ""
+        local = str(resolved(root)) if not is_url(root) and Path(root).is_dir() else ""
         return _Night(day, local, facts.take(rows), np.concatenate(features)[rows], len(chosen) == len(parts))
     return None
 

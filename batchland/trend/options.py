@@ -1,22 +1,21 @@
 """Which nights a trend shows, and what it compares them with."""
 
 from datetime import date
-from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from batchland.system.options import Options
+from batchland.system.options import Nights, Options
 
 
 class TrendOptions(Options):
     """Which nights a trend shows, and what it compares them with."""
 
-    reference_nights: Annotated[int, Field(ge=1)] = 7
+    reference_nights: Nights = 7
     """Compare each version of a model (by sha256) with this many of its first good nights, or those since the last
     accepted change."""
     reference: tuple[date, date] | None = None
     """Compare all versions with the good nights between these two dates, both included, instead."""
-    nights: Annotated[int, Field(ge=1)] = 90
+    nights: Nights = 90
     """Nights on the page, the latest ones; the table holds all."""
     map: bool = True
     """Draw a map of images of the last 14 nights where their predictions have features, which takes some seconds."""

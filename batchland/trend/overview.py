@@ -18,6 +18,7 @@ from batchland.nightly.history import gate_state
 from batchland.nightly.judge_night import explain
 from batchland.nightly.record_files import LOG_FILE, RUN_FILE, job_names, read_runs
 from batchland.nightly.run_record import ModelRun, RunRecord
+from batchland.nightly.run_text import outcome_of, outcome_text
 from batchland.system.text import count, counted, first_few, images, interval, percent, visible
 
 NIGHTS: Final = 30
@@ -124,7 +125,7 @@ def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> J
         name=name,
         anchor=f"job-{number}",
         kind=kind,
-        outcome=_outcome(last),
+        outcome=outcome_of(last),
         night=last.date,
         sentence=_sentence(last),
         since=suspicious_since(last) if kind == "warning" else None,
@@ -138,18 +139,15 @@ def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> J
     )
 
 
-def _outcome(record: RunRecord) -> str:
-    return record.outcome.replace("_", " ") + (", accepted" if record.accepted else "")
-
-
 def _title(record: RunRecord) -> str:
-    """The outcome, and the verdict of the monitor even if the job only warns."""
-    if not record.suspicious:
-        return _outcome(record)
-    first = suspicious_since(record)
-    since = f" since {first}" if first < record.date else ""
-    outcome = "" if record.outcome == "suspicious" else f"{record.outcome.replace('_', ' ')}, "
-    return f"{outcome}suspicious{since}{', accepted' if record.accepted else ''}"
+    """The outcome, the verdict of the monitor with the first night of the change, and an acceptance."""
+    since = suspicious_since(record)
+    return outcome_text(
+        record.outcome.replace("_", " "),
+        suspicious=record.suspicious,
+        accepted=record.accepted is not None,
+        since=since if record.suspicious and since < record.date else None,
+    )
 
 
 def _sentence(record: RunRecord) -> str:

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from batchland.nightly.run_text import outcome_text
 from batchland.system.text import visible
-from batchland.trend.model_view import NightMark, Row, accuracy_value, estimate_value, replacements
+from batchland.trend.model_view import NightMark, Row, accuracy_value, change_title, estimate_value, replacements
 from batchland.trend.plots import Calendar, Plot, Series, Value, line_plot
 
 WIDE: Final = 980
@@ -82,27 +83,30 @@ def timeline(rows: Sequence[Row], width: int) -> Timeline | None:
 
 
 def marks(rows: Sequence[Row], calendar: Calendar) -> tuple[NightMark, ...]:
-    """The nights that did not end well or were suspicious, for the foot of every plot. rows: oldest first."""
-    nights = [list(night) for _, night in groupby(rows, itemgetter("date"))]
-    return tuple(_mark(night, calendar) for night in nights if _is_suspicious(night) or night[0]["outcome"] != "ok")
+    """The nights that did not end well or were suspicious, for the foot of every plot. rows: oldest first.
+
+    A suspicious night that failed for another reason has two marks, one above the other.
+    """
+    nights = (list(night) for _, night in groupby(rows, itemgetter("date")))
+    return tuple(mark for night in nights for mark in _marks(night, calendar))
 
 
-def _mark(night: Sequence[Row], calendar: Calendar) -> NightMark:
+def _marks(night: Sequence[Row], calendar: Calendar) -> Iterator[NightMark]:
     """night: its rows, one for each model."""
-    day, outcome = night[0]["date"], night[0]["outcome"]
+    day, outcome, accepted = (night[0][name] for name in ("date", "outcome", "accepted"))
+    suspicious = is_suspicious(night)
+    since = min((row["since"] for row in night if row["since"]), default=None) if suspicious else None
+    text = outcome_text(visible(outcome).replace("_", " "), suspicious=suspicious, accepted=accepted, since=since)
     fault = outcome not in ("ok", "suspicious")
-    parts = [visible(outcome).replace("_", " ")] if fault else []
-    if _is_suspicious(night):
-        since = min((row["since"] for row in night if row["since"]), default=None)
-        parts.append(f"suspicious since {since}" if since else "suspicious")
-    if night[0]["accepted"]:
-        parts.append("accepted")
-    kind = "fault" if fault else "accepted" if night[0]["accepted"] else "suspicious"
-    return NightMark(calendar(day), f"{day}: {', '.join(parts)}", kind)
+    mark = NightMark(calendar(day), f"{day}: {text}", "fault")
+    if fault:
+        yield mark
+    if suspicious:
+        yield mark._replace(kind="accepted" if accepted else "suspicious", raised=fault)
 
 
-def _is_suspicious(night: Sequence[Row]) -> bool:
-    """Whether the night's outcome is suspicious, or, if the job only warns, the verdict on one of its models."""
+def is_suspicious(night: Sequence[Row]) -> bool:
+    """Whether the night's outcome is suspicious, or the monitor's verdict on one of its models is."""
     return any("suspicious" in (row["outcome"], row["monitor"]) for row in night)
 
 
@@ -118,15 +122,32 @@ def _values(calendar: Calendar, rows: Sequence[Row], make: Callable[[Row], Value
 
 
 def _changes(calendar: Calendar, found: Mapping[str, Sequence[Row]]) -> Iterator[ModelChange]:
-    changes = sorted(
-        ((after["date"], before, after) for rows in found.values() for before, after in replacements(rows)),
-        key=lambda change: change[0],
-    )
     free = 0.0
-    for day, before, after in changes:
+    for day, text, title in sorted(chain(_replaced(found), _added_or_removed(found))):
         x = calendar(day)
-        other = before["model"] != after["model"]
-        what = f"{visible(before['model'])} replaced by {visible(after['model'])}" if other else "a new version"
-        text = f"{visible(after['model'])[:12]}{'' if other else ': new'}" if x >= free else ""
-        free = x + LABEL_ROOM if text else free
-        yield ModelChange(x, text, f"{day}: {what}, sha256 {after['model_sha256'][:12]}")
+        shown = x >= free
+        free = x + LABEL_ROOM if shown else free
+        yield ModelChange(x, text if shown else "", title)
+
+
+_Change = tuple[date, str, str]
+"""Its first night, a short text and a title."""
+
+
+def _replaced(found: Mapping[str, Sequence[Row]]) -> Iterator[_Change]:
+    for rows in found.values():
+        for before, after in replacements(rows):
+            name, same = visible(after["model"])[:12], before["model"] == after["model"]
+            yield after["date"], f"{name}: new" if same else name, change_title(before, after)
+
+
+def _added_or_removed(found: Mapping[str, Sequence[Row]]) -> Iterator[_Change]:
+    """Models of a job with several that run only before or only after some night of the page."""
+    days = sorted({row["date"] for rows in found.values() for row in rows})
+    for name, rows in found.items() if len(found) > 1 else ():
+        first, last = rows[0]["date"], rows[-1]["date"]
+        if first > days[0]:
+            yield first, f"{visible(name)[:12]}: added", f"{first}: {visible(name)} added"
+        if last < days[-1]:
+            after = days[days.index(last) + 1]
+            yield after, f"{visible(name)[:12]}: gone", f"{after}: no longer {visible(name)}"

@@ -88,6 +88,8 @@ def write_night_pages(folder: Path, today: date) -> None:
             options = ReportOptions(inputs=(str(folder),), overwrite=True)
             write_trend(measure(records), folder / TREND_FILE, options)
 
+    if not folder.parent.is_dir():  # no record could be written, as the error of the night says
+        return
     for step in (trend, partial(write_overview, folder.parent, today)):
         try:
             step()

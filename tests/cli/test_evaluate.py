@@ -33,7 +33,7 @@ toy: 8 images scored and labelled, 2 classes
 verdict: No verdict. No gates were set, so only you can say whether this is good enough.
   Not better than always answering Red Tower, which would be right for 50.0%, by more than chance (p = 0.250).
   8 images are too few to know the accuracy: its interval is 45 points wide.
-to do: Label about 161 images more: then the accuracy is known within 5 points.
+to do: Label at most 375 images more: then the accuracy is known within 5 points.
   top-1 accuracy     87.5%  (52.9 to 97.8%)
   balanced accuracy  87.5%  (51.4 to 97.9%)
   macro F1           87.3%

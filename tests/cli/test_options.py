@@ -1,6 +1,7 @@
 """Click options are made from the fields of option models; no field is missing or repeated."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -182,3 +183,33 @@ def test_long_values_are_shortened_in_messages() -> None:
 def test_a_flag_of_the_program_behind_the_command_takes_no_value() -> None:
     result = CliRunner().invoke(main, ["score", "photos", "--quiet=1"])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: Option '--quiet' does not take a value.")
+
+
+def _whole_numbers(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Option]]:
+    for name, each in group.commands.items():
+        if isinstance(each, click.Group):
+            yield from _whole_numbers(each, (*path, name))
+            continue
+        for option in each.params:
+            if isinstance(option, click.Option) and isinstance(option.type, type(click.INT)):
+                yield " ".join((*path, name)), option
+
+
+def test_every_number_that_costs_time_or_memory_has_an_upper_bound() -> None:
+    unbounded = [
+        f"{name} {option.opts[-1]}"
+        for name, option in _whole_numbers(main)
+        if not (isinstance(option.type, click.IntRange) and option.type.max) and option.name != "seed"
+    ]
+    assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--prefetch-factor 999999999999", "--batch-size 65537", "--num-workers 100000", "--decode-processes 1025",
+     "--intra-op-threads 1025", "--part-size 10000001", "--top-k 1000001", "--shard 0/1000001"],
+)  # fmt: skip
+def test_too_large_numbers_are_usage_errors(option: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["score", str(tmp_path), "-o", str(tmp_path / "p"), "-m", "x", *option.split()])
+    assert result.exit_code == 2
+    assert option.split()[0] in result.output or "at most 1000000 shards are possible" in result.output

@@ -178,3 +178,10 @@ def test_single_top_folder_is_removed(tmp_path: Path, before: dict[str, bytes], 
     unpacked(zip_of(before), tmp_path)
     lift_only_folder(tmp_path / "out")
     assert set(files_below(tmp_path / "out")) == after
+
+
+def test_names_in_utf8_without_the_flag_are_kept(tmp_path: Path) -> None:
+    """As Info-ZIP writes them on Linux."""
+    content = zip_of({"Zürich/1.jpg": b"1"}).replace(b"\x00\x08", b"\x00\x00")
+    assert unpacked(content, tmp_path).files == 1
+    assert files_below(tmp_path / "out") == {"Zürich/1.jpg": b"1"}

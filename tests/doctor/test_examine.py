@@ -251,7 +251,7 @@ def test_a_job_with_many_problems(job, tmp_path):
     assert found["last night"] == Check(
         "last night",
         "warn",
-        f"{YESTERDAY}: gate_failed (gate failed: top1 < 0.9)",
+        f"{YESTERDAY}: gate failed (gate failed: top1 < 0.9)",
         "run that night again: `batchland run` with its date",
     )
 

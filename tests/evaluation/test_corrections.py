@@ -66,6 +66,7 @@ def test_the_command_names_the_row_without_a_label(tmp_path: Path) -> None:
             "image,label\n1.jpg,a\n",
             "with the columns path, label, decision; it has no column 'path'",
         ),
+        ("path,label,decision\n1.jpg,c,wrong\n", "c.csv: 1 class name that the model does not have: 'c'; the model's"),
         ("path,path,label,decision\n1.jpg,1.jpg,a,wrong\n", "it has 2 columns 'path'"),
     ],
 )

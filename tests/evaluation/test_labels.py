@@ -72,11 +72,12 @@ def test_a_folder_without_class_folders_is_rejected(tmp_path: Path) -> None:
         ("image,label\na/1.jpg,Red Tower\nb/2.jpg,Blue Lake\n", "utf-8"),
         ("image,label\r\na/1.jpg,Red Tower\r\nb/2.jpg,Blue Lake\r\n", "utf-8-sig"),  # as Excel saves it
         ("image;label\na/1.jpg;Red Tower\nb/2.jpg;Blue Lake\n", "utf-8"),
+        ("sep=;\r\nimage;label\r\na/1.jpg;Red Tower\r\nb/2.jpg;Blue Lake\r\n", "utf-8-sig"),
         ("image\tlabel\na/1.jpg\tRed Tower\nb/2.jpg\tBlue Lake\n", "utf-8"),
         ('"label","by","image"\n"Red Tower","an, a","a/1.jpg"\n"Blue Lake",,"b/2.jpg"\n', "utf-8"),
         ("image,label\n./a/1.jpg,Red Tower\n/photos/b/2.jpg,Blue Lake\n", "utf-8"),
     ],
-    ids=["plain", "excel", "semicolons", "tabs", "quoted", "paths"],
+    ids=["plain", "excel", "semicolons", "separator", "tabs", "quoted", "paths"],
 )
 def test_csv_dialects(tmp_path: Path, text: str, encoding: str) -> None:
     labels = read(table(tmp_path / "labels.csv", text, encoding))
@@ -125,6 +126,14 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
         ),
         ("l.csv", b"image,label\na,Red,x\n", "cannot be read as CSV (line 2: has 3 values, the header has 2)"),
         ("l.csv", b'image,label\n"a,Red\nb,Red\n', "cannot be read as CSV (line 2: a quote is not closed)"),
+        (
+            "l.csv", b'image,label\na,Red\nb,"Red\nc,Red\nd,Red\n',
+            "cannot be read as CSV (line 3: a quote is not closed)",
+        ),
+        (
+            "l.csv", b'image,label,site\na,Red,"north\nb,Red,\n',
+            "cannot be read as CSV (line 2: a quote is not closed)",
+        ),
         ("l.csv", b"image,label\na,Red\nb,Gr\xfcn\n", "cannot be read as CSV (line 3: is not UTF-8)"),
         (
             "l.csv", "image,label\na,Red\n".encode("utf-16"),

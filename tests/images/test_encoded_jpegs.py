@@ -1,8 +1,6 @@
 """Which JPEGs a GPU may decode: complete ones of the usual kinds, and none that the CPU would refuse."""
 
-from io import BytesIO
-
-import numpy as np
+import damage
 import pytest
 from PIL import Image
 
@@ -15,14 +13,11 @@ SPEC = PreprocessSpec(height=8, width=8, max_pixels=2_000_000)
 
 
 def photo(width=320, height=240, mode="RGB"):
-    small = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+    return damage.photo(width, height).convert(mode)
 
 
 def encoded(image, kind="JPEG", **options):
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+    return damage.encoded(image, kind, **options)
 
 
 def turned(orientation):

@@ -92,6 +92,26 @@ def test_hugging_face_files_beside_the_model(tmp_path):
     )
 
 
+def test_a_network_with_several_labels_for_an_image_is_rejected(tmp_path):
+    model = write_model(tmp_path / "model.onnx")
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    write_json(
+        tmp_path / "config.json", {"problem_type": "multi_label_classification", "id2label": dict(enumerate(LABELS))}
+    )
+    with pytest.raises(ModelError, match=r"config\.json: its model gives several labels to one image \(problem_type\)"):
+        adopt(model, tmp_path / "out.onnx")
+
+
+def test_labels_with_a_gap_in_their_numbers_are_not_used(tmp_path, caplog):
+    model = write_model(tmp_path / "model.onnx")
+    write_json(tmp_path / "config.json", HUGGING_FACE | {"id2label": {"0": "a", "1": "b", "9": "c"}})
+    with pytest.raises(UsageError, match="there are no labels in the model"):
+        adopt(model, tmp_path / "out.onnx")
+    assert caplog.messages == [
+        f"{tmp_path / 'config.json'}: id2label is not used, because it does not give each index from 0 on its label"
+    ]
+
+
 def test_a_configuration_that_cannot_be_expressed_matters_only_if_it_is_needed(tmp_path):
     names = {str(index): name for index, name in enumerate(LABELS)}
     write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE | {"resample": 1})

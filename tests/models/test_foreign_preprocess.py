@@ -8,7 +8,7 @@ from timm.models import get_pretrained_cfg
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import fit
-from batchland.models.foreign_preprocess import ForeignPreprocess, of_config, of_ultralytics
+from batchland.models.foreign_preprocess import ForeignPreprocess, of_config, of_preset, of_ultralytics
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 TIMM = {"input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.875, **IMAGENET}
@@ -22,6 +22,7 @@ def of(**values):
 CONFIGS = {
     "timm": ({"architecture": "x", "pretrained_cfg": TIMM}, of(crop_share=0.875, filter="bicubic", **IMAGENET)),
     "timm, bare": (TIMM, of(crop_share=0.875, filter="bicubic", **IMAGENET)),
+    "timm, silent": ({"input_size": [3, 224, 224], "mean": None}, of(crop_share=0.875, filter="bicubic", **IMAGENET)),
     "timm, whole": (TIMM | {"crop_pct": 1.0, "crop_mode": "squash"}, of(filter="bicubic", **IMAGENET)),
     "ours": ({"height": 8, "width": 8, "channels": "bgr", "crop_share": 0.8}, of(height=8, width=8, channels="bgr",
                                                                                    crop_share=0.8)),
@@ -74,6 +75,10 @@ def test_timms_own_configurations_give_its_pixels(name, test_size):
     assert np.abs(fit(PICTURE, found.spec()) - theirs).max() <= 3
     np.testing.assert_allclose([found.mean, found.std], [wanted["mean"], wanted["std"]])
     assert found.channels == "rgb"
+
+
+def test_a_preset_crops_as_timm_rounds():
+    assert [of_preset("imagenet", side, side).shorter_side for side in (48, 224, 299)] == [54, 256, 341]
 
 
 def test_ultralytics_crops_square_pictures_and_squashes_others():

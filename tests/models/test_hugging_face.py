@@ -122,6 +122,8 @@ CLOSEST = "is not supported; give a JSON file with a similar preprocessing"
 @pytest.mark.parametrize(
     ("file", "message"),
     [
+        (written(IMAGENET, image_processor_type="EfficientNetImageProcessor", size=sides(224, 224), rescale_offset=True,
+                 do_center_crop=False), f"rescale_offset with rescale_factor 0.003922 {CLOSEST}"),
         (DEIT, f"size 256 of the whole picture before a crop of 224 x 224 {CLOSEST}"),
         (DEIT | {"size": sides(256, 256)},
          f"size {{'height': 256, 'width': 256}} of the whole picture before a crop of 224 x 224 {CLOSEST}"),

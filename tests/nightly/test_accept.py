@@ -1,6 +1,6 @@
 """Accept suspicious nights, withdraw that, and which nights count as good then."""
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import commands
@@ -45,7 +45,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def comparable(runs: Path) -> list[int]:
-    return [record.date.day for record in reference_nights(read_runs(runs / "job"), "toy")]
+    return [record.date.day for record in reference_nights(read_runs(runs / "job"), model_run())]
 
 
 def good_by_all(runs: Path) -> list[tuple[int, date | None]]:
@@ -153,6 +153,22 @@ def test_the_command_says_what_follows(runs: Path) -> None:
         "Withdrawn: job job, 2024-10-07 to 2024-10-08, 2 nights, suspicious again.\n",
     )
     assert said("--once", "--withdraw") == (2, "Error: --once and --withdraw exclude each other.")
+
+
+def test_acceptance_withdrawal_and_removal_change_the_metrics(runs: Path, tmp_path: Path) -> None:
+    """Without them, alerts about an accepted night would go on until the next night."""
+    path, ends = tmp_path / "job.prom", {}
+    for record in read_runs(runs / "job"):
+        update_run(runs / "job" / str(record.date), record.model_copy(update={"config": {"metrics": str(path)}}))
+        ends[datetime.fromisoformat(record.deciding.finished_at or "").timestamp()] = record.date.day
+    found = []
+    for command in (("accept", "job", "--once"), ("accept", "job", "--withdraw"), ("job", "remove-record", "job")):
+        assert commands.batchland(*command, "--date", day(9), "--runs", runs).exit_code == 0
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        values = {line.partition("{")[0].removeprefix("batchland_"): float(line.split()[-1]) for line in lines}
+        times = [ends[values[f"{name}_timestamp_seconds"]] for name in ("finished", "success")]
+        found.append((*times, values["exit_code"], values["suspicious"]))
+    assert found == [(9, 9, 0, 0), (9, 6, 6, 1), (8, 6, 6, 1)]  # newest night, last good one, exit code, suspicious
 
 
 def test_a_night_of_which_the_job_only_warns_is_good_but_not_comparable(runs: Path) -> None:

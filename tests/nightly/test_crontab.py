@@ -248,6 +248,23 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")
 
 
+def test_variables_that_may_be_secret_are_refused(tmp_path, toy_model, monkeypatch):
+    """cron shows the line in the subject of its mails."""
+    monkeypatch.setenv("HOOK", "https://example.org/marzipan")
+    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\n[notify]\nwebhook = "${HOOK}"\n')
+    job = load_job(tmp_path / "toy.toml")
+    secret = dict.fromkeys(("SLACK_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "TEAMS_WEBHOOK", "HOOK"), "marzipan")
+    for name, value in (secret | {"HTTPS_PROXY": "http://kim:marzipan@proxy:3128"}).items():
+        with pytest.raises(UsageError) as caught:
+            entry_of(job, variables={"LANG": "C", name: value})
+        assert str(caught.value) == (
+            f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; put the "
+            f"value into a file that only you may read, and write ${{file:PATH}} in {tmp_path}/toy.toml"
+        )
+    harmless = {"LANG": "C", "HTTPS_PROXY": "http://proxy:3128", "GOOGLE_APPLICATION_CREDENTIALS": str(job.file)}
+    assert harmless.items() <= entry_of(job, variables=harmless).environment.items()
+
+
 def test_cron_mails_the_error_sentence_of_a_night(tmp_path, toy_model):
     (tmp_path / "toy.toml").write_text('images = "in/{date}"\nmodel = "toy.onnx"\ndate = "today"\ndevice = "cpu"\n')
     made = entry_of(load_job(tmp_path / "toy.toml"), variables={"PYTHONPATH": str(Path(__file__).parents[2])})

@@ -99,3 +99,12 @@ def test_a_folder_of_nothing_but_known_images_is_a_delivery(tmp_path, job):
     (tmp_path / "in" / "a.jpg").write_bytes(picture())
     listing = delivered_images(job, tmp_path / "in", lambda ref: ref.name == "a.jpg")
     assert (listing.first(), dict(listing.ignored.counts)) == (None, {"already scored": 1})
+
+
+def test_an_archive_that_cannot_be_read_may_still_be_on_its_way(tmp_path):
+    (tmp_path / "toy.toml").write_text('images = "in.zip"\nmodel = "toy.onnx"\n')
+    path = tmp_path / "in.zip"
+    path.write_bytes(b"PK\x03\x04 the beginning of an upload")
+    assert refusal(load_job(tmp_path / "toy.toml"), path) == (
+        f"{path}: the zip file cannot be read: File is not a zip file; is the delivery still being written?"
+    )

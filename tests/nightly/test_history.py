@@ -10,7 +10,9 @@ from nights import model_run, night
 from batchland.cli.main import main
 from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
+from batchland.monitoring.schema import Acceptance
 from batchland.nightly.history import Night, job_records, nights, table
+from batchland.nightly.notifications.message import compose
 from batchland.nightly.record_files import update_run
 from batchland.nightly.run_record import GateVerdict, ModelRun
 
@@ -67,6 +69,21 @@ def test_a_night_in_the_future_is_not_the_last_good_one():
     rows = nights([night(day(22), model_run(listed=10)), night(date(2030, 1, 1), model_run(listed=10))])
     last = table(rows, day(24)).splitlines()[-1]
     assert last == "2 nights: 2 ok; the last good one is 2024-11-22; 1 night after today, 2024-11-24."
+
+
+def test_errors_are_whole_and_an_accepted_night_says_who_accepted_it():
+    long = "a sentence of many words, " * 30
+    accepted = night(day(22), model_run(), outcome="suspicious", error=f"{long}accept it with `batchland accept`")
+    acceptance = Acceptance(
+        accepted_at="2024-11-23T08:00:00+00:00", by="kim", reason="new camera", since=day(22), once=False
+    )
+    records = [
+        night(day(21), outcome="missing_input", error=long),
+        accepted.model_copy(update={"accepted": acceptance}),
+    ]
+    shown = [line.removeprefix(f"{'':12}") for line in table(nights(records)).splitlines()]
+    assert (shown[2], shown[4]) == (long, "accepted by kim on 2024-11-23: new camera")
+    assert compose(records[1], records[1].deciding).error == shown[4]
 
 
 def test_a_row_holds_every_fact():

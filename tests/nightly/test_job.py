@@ -135,6 +135,17 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         (["settle=99999999999999d"], "\"settle\" = '99999999999999d': is longer than ten years"),
         (['output="a\\u0000b"'], "a value holds a zero byte; remove it"),
         (["images=in/{day}"], "\"images\" = 'in/{day}': {day} is unknown; write {date} or {date:%Y/%m/%d}"),
+        (["images=in/{date"], "\"images\" = 'in/{date': has a single {; write {date} or {date:%Y/%m/%d}"),
+        (["images=in/date}"], "\"images\" = 'in/date}': has a single }; write {date} or {date:%Y/%m/%d}"),
+        (
+            ["notify.slack='https://x.example/{TOKEN}'"],
+            "\"notify.slack\" = 'https://x.example/{TOKEN}': has braces; write ${NAME} or ${file:PATH}, or for braces "
+            "themselves %7B and %7D",
+        ),
+        (
+            ["heartbeat={url='https://x.example', failure='{url}/{code}'}"],
+            '"heartbeat": failure has other braces than {url} and {exit_code}',
+        ),
         (["output=out/{date}"], "\"output\" = 'out/{date}': only images and labels may contain {date}"),
         (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is not valid in .gitignore; write it like '*.png'"),
         (["models.a=b.onnx"], "give either model or [models]"),

@@ -9,16 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from photo_like import deliver_black, deliver_photos
+from photo_like import as_jpeg, deliver_black, deliver_photos, photo
 from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
 from batchland.models.decisions import KnownPhotos
 from batchland.monitoring.schema import AccuracyEstimate, Finding, NightVerdict
 from batchland.nightly.accept import accept_night
-from batchland.nightly.history import nights
+from batchland.nightly.history import nights, table
 from batchland.nightly.job import load_job
 from batchland.nightly.judge_night import explain, low_accuracy, read_photos
+from batchland.nightly.notifications.chat import slack_message
+from batchland.nightly.notifications.message import compose
 from batchland.nightly.notifications.pictures import choose_pictures
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
@@ -28,6 +30,8 @@ from batchland.nightly.run_text import describe_model, describe_run, describe_ve
 from batchland.nightly.runner import NightResult, run_night
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import score
+from batchland.system.text import first_few
+from batchland.trend.overview import job_views
 
 FIRST = date(2026, 11, 1)
 COUNT = 30
@@ -90,12 +94,16 @@ def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:
         ("suspicious", 6),
         ("ok", 0),
     ]
+    advice = (
+        "if the night is good, accept it with `batchland accept`; if not, correct the delivery and replace the night "
+        "by a forced run"
+    )
+    shown = first_few(read_run(project / "runs/toy" / str(day(1))).models[0].monitor.pictures)
     assert ended[1].error == (
         "90 of 90 images have one colour and nothing in it (usually none); 89 of 90 images are copies of others of "
-        "this night (usually none); look at its pictures; if they are good, accept it with `batchland accept`"
+        f"this night (usually none); look at {shown}; {advice}"
     )
-    advice = "look at its pictures; if they are good, accept it with `batchland accept`"
-    assert ended[2].error == f"1 image, usually 90; {advice}"
+    assert ended[2].error == f"1 image, usually 90; look at the delivery; {advice}"
     verdict = read_run(project / "runs/toy" / str(day(1))).models[0].monitor
     assert verdict is not None
     assert [(each.kind, each.since) for each in verdict.findings] == [("blank", None), ("copies", None)]
@@ -117,6 +125,145 @@ def test_a_dark_night_is_found_against_the_reference_and_never_joins_it(six_nigh
     note = "the reference has 6 nights; with fewer than 14, damage in half of a night may not be found"
     assert verdict.notes == (note,)
     assert reference_of(good.record) == [day(number) for number in range(6)]
+
+
+def write_newer_model(path: Path) -> None:
+    write_toy_model(path, toy_card().model_copy(update={"name": "newer"}))
+
+
+def test_a_model_under_a_new_file_name_keeps_the_reference_of_pictures(six_nights: Path) -> None:
+    """The documented way to change a model; then as one of several models, and back."""
+    write_newer_model(six_nights / "newer.onnx")
+    photos(six_nights, 6, light=0.35)
+    photos(six_nights, 7)
+    dark, good = (run(six_nights, number, "model=newer.onnx") for number in (6, 7))
+    assert (dark.attempt.outcome, good.attempt.outcome) == ("suspicious", "ok")
+    for result in (dark, good):
+        assert reference_of(result.record) == [day(number) for number in range(6)]
+        assert "the reference was scored by another model; only pictures are compared" in (
+            result.record.models[0].monitor.notes
+        )
+    write_toy_model(six_nights / "third.onnx", toy_card().model_copy(update={"name": "third"}))
+    job = (six_nights / "toy.toml").read_text()
+    models = '[models]\nold = "toy.onnx"\nthird = "third.onnx"\n'
+    (six_nights / "toy.toml").write_text(job.replace('model = "toy.onnx"\n', "") + models)
+    photos(six_nights, 8)
+    both = run(six_nights, 8).record
+    usual = tuple(day(number) for number in range(6))
+    old, third = (model.monitor for model in both.models)
+    assert (old.reference, third.reference) == (usual, (*usual, day(7)))
+    notes = "the reference has {} nights; with fewer than 14, damage in half of a night may not be found"
+    another = "the reference was scored by another model; only pictures are compared"
+    assert (old.notes, third.notes) == ((notes.format(6),), (notes.format(7), another))
+    (six_nights / "toy.toml").write_text(job)
+    photos(six_nights, 9)
+    back = run(six_nights, 9).record.models[0].monitor
+    assert (back.reference, back.notes) == ((*usual, day(8)), (notes.format(7),))
+
+
+def test_a_new_model_of_a_job_that_scores_only_new_images_counts_its_own(project: Path) -> None:
+    """It scores all images that the other model has scored before: neither too many nor copies."""
+    write_newer_model(project / "newer.onnx")
+    job = 'images = "in"\nmode = "new"\noutput = "out"\ndevice = "cpu"\n[models]\ntoy = "toy.onnx"\n'
+    (project / "toy.toml").write_text(job)
+    for number in range(2):
+        deliver_photos(project / "in" / str(number), COUNT, seed=number)
+        assert run(project, number).attempt.outcome == "ok"
+    deliver_photos(project / "in/2", COUNT, seed=2)
+    (project / "toy.toml").write_text(f'{job}newer = "newer.onnx"\n')
+    result = run(project, 2)
+    assert [model.counts.listed for model in result.record.models] == [COUNT, 3 * COUNT]
+    assert (result.attempt.outcome, result.attempt.error) == ("ok", None)
+
+
+HINT = (
+    "the nights have one folder of images; if images stay in it on purpose, set repeats = true in [monitor], or "
+    'mode = "new" to score only new ones'
+)
+
+
+def test_what_is_left_in_one_folder_for_all_nights_is_found(project: Path) -> None:
+    """Leftover files and renamed copies; other pictures are good, and so are repeats that the job allows."""
+    inbox, one = project / "in", "images=in"
+    photos_of_the_first = [as_jpeg(photo(np.random.default_rng(number))) for number in range(COUNT)]
+    inbox.mkdir()
+    for number, content in enumerate(photos_of_the_first):
+        (inbox / f"{number}.jpg").write_bytes(content)
+    assert run(project, 0, one).attempt.outcome == "ok"
+    left = run(project, 1, one)
+    assert (left.attempt.exit_code, left.attempt.error) == (
+        6,
+        f"30 of 30 images are copies of earlier ones, most of {day(0)} (usually none); look at 0.jpg, 1.jpg, 10.jpg "
+        "and 3 more; if the night is good, accept it with `batchland accept`; if not, correct the delivery and replace "
+        "the night by a forced run",
+    )
+    assert f"  note: {HINT}" in describe_run(left.record).splitlines()
+    for path in list(inbox.iterdir()):
+        path.rename(inbox / f"again-{path.name}")
+    assert run(project, 1, one, force=True).attempt.exit_code == 6
+    shutil.rmtree(inbox)
+    deliver_photos(inbox, COUNT, seed=77)
+    assert run(project, 1, one, force=True).attempt.exit_code == 0
+    for number, content in enumerate(photos_of_the_first):
+        (inbox / f"new-{number}.jpg").write_bytes(content)
+    assert run(project, 2, one).attempt.exit_code == 6
+    assert run(project, 2, one, "monitor.repeats=true", force=True).attempt.exit_code == 0
+
+
+def test_a_check_says_what_to_set_for_one_folder_for_all_nights(project: Path) -> None:
+    (project / "in").mkdir()
+
+    def hints(*settings: str) -> list[str]:
+        lines = plan_night(load_job(project / "toy.toml", settings), day(0)).lines
+        return [line for line in lines if line.startswith("note: ")]
+
+    assert hints("images=in") == [f"note: {HINT}"]
+    settled = (
+        [],
+        ["images=in", "monitor.repeats=true"],
+        ["images=in", "mode=new"],
+        ["images=in", "monitor.action=off"],
+    )
+    assert [hints(*settings) for settings in settled] == [[]] * 4
+
+
+def test_a_failed_gate_does_not_hide_the_verdict(project: Path) -> None:
+    """Exit code 4, and error, history, pages and all channels say both."""
+    deliver_black(project / "in" / str(day(0)), 10)
+    labels = [f"{number:03}.jpg,{'Red Tower' if number % 2 else 'Blue Lake'}" for number in range(10)]
+    (project / "l.csv").write_text("\n".join(["image,label", *labels]))
+    settings = ("evaluation.labels=l.csv", 'evaluation.gates=["top1 < 100%"]', "evaluation.resamples=200")
+    ended = run(project, 0, *settings)
+    assert (ended.attempt.outcome, ended.attempt.exit_code) == ("gate_failed", 4)
+    said = (
+        "; the night is suspicious, too: 10 of 10 images have one colour and nothing in it (usually none); 9 of 10 "
+        "images are copies of others of this night (usually none); look at 000.jpg, 001.jpg, 002.jpg and 3 more"
+    )
+    assert ended.attempt.error.startswith("toy: ")
+    assert ended.attempt.error.endswith(said)
+    both = "gate failed and suspicious"
+    assert describe_run(ended.record).startswith(f"Job toy, {day(0)}: {both} in ")
+    history = table(nights([ended.record])).splitlines()
+    assert (history[1].split("  ")[1], history[-1]) == (
+        "gate_failed and suspicious",
+        "1 night: 1 gate_failed and suspicious; none of them good.",
+    )
+    notification = compose(ended.record, ended.attempt)
+    assert notification.title == f"toy, {day(0)}: {both}"
+    assert ("monitor", "suspicious") in [(figure.name, figure.value) for figure in notification.figures]
+    slack = json.dumps(slack_message(notification))
+    assert f":warning: toy, {day(0)}: {both}" in slack
+    assert said in slack
+    (view,) = job_views(project / "runs", day(0))
+    assert (view.kind, view.outcome, view.sentence) == ("failed", both, ended.attempt.error)
+    assert [(night.sign, night.title) for night in view.strip] == [("✕", f"{day(0)}: {both}")]
+
+
+def test_too_many_failed_images_do_not_hide_the_verdict(project: Path) -> None:
+    deliver_black(project / "in" / str(day(0)), 10)
+    (project / "in" / str(day(0)) / "text.jpg").write_text("no picture")
+    error = run(project, 0, "max_failed=0", "monitor.action=warn").attempt.error
+    assert "; the night is suspicious, too: 10 of 10 images have one colour" in error
 
 
 def test_a_finding_that_is_newer_than_the_others_says_so() -> None:
@@ -276,7 +423,11 @@ def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Pa
     assert "; strangers 83.3%; " in describe_model(ended.record.models[0])
     failed = run(project, 0, limit, force=True).attempt
     assert (failed.outcome, failed.exit_code) == ("gate_failed", 4)
-    assert failed.error == "gate failed: toy: 83.3% of the images are strangers, more than max_strangers 50%"
+    assert failed.error == (
+        "toy: 83.3% of the images are strangers, more than max_strangers 50%; the night is suspicious, too: 25 of 30 "
+        "images are unlike the model's known photos (usually at most 5.0%); "
+        f"look at {first_few(ended.record.models[0].monitor.pictures)}"
+    )
 
 
 def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:

@@ -42,7 +42,7 @@ def test_all_strings_are_filled(site: Path) -> None:
         site,
         'ray_address = "${HOOK_TOKEN}:1"\n'
         '[heartbeat]\nurl = "https://example.org/${HOOK_TOKEN}"\n'
-        '[notify]\ncommand = ["send", "--password=${file:secrets/password}", "$${HOOK_TOKEN}"]\n',
+        '[notify]\ncommand = ["send", "--password=${file:secrets/password}", "$${HOOK_TOKEN}", "$${"]\n',
     )
     job = load_job(path, ["notify.on=${ON}"])
     assert job.images == site / "labelled"
@@ -51,7 +51,7 @@ def test_all_strings_are_filled(site: Path) -> None:
     assert job.heartbeat.url == f"https://example.org/{TOKEN}"
     assert job.notify is not None
     assert job.notify.on == "always"
-    assert job.notify.command == ("send", f"--password={PASSWORD}", "${HOOK_TOKEN}")
+    assert job.notify.command == ("send", f"--password={PASSWORD}", "${HOOK_TOKEN}", "${")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,12 @@ def test_all_strings_are_filled(site: Path) -> None:
         ('[notify]\ncommand = ["a", "${file:none}"]', '"notify.command": ${file:none} cannot be read (No such file or '
          "directory)"),
         ('[notify]\ncommand = ["${file:secrets/empty}"]', '"notify.command": ${file:secrets/empty} is empty'),
+        ('[heartbeat]\nurl = "http://a.org/${file:secrets/hb"', '"heartbeat.url": ${file:secrets/hb has no closing '
+         "brace; for this text itself write $${file:secrets/hb"),
+        ('[notify]\ncommand = ["${A{HOOK_TOKEN}}"]', '"notify.command": ${A has no closing brace; for this text itself '
+         "write $${A"),
+        ('[notify]\ncommand = ["${file:}"]', '"notify.command": ${file:} names no file'),
+        ('[notify]\ncommand = ["${ }"]', '"notify.command": ${ } names no variable'),
         ('metrics = "${file:secrets/password}"', '"metrics": ${file:secrets/password} would be secret, but the records '
          "name this value; write it out"),
         ('[evaluation]\nlabels = "${file:secrets/password}"', '"evaluation.labels": ${file:secrets/password} would be '

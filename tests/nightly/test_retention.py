@@ -129,7 +129,7 @@ def test_a_comparison_is_deleted_with_its_night(project, colour_folders):
     assert sorted(path.name for path in (job.folder / str(DAYS[0])).iterdir()) == ["log.jsonl", "run.json"]
 
 
-def test_a_run_deletes_partitions_and_reports_and_records_it(project):
+def test_a_run_deletes_partitions_and_reports_and_records_it(project, caplog):
     for folder, colour in (("00.Red_Tower", (255, 0, 0)), ("02.Blue_Lake", (0, 0, 255))):
         (project / "in" / folder).mkdir()
         (project / "in" / folder / "1.jpg").write_bytes(picture(colour))
@@ -155,6 +155,32 @@ def test_a_run_deletes_partitions_and_reports_and_records_it(project):
         "run.json",
     ]
     assert (project / "runs" / "toy" / "2024-11-26" / "report" / "toy" / "summary.json").exists()
+    drop = load_job(project / "toy.toml", [*settings, "evaluation.gates=['drop(top1) > 1%']"])
+    (gate,) = run_night(drop, date(2024, 11, 26)).record.models[0].evaluation.gates
+    message = "no report of an earlier good night to compare with (fails if drop(top1) > 1%)"
+    assert (gate.verdict, gate.message) == ("not_checked", message)
+    reason = "so no drop is checked: the report of 2024-11-25 was deleted"
+    assert f"toy: the last good night cannot be the baseline, {reason}" in caplog.messages
+
+
+@pytest.mark.parametrize(("on_missing", "outcome", "code"), [("fail", "missing_input", 66), ("skip", "skipped", 0)])
+def test_a_deleted_night_without_its_delivery_stays_good(project, on_missing, outcome, code):
+    job = load_job(project / "toy.toml", ["retention.keep_nights=1", f"on_missing={on_missing}"])
+    run_night(job, date(2024, 11, 25))
+    assert not job.partition("toy", DAYS[0]).exists()
+    before = read_runs(job.folder)[0]
+    (project / "in").rename(project / "archived")
+    record, attempt = run_night(job, DAYS[0])
+    assert record == before.model_copy(update={"attempts": (*before.attempts, attempt)})
+    assert (record.good, attempt.refused, attempt.outcome, attempt.exit_code) == (True, True, outcome, code)
+    reason = (
+        f"{project}/in: does not exist; is the delivery late, or `images` in {job.file} wrong? (nothing was changed, "
+        "and the night stays good)"
+    )
+    assert attempt.error == reason
+    text = f"Job toy, {DAYS[0]}: {outcome.replace('_', ' ')}. The night is still ok.\n"
+    assert describe_run(record, attempt) == f"{text}{reason}\n"
+    assert describe_run(record, attempt, error=False) == (text if code else f"{text}{reason}\n")
 
 
 @pytest.mark.parametrize("rule", ["keep_nights=1", "keep_days=1", "keep_days=36500"])

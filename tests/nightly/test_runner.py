@@ -14,6 +14,7 @@ from pathlib import Path
 import forks
 import pyarrow.dataset as ds
 import pytest
+from commands import batchland
 from job_files import EVALUATION, JOB, deliver
 from prometheus_client.parser import text_string_to_metric_families
 from toys import picture, toy_card, write_toy_model
@@ -25,6 +26,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.runner import run_night
+from batchland.predictions.local import LocalOutput
 from batchland.predictions.reader import read_manifest
 from batchland.system.lock import locked
 
@@ -97,6 +99,29 @@ def test_a_complete_night_is_kept_unless_forced(project):
     assert forced.record.models[0].run_id != first.models[0].run_id
     assert part.stat().st_ino != before
     assert [path.name for path in (project / "out").iterdir()] == ["date=2024-11-23"]
+
+
+def test_a_rerun_removes_what_a_killed_run_left_beside_a_complete_night(project, monkeypatch):
+    """Parts that were published go; those of a run that was killed before that stay, because it is resumed."""
+    monkeypatch.setattr(LocalOutput, "_clean_up", lambda _: None)  # as if killed before it
+    run(project)
+    monkeypatch.undo()
+    out = project / "out"
+    (out / ".date=2024-11-23.lock").touch()
+    (out / ".date=2024-11-23.new").mkdir()
+    assert (out / ".date=2024-11-23.parts" / "publishing").exists()
+    assert run(project).record.warnings == ()
+    assert [path.name for path in out.iterdir()] == ["date=2024-11-23"]
+    forced = out / ".date=2024-11-23.parts"
+    for published, left in ((None, True), (1, True), (-1, False)):
+        forced.mkdir(exist_ok=True)
+        (forced / "part-000000.parquet").touch()
+        if published is not None:
+            (forced / "publishing").touch()
+            moment = (out / "date=2024-11-23" / "_manifest.json").stat().st_mtime + published
+            os.utime(forced / "publishing", (moment, moment))
+        assert run(project).attempt.outcome == "ok"
+        assert forced.exists() == left
 
 
 def test_a_failed_replacement_keeps_the_old_night(project):
@@ -202,13 +227,11 @@ def test_gates_compare_with_the_last_good_night(project):
     first, worse, good, _ = (run(project, night, "evaluation.gates=['drop(top1) > 1%']") for night in nights)
     (gate,) = first.record.models[0].evaluation.gates
     assert (gate.verdict, gate.message) == (
-        "not_checked", "no earlier good night to compare with (fails if drop(top1) > 1%)",
+        "not_checked", "no report of an earlier good night to compare with (fails if drop(top1) > 1%)",
     )  # fmt: skip
     assert (worse.attempt.outcome, worse.attempt.exit_code) == ("gate_failed", 4)
     report = project / "runs" / "toy" / "2024-11-24" / "report" / "toy" / "report.html"
-    assert (
-        worse.attempt.error == f"gate failed: toy: top1 went from 100% to 90% (fails if drop(top1) > 1%); see {report}"
-    )
+    assert worse.attempt.error == f"toy: top1 went from 100% to 90% (fails if drop(top1) > 1%); see {report}"
     assert report.exists()
     (report.parent / "corrections.csv").write_text("saved from the page")
     (report.parent / ".DS_Store").touch()
@@ -236,6 +259,23 @@ def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(pr
     record, attempt = run(project, tomorrow, *settings)
     assert (attempt.outcome, record.models[0].name) == ("gate_failed", "toy-v2")
     assert record.models[0].evaluation.baseline == "2024-11-23"
+
+
+def test_a_run_that_changed_nothing_says_that_the_night_stays_good(project):
+    """Its text, error and notification are about the run, not about the night's earlier result."""
+    command = "notify.command=['sh', '-c', 'echo \"$BATCHLAND_TITLE\" >> told; cat >> told']"
+    arguments = ("run", project / "toy.toml", "--date", NIGHT, "--set", command.replace("told", f"{project}/told"))
+    assert batchland(*arguments).exit_code == 0
+    result = batchland(*arguments, "--set", "evaluation.labels=none")
+    first = f"Job toy, {NIGHT}: failed. The night is still ok.\n"
+    error = (
+        f"{project}/none: does not exist; give a folder of class folders, or a CSV or Parquet file (nothing was "
+        "changed, and the night stays good)"
+    )
+    assert (result.exit_code, result.stdout) == (2, first)
+    assert result.stderr.splitlines()[-1] == f"batchland: job toy, {NIGHT}: failed: {error}"
+    assert (project / "told").read_text() == f"toy, {NIGHT}: failed\n{first}{error}\n"
+    assert read_run(project / "runs" / "toy" / str(NIGHT)).good
 
 
 def test_labels_may_come_later_if_the_job_allows_it(project):
@@ -371,7 +411,7 @@ def test_a_stopped_run_is_resumed(project, signum, status, outcome):
         child.send_signal(signum)
     assert child.returncode == status
     stopped = read_run(project / "runs" / "toy" / "2024-11-23")
-    assert (stopped.outcome, stopped.exit_code) == (outcome, None if status < 0 else status)
+    assert (stopped.outcome, stopped.exit_code) == (outcome, 137 if status < 0 else status)
     record, attempt = run(project)
     assert ([tried.outcome for tried in record.attempts], attempt.exit_code) == ([outcome, "ok"], 0)
     (model,) = record.models
@@ -421,6 +461,14 @@ def test_an_unwritable_folder_of_records_is_an_error(project):
     (project / "runs").write_text("a file")
     with pytest.raises(OutputError, match=r"log\.jsonl: cannot be written \(.*\); the job was not started"):
         run(project)
+
+
+def test_no_page_is_missed_where_no_record_can_be_written(project):
+    result = batchland("run", project / "toy.toml", "--date", NIGHT, "--set", "runs=/proc/none")
+    assert (result.exit_code, result.stdout) == (74, "")
+    log = "/proc/none/toy/2024-11-23/log.jsonl"
+    reason = "cannot be written (No such file or directory); the job was not started"
+    assert result.stderr == f"batchland: {log}: {reason}\n"
 
 
 def test_a_record_of_another_version_is_moved_aside(project):
@@ -556,10 +604,42 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
     assert f"  though {late}" in plan_night(load_job(project / "toy.toml"), NIGHT).lines
+    planned = batchland("run", project / "toy.toml", "--date", NIGHT, "--dry-run").stdout
+    assert f"  though {late.replace('a forced run', 'a run with --force')}\n" in planned
     assert run(project, force=True).record.warnings == ()
     assert run(project).record.warnings == ()
     shutil.rmtree(project / "in" / str(NIGHT))  # archived
     assert run(project).record.warnings == ()
+
+
+@pytest.mark.parametrize("settings", [(), ("delivery.late=score",), ("mode=new",)], ids=["all", "late", "new"])
+def test_images_that_changed_after_a_complete_night_are_named(project, settings):
+    """By their size or modification time. One that is gone, or was not read, has not changed."""
+    folder = project / "in" / str(NIGHT)
+    (folder / "huge.jpg").write_bytes(b"")
+    os.truncate(folder / "huge.jpg", MAX_FILE_BYTES + 1)
+    assert run(project, NIGHT, *settings).record.warnings == ()
+    larger, later, gone = (folder / "00.Red_Tower" / f"{number}.jpg" for number in range(3))
+    moment = larger.stat().st_mtime_ns
+    larger.write_bytes(larger.read_bytes() + b" ")
+    os.utime(larger, ns=(moment, moment))
+    os.utime(later, (1, 1))
+    gone.unlink()
+    (folder / "huge.jpg").write_bytes(picture())
+    changed = (
+        "toy: 2 images have another size or modification time than when the night was scored (00.Red_Tower/0.jpg, "
+        "00.Red_Tower/1.jpg); a forced run scores the whole night again"
+    )
+    assert run(project, NIGHT, *settings).record.warnings == (changed,)
+    (folder / "new.jpg").write_bytes(picture())
+    after = run(project, NIGHT, *settings).record
+    if "delivery.late=score" in settings:
+        assert (after.models[0].state, after.warnings) == ("extended", (changed,))
+    else:
+        late = "toy: 1 image came after the night was scored and is missing in it (new.jpg); "
+        assert (after.models[0].state, after.warnings) == ("kept", (late + changed.removeprefix("toy: "),))
+    assert run(project, NIGHT, *settings, force=True).record.warnings == ()
+    assert run(project, NIGHT, *settings).record.warnings == ()
 
 
 def test_late_images_of_mode_new_are_those_that_no_night_has(project):

@@ -23,6 +23,7 @@ from batchland import evaluate, score
 from batchland.errors import LockedError, MissingInputError, OutputError, UsageError
 from batchland.predictions.objects import Objects, Upload
 from batchland.predictions.schema import Manifest
+from batchland.predictions.storage import remove_leftovers
 from batchland.scoring.merge.merge import merge
 from batchland.scoring.options import Shard
 from batchland.system.filesystems import OpenUrl
@@ -90,6 +91,19 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
                 child.kill()
         assert manifest.exists() == (machine == 2)
     assert visible(bucket) == local(tmp_path / "local")
+
+
+@pytest.mark.parametrize(("note", "mark", "left"), [("done", False, 0), ("x", True, 0), ("x", False, 2)])
+def test_leftovers_beside_a_published_output_are_removed(bucket, photos, toy_model, note, mark, left):
+    """`x` stands for a fingerprint; without the mark, the run has not begun to publish."""
+    score(photos, bucket.url("p"), options(toy_model))
+    parts = bucket.folder / ".p.parts"
+    parts.mkdir()
+    (parts / "run.json").write_text(note)
+    (parts / ("publishing" if mark else "part-000000.parquet")).touch()
+    remove_leftovers(bucket.url("p"))
+    assert len(list(parts.glob("*"))) == left
+    assert (bucket.folder / "p" / "_manifest.json").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -144,7 +144,7 @@ def test_what_to_do(tmp_path):
         "Do not use these answers before the failed gates are explained: begin with the mistakes below.",
         "Repair the 2 failed images (truncated 2), and score again.",
         "Add training images of Green Hill: below the average by more than chance.",
-        "Label about 348 images more: then the accuracy is known within 5 points.",
+        "Label at most 355 images more: then the accuracy is known within 5 points.",
     )
     assert verdict(made(tmp_path, {0: (1000, 1000), 1: (1000, 1000), 2: (1000, 1000)})).actions == ()
 

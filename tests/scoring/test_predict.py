@@ -10,6 +10,7 @@ import pytest
 from commands import batchland
 from toys import picture
 
+from batchland.errors import UsageError
 from batchland.models.session import open_session
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.predict import predict, prediction_table
@@ -37,6 +38,11 @@ def test_images_keep_their_order_and_may_repeat(toy_model: Path, colour_folders:
     predictions = list(predict(images, open_session(toy_model, "cpu"), top_k=99))
     assert [prediction.choices[0].label for prediction in predictions] == ["Red Tower", "Blue Lake", "Red Tower"] * 30
     assert {len(prediction.choices) for prediction in predictions} == {3}
+
+
+def test_one_path_instead_of_a_list_is_rejected(toy_model: Path) -> None:
+    with pytest.raises(UsageError, match=r"images is one path, 'a\.jpg'; give a list of paths"):
+        list(predict("a.jpg", open_session(toy_model, "cpu")))
 
 
 def test_the_command_prints_predictions_and_failures(

@@ -90,13 +90,13 @@ def test_suspicious_and_accepted_nights(tmp_path):
             "usually 0.42 to 0.479.",
             last,
         ),
-        ("warned", "passed", "ok", "Ended well.", last),
+        ("warned", "passed", "ok and suspicious", "Ended well.", last),
     ]
     assert [[(each.sign, each.title) for each in view.strip] for view in views] == [
         [("!", "2026-11-27: suspicious"), ("!", "2026-11-28: suspicious since 2026-11-27")],
         [("✓", "2026-11-27: ok"), ("!", "2026-11-28: suspicious")],
         [("✓", "2026-11-27: suspicious, accepted"), ("✓", "2026-11-28: suspicious since 2026-11-27, accepted")],
-        [("✓", "2026-11-27: ok, suspicious"), ("✓", "2026-11-28: ok, suspicious since 2026-11-27")],
+        [("✓", "2026-11-27: ok and suspicious"), ("✓", "2026-11-28: ok and suspicious since 2026-11-27")],
     ]
 
 

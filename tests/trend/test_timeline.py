@@ -1,12 +1,16 @@
 """The time line: lines across models, the current model first, changes of models, bad nights, estimates."""
 
+import re
 from datetime import date, timedelta
 
-from nights import accepted, like_others, model_run, night, unlike_others
+from nights import accepted, like_others, mix, model_run, night, unlike_others
 
 from batchland.trend.measure import measure
+from batchland.trend.options import TrendOptions
 from batchland.trend.page import render
 from batchland.trend.timeline import current_first, lanes, timeline
+
+STEADY = mix({"red": 50, "green": 30, "blue": 20}, [0.3] * 50 + [0.9] * 50)
 
 
 def rows(*nights):
@@ -84,12 +88,46 @@ def test_suspicious_and_accepted_nights_have_different_marks():
     ]
     line = timeline(measure(records).table.to_pylist(), 420)
     assert line is not None
-    assert [(mark.title, mark.kind) for mark in line.marks] == [
-        ("2026-11-02: suspicious, accepted", "accepted"),
-        ("2026-11-03: suspicious since 2026-11-02, accepted", "accepted"),
-        ("2026-11-04: suspicious", "suspicious"),
-        ("2026-11-05: suspicious since 2026-11-02", "suspicious"),
-        ("2026-11-06: gate failed, suspicious since 2026-11-02", "fault"),
+    assert [(mark.title, mark.kind, mark.raised) for mark in line.marks] == [
+        ("2026-11-02: suspicious, accepted", "accepted", False),
+        ("2026-11-03: suspicious since 2026-11-02, accepted", "accepted", False),
+        ("2026-11-04: suspicious", "suspicious", False),
+        ("2026-11-05: ok and suspicious since 2026-11-02", "suspicious", False),
+        ("2026-11-06: gate failed and suspicious since 2026-11-02", "fault", False),
+        ("2026-11-06: gate failed and suspicious since 2026-11-02", "suspicious", True),
+    ]
+    page = render(measure(records))
+    (foot,) = {int(found) for found in re.findall(r'class="fault" d="M[\d.]+ (\d+)l4 7h-8z', page)}
+    assert f" {foot - 11}l4 4.5l-4 4.5l-4-4.5z" in page  # the diamond of that night is above its triangle
+    assert '<span class="verdict failed">gate failed and suspicious</span>' in page
+    assert "Not every night ended well: 1 suspicious, 1 gate failed and suspicious; the last one is 2026-11-06." in page
+
+
+def test_a_model_under_a_new_file_name_goes_on_with_the_line_and_the_section():
+    """There are neither labels nor estimates, so that the sections are the only time line."""
+    names = ["a", "a", "b", "b"]
+    records = [
+        night(date(2026, 11, 1) + timedelta(days=at), model_run(name, mix=STEADY)) for at, name in enumerate(names)
+    ]
+    page = render(measure(records))
+    assert re.findall(r'<h2 id="model-\d+-h"><bdi class="name">(.*)</bdi>', page) == ["b"]
+    sha256 = records[-1].models[0].model.sha256[:12]
+    assert f"<g><title>2026-11-03: a replaced by b, sha256 {sha256}</title><line class=" in page
+    assert f'<li class="note">b instead of a since 2026-11-03, sha256 {sha256}. <a href="#model-1"' in page
+    assert re.findall(r'<td><bdi class="name">(.*)</bdi></td>', page) == ["b", "b", "a", "a"]
+    given = TrendOptions(reference=(date(2026, 11, 1), date(2026, 11, 2)))
+    assert [row["compared_with"] for row in measure(records, given).table.to_pylist()][2:] == [
+        [date(2026, 11, 1), date(2026, 11, 2)]
+    ] * 2
+
+
+def test_models_that_are_added_and_removed_are_marked():
+    both = [("a", "1", 70), ("b", "1", 80)]
+    line = timeline(rows([("a", "1", 70)], [("a", "1", 70)], both, both, [("b", "1", 80)]), 980)
+    assert line is not None
+    assert [(change.text, change.title) for change in line.changes] == [
+        ("b: added", "2026-11-03: b added"),
+        ("a: gone", "2026-11-05: no longer a"),
     ]
 
 

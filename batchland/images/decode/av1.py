@@ -1,8 +1,19 @@
-"""Shorten the compressed data of an AV1 picture, to find out whether a decoder needs all of it."""
+"""Shorten the compressed data of an AV1 picture, to find out whether a decoder needs all of it. Read its transfer."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
+from batchland.errors import ImageError
+from batchland.images.decode.bits import Bits
+from batchland.images.decode.picture import UNSPECIFIED
+
+_SEQUENCE: Final = 1
+"""Type of units with the header of a sequence."""
+_FIRST_UNITS: Final = 100
+"""Units that are searched for this header, which is the first or second one."""
+_MAX_HEADER: Final = 1024
+"""Bytes of this header that are read. It takes about 10, with the largest number of layers 100."""
 _TILES: Final = (4, 6)
 """Types of units with pixels: a group of tiles, a frame with its header."""
 _PADDING: Final = 15 << 3 | 2
@@ -36,6 +47,50 @@ def without_last_bytes(data: bytes, begin: int, end: int, spare: int) -> bytes |
     width = 1 if filled < 128 else 4
     padding = bytes([_PADDING]) + _leb128(filled - 1 - width, width) + bytes(filled - 1 - width)
     return data[: last.size_at] + size + data[last.begin : kept] + padding + data[last.end :]
+
+
+def transfer_of(data: bytes, begin: int, end: int) -> int:
+    """The transfer characteristics (ITU-T H.273) of the picture in data[begin:end]; 2, unspecified, without them.
+
+    Raises ImageError (`truncated`, or `unsupported_format` for headers that still pictures do not need).
+    """
+    for unit in islice(_units(data, begin, min(end, len(data))), _FIRST_UNITS):
+        if unit.kind == _SEQUENCE:
+            return _transfer(Bits(data[unit.begin : unit.end][:_MAX_HEADER], "big"))
+    return UNSPECIFIED
+
+
+def _transfer(bits: Bits) -> int:
+    """That of a sequence header (AV1 specification, clause 5.5)."""
+    profile, _, is_short = bits.take(3), bits.take(1), bits.take(1)
+    if is_short:
+        bits.take(5)
+    else:
+        if bits.take(1):
+            raise ImageError("unsupported_format", "an AVIF of a video without a statement about its colours")
+        has_delay = bits.take(1)
+        for _ in range(bits.take(5) + 1):
+            bits.take(12)
+            if bits.take(5) > 7:  # the level
+                bits.take(1)
+            if has_delay and bits.take(1):
+                bits.take(4)
+    bits.take(bits.take(4) + 1 + bits.take(4) + 1)  # the size
+    if not is_short:
+        if bits.take(1):
+            bits.take(7)
+        bits.take(3 + 4)
+        is_ordered = bits.take(1)
+        bits.take(2 * is_ordered)
+        if (bits.take(1) or bits.take(1)) and not bits.take(1):  # tools for drawings
+            bits.take(1)
+        bits.take(3 * is_ordered)
+    else:
+        bits.take(3)
+    bits.take(3)
+    is_deep = bits.take(1)
+    bits.take((profile == 2 and is_deep) + (profile != 1))
+    return bits.take(16) & 0xFF if bits.take(1) else UNSPECIFIED
 
 
 def _units(data: bytes, position: int, end: int) -> Iterator[_Unit]:

@@ -72,15 +72,15 @@ def _read_header(data: bytes, max_pixels: int) -> _Header:
         masks = (*struct.unpack_from(f"<{count}I", data, 54), 0)[:4]
         _check_masks(masks, bits)
     entry = 3 if size == 12 else 4
-    palette = np.empty((0, 3), np.uint8)
-    if bits <= 8:
-        colours = colours or 1 << bits
-        if begin == 14 + size:  # some writers forget the palette
-            begin += entry * colours
-        colours = min(colours, 1 << bits)
-        stored = np.frombuffer(data, np.uint8, -1, after)[: colours * entry]
-        palette = stored[: len(stored) // entry * entry].reshape(-1, entry)[:, 2::-1]
-    return _Header(width, abs(height), bits, compression, height < 0, masks, palette, begin or after)
+    largest = 1 << bits if bits <= 8 else 0
+    colours = colours or largest
+    if begin == 0 or (begin == 14 + size and bits <= 8):  # some writers give no position, or forget the palette
+        begin = after + entry * colours if colours <= largest else 0
+    if begin < after:
+        raise ImageError("unsupported_format", "a BMP with pixels that begin within its header")
+    stored = np.frombuffer(data[after : min(begin, after + entry * min(colours, largest))], np.uint8)
+    palette = stored[: len(stored) // entry * entry].reshape(-1, entry)[:, 2::-1]
+    return _Header(width, abs(height), bits, compression, height < 0, masks, palette, begin)
 
 
 def _check_kind(size: int, bits: int, compression: int) -> None:

@@ -7,11 +7,23 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from batchland.images.decode.picture import Pixels
+from batchland.images.decode.picture import Pixels, check_transfer
 
 _LEVELS: Final = (0, 32, 64, 96, 128, 160, 192, 224, 255)
+_TAGS: Final = 132
+"""Byte position of the table of tags in a profile."""
 _SAME: Final = 3
 """Levels of 255. A profile that changes no colour by more than this counts as sRGB: vendors have their own versions."""
+
+
+def check_profile(profile: bytes | None) -> None:
+    """Raise ImageError (`unsupported_format`) for a profile that says that the picture is HDR (ICC.1, `cicpTag`)."""
+    at = profile.find(b"cicp", _TAGS) if profile else -1
+    if profile and at >= 0:
+        begin = int.from_bytes(profile[at + 4 : at + 8])
+        content = profile[begin : begin + 12]
+        if content.startswith(b"cicp") and len(content) == 12:
+            check_transfer(content[9])
 
 
 def to_srgb(pixels: Pixels, profile: bytes | None) -> Pixels:

@@ -2,11 +2,12 @@
 
 from typing import Final
 
+import numpy as np
 from PIL import GifImagePlugin  # noqa: F401 - registers the format
 
 from batchland.errors import ImageError
 from batchland.images.decode.gif_lzw import check_lzw
-from batchland.images.decode.picture import Picture, check_size, damage, open_with_pillow, rgb_pixels
+from batchland.images.decode.picture import Picture, Pixels, check_size, damage, open_with_pillow, rgb_pixels
 
 _MAX_BLOCKS: Final = 100_000
 """Blocks of extensions before the first frame: about 25 MB."""
@@ -23,21 +24,29 @@ def decode_gif(data: bytes, max_pixels: int) -> Picture:
     control, begin = _find_frame(data, 13 + table)
     left, top, across, down = (int.from_bytes(data[begin + at : begin + at + 2], "little") for at in (1, 3, 5, 7))
     check_size(max(width, left + across), max(height, top + down), max_pixels)
-    if not (table or data[begin + 9] & 0x80):
+    own_table = 3 << (data[begin + 9] & 7) + 1 if data[begin + 9] & 0x80 else 0
+    if not (table or own_table):
         raise ImageError("unsupported_format", "a GIF without a table of colours, not a kind that is read here")
+    transparent = control[6] if control and control[3] & 1 else None
     covers = (left, top) == (0, 0) and across >= width and down >= height
-    if not covers and not (control and control[3] & 1):
+    if not covers and transparent is None:
         raise ImageError("unsupported_format", "a GIF with a first frame that leaves a part of the picture undefined")
     try:
         with open_with_pillow(data[: 13 + table] + control + data[begin:], "GIF") as image:
             image.load()
+            _check_colours(np.asarray(image), (own_table or table) // 3, transparent)
             pixels = rgb_pixels(image)
             size = image.size
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise damage(error) from error
-    own_table = 3 << (data[begin + 9] & 7) + 1 if data[begin + 9] & 0x80 else 0
     check_lzw(data, begin + 10 + own_table, across * down)
     return Picture(pixels, *size)
+
+
+def _check_colours(indices: Pixels, colours: int, transparent: int | None) -> None:
+    """Raise ImageError (`corrupt`) for pixels beyond the table of colours. Pillow shows them as black or grey."""
+    if indices.max() >= colours and (indices[indices != transparent] >= colours).any():
+        raise ImageError("corrupt", "its pixels have colours that its palette lacks")
 
 
 def _find_frame(data: bytes, position: int) -> tuple[bytes, int]:

@@ -6,13 +6,17 @@ import numpy as np
 from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin registers the format
 
 from batchland.errors import ImageError
-from batchland.images.decode.iso_media import check_pictures, transfer, without_end_of_picture
+from batchland.images.decode.iso_media import (
+    check_avif_properties,
+    check_colours,
+    check_pictures,
+    without_end_of_picture,
+)
 from batchland.images.decode.orientation import orientation_of
 from batchland.images.decode.picture import (
     Picture,
     Pixels,
     check_size,
-    check_transfer,
     damage,
     grey_to_rgb,
     open_with_pillow,
@@ -28,13 +32,15 @@ def decode_avif(data: bytes, max_pixels: int) -> Picture:
     begin = data.find(b"meta")
     if b"clap" in data[begin : begin - 4 + int.from_bytes(data[begin - 4 : begin])]:
         raise ImageError("unsupported_format", "an AVIF that crops its picture, not a kind that is read here")
+    check_avif_properties(data)
     try:
         with open_with_pillow(data, "AVIF") as image:
             check_size(*image.size, max_pixels)
-            check_transfer(transfer(data))
+            check_colours(data)
             check_pictures(data)
             image.load()
             _check_end(data)
+            image.info.pop("xmp", None)  # Pillow would look there for an orientation
             return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         raise damage(error) from error
@@ -68,7 +74,7 @@ def decode_heif(data: bytes, max_pixels: int) -> Picture:
         file = pillow_heif.open_heif(data)
         width, height = file.size
         check_size(width, height, max_pixels)
-        check_transfer(transfer(data))
+        check_colours(data)
         check_pictures(data)
         image = file.to_pillow()
         return Picture(_rgb(image), image.width, image.height, profile=file.info.get("icc_profile"))

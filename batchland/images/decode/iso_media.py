@@ -7,20 +7,25 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from batchland.images.decode.av1 import without_last_bytes
-from batchland.images.decode.hevc import check_units
-from batchland.images.decode.picture import check_zeros
+from batchland.errors import ImageError
+from batchland.images.decode import av1, hevc
+from batchland.images.decode.picture import check_transfer, check_zeros
 
 _HEVC: Final = (b"hvc1", b"hev1")
 _CODED: Final = (*_HEVC, b"av01")
 """Types of items that are compressed pictures. Other items are metadata or combinations of pictures."""
 _IN_FILE, _IN_META = 0, 1
 """Origins of positions: the beginning of the file, or of the data in `meta`."""
+_AVIF_PROPERTIES: Final = frozenset(
+    (b"av1C", b"ispe", b"pixi", b"colr", b"pasp", b"clap", b"irot", b"imir", b"auxC", b"a1op", b"lsel", b"a1lx")
+)
+"""Properties that libavif knows."""
 _MAX_BOXES: Final = 10_000
 """Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
+_MAX_CONFIGURATIONS: Final = 100
+"""Largest number of descriptions of compressed data. The tiles of a picture share one."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
-_UNSPECIFIED: Final = 2
 _MAX_ZERO_RUN: Final = 64
 """Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
 
@@ -39,7 +44,7 @@ def check_pictures(data: bytes) -> None:
                     return
                 check_zeros(data[begin:end], _MAX_ZERO_RUN)
             if picture.kind in _HEVC and len(picture.pieces) == 1 and end <= len(data):
-                check_units(data, begin, end)
+                hevc.check_units(data, begin, end)
     except (struct.error, KeyError):
         return
 
@@ -51,33 +56,90 @@ def without_end_of_picture(data: bytes, spare: int) -> bytes | None:
         ((begin, end),) = pictures[shown].pieces
     except (struct.error, KeyError, ValueError, IndexError):
         return None
-    return without_last_bytes(data, begin, min(end, len(data)), spare)
+    return av1.without_last_bytes(data, begin, min(end, len(data)), spare)
 
 
-def transfer(data: bytes) -> int:
-    """The transfer characteristics (ITU-T H.273) of the picture that is shown; 2, unspecified, if there are none."""
+def check_colours(data: bytes) -> None:
+    """Raise ImageError (`unsupported_format`) for HDR.
+
+    What the container says about the picture that is shown counts; if it says nothing about colours, the compressed
+    data. Leaves files with damaged boxes to the decoder.
+    """
     try:
-        begin, end = _children(data, 0, len(data))[b"meta"]
-        meta = _children(data, begin + 4, end)
-        begin, end = meta[b"pitm"]
-        shown = int.from_bytes(data[begin + 4 : end])
-        parts = _children(data, *meta[b"iprp"])
-        properties = list(_boxes(data, *parts[b"ipco"]))
-        for number in _properties_of(data, parts[b"ipma"][0], shown):
-            kind, begin, end = properties[number - 1]
-            if kind == b"colr" and data[begin : begin + 4] == b"nclx":
-                return int.from_bytes(data[begin + 6 : begin + 8])
+        for number in _transfers(data):
+            check_transfer(number)
     except (struct.error, KeyError, IndexError):
-        pass
-    return _UNSPECIFIED
+        return
 
 
-def _properties_of(data: bytes, begin: int, item: int) -> list[int]:
-    """Numbers, from 1, of the properties of an item."""
+def _transfers(data: bytes) -> Iterator[int]:
+    """Transfer characteristics (ITU-T H.273). Of a picture of several pieces, those of each."""
+    properties, of_shown = _properties(data)
+    colours = [each.begin for each in of_shown if each.kind == b"colr"]
+    if colours:
+        for begin in colours:
+            if data[begin : begin + 4] == b"nclx":
+                yield int.from_bytes(data[begin + 6 : begin + 8])
+        return
+    configurations = [each for each in properties if each.kind == b"hvcC"]
+    if len(configurations) > _MAX_CONFIGURATIONS:
+        raise ImageError(
+            "corrupt", f"more than {_MAX_CONFIGURATIONS} kinds of compressed data, which no encoder writes"
+        )
+    for each in configurations:
+        yield hevc.transfer_of(data[each.begin : each.end])
+    for picture in _pictures(data)[1].values():
+        if picture.kind == b"av01" and picture.pieces:
+            yield av1.transfer_of(data, *picture.pieces[0])
+
+
+def check_avif_properties(data: bytes) -> None:
+    """Raise ImageError (`unsupported_format`) for what libavif does not read, or reads in its own order."""
+    try:
+        of_shown = _properties(data)[1]
+    except (struct.error, KeyError, IndexError):
+        return
+    for each in of_shown:
+        if each.is_essential and each.kind not in _AVIF_PROPERTIES:
+            name = each.kind.decode("latin-1")
+            raise ImageError("unsupported_format", f"an AVIF with a property {name}, which is not read here")
+    turns = [each.kind for each in of_shown if each.kind in (b"irot", b"imir")]
+    if len(turns) > 1 and turns != [b"irot", b"imir"]:
+        raise ImageError(
+            "unsupported_format", "an AVIF that turns its picture in an unusual order, not a kind that is read here"
+        )
+
+
+class _Property(NamedTuple):
+    kind: bytes
+    begin: int
+    end: int
+    is_essential: bool = False
+    """Whether a reader that does not know it must not show the picture."""
+
+
+def _properties(data: bytes) -> tuple[list[_Property], list[_Property]]:
+    """The properties of all items, and those of the picture that is shown, in the order in which they apply."""
+    begin, end = _children(data, 0, len(data))[b"meta"]
+    meta = _children(data, begin + 4, end)
+    begin, end = meta[b"pitm"]
+    shown = int.from_bytes(data[begin + 4 : end])
+    parts = _children(data, *meta[b"iprp"])
+    properties = [_Property(*box) for box in boxes(data, *parts[b"ipco"])]
+    of_shown = [
+        properties[number - 1]._replace(is_essential=is_essential)
+        for number, is_essential in _associations(data, parts[b"ipma"][0], shown)
+        if number
+    ]
+    return properties, of_shown
+
+
+def _associations(data: bytes, begin: int, item: int) -> list[tuple[int, bool]]:
+    """Number, from 1, of each property of an item, and whether it is essential."""
     position = begin
     version_and_flags, count = struct.unpack_from(">II", data, position)
     item_form = ">HB" if version_and_flags >> 24 == 0 else ">IB"
-    form, first_bits = (">H", 0x7FFF) if version_and_flags & 1 else (">B", 0x7F)
+    form, first_bit = (">H", 0x8000) if version_and_flags & 1 else (">B", 0x80)
     position += 8
     for _ in range(min(count, _MAX_BOXES)):
         number, properties = struct.unpack_from(item_form, data, position)
@@ -85,17 +147,17 @@ def _properties_of(data: bytes, begin: int, item: int) -> list[int]:
         size = struct.calcsize(form)
         if number == item:
             packed = (struct.unpack_from(form, data, position + at * size)[0] for at in range(properties))
-            return [each & first_bits for each in packed]
+            return [(each & first_bit - 1, bool(each & first_bit)) for each in packed]
         position += properties * size
     return []
 
 
 def _children(data: bytes, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
     """Begin and end of the content of the boxes in a part of a file, by type."""
-    return {kind: (first, last) for kind, first, last in _boxes(data, begin, end)}
+    return {kind: (first, last) for kind, first, last in boxes(data, begin, end)}
 
 
-def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, and begin and end of the content, of the boxes in a part of a file."""
     for _ in range(_MAX_BOXES):
         if begin + 8 > end:
@@ -103,6 +165,8 @@ def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]
         size, kind = struct.unpack_from(">I4s", data, begin)
         head = 8
         if size == 1:
+            if begin + 16 > end:
+                return
             (size,) = struct.unpack_from(">Q", data, begin + 8)
             head = 16
         following = begin + size if size else end
@@ -136,7 +200,7 @@ def _pictures(data: bytes) -> tuple[int, dict[int, _Compressed]]:
 
 def _coded_items(data: bytes, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Number and type of each item that is a compressed picture."""
-    for kind, start, _ in _boxes(data, begin + (6 if data[begin] == 0 else 8), end):
+    for kind, start, _ in boxes(data, begin + (6 if data[begin] == 0 else 8), end):
         if kind == b"infe" and data[start] >= 2:
             item, _, item_kind = struct.unpack_from(">HH4s" if data[start] == 2 else ">IH4s", data, start + 4)
             if item_kind in _CODED:

@@ -31,11 +31,14 @@ _NOT_READ: Final = frozenset((_COM, 0xDB))
 """Comments and quantisation tables."""
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 _FRAMES: Final = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
-_FRAMES_READ: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA))
-"""Baseline, extended, progressive, lossless; extended and progressive with arithmetic coding."""
+_FRAMES_READ: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC3))
+"""Baseline, extended, progressive, lossless; all with Huffman coding."""
+_ARITHMETIC: Final = (0xC9, 0xCA, 0xCB)
+"""Extended, progressive, lossless; all with arithmetic coding. libjpeg does not report missing data there: encoders may
+leave out zeros at the end."""
 USUAL_FRAMES: Final = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive, with Huffman coding."""
-_PROGRESSIVE: Final = (0xC2, 0xCA)
+_PROGRESSIVE: Final = 0xC2
 _LOSSLESS: Final = 0xC3
 _HUFFMAN_SEQUENTIAL: Final = (0xC0, 0xC1)
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
@@ -178,6 +181,8 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
 @lru_cache(maxsize=64)
 def _frame_facts(marker: int, content: bytes) -> Mapping[str, Any]:
     """Size and components of a frame. Raises ImageError for a kind that is not read."""
+    if marker in _ARITHMETIC:
+        raise ImageError("unsupported_format", "a JPEG with arithmetic coding, in which missing pixels go unnoticed")
     if marker not in _FRAMES_READ:
         raise ImageError("unsupported_format", f"a JPEG of a kind that is not read (frame type {marker:#x})")
     if len(content) < 6 or len(content) < 6 + 3 * content[5]:
@@ -225,7 +230,7 @@ def check_claims(header: JpegHeader, data: bytes, max_pixels: int) -> None:
     check_size(header.width, header.height, max_pixels)
     if len(header.component_ids) == 4 and header.adobe_transform not in (0, 2):
         raise ImageError("unsupported_format", "a CMYK JPEG that does not say whether its colours are inverted")
-    progressive = header.frame in _PROGRESSIVE
+    progressive = header.frame == _PROGRESSIVE
     if not progressive and data[header.first_scan] == len(header.component_ids):
         return  # one scan has all
     find_problem = _progressive_problem if progressive else _sequential_problem
@@ -386,7 +391,9 @@ def without_metadata(data: bytes, header: JpegHeader) -> bytes:
 
 def _decode_by_pillow(data: bytes, header: JpegHeader) -> Pixels:
     """For subsamplings that simplejpeg does not know. Without the end marker, Pillow refuses what is incomplete."""
-    if header.frame not in _HUFFMAN_SEQUENTIAL:
+    if len(header.component_ids) == 4:
+        raise ImageError("unsupported_format", "a CMYK JPEG with an unusual subsampling")
+    if header.frame not in _HUFFMAN_SEQUENTIAL or data[header.first_scan] != len(header.component_ids):
         raise ImageError("unsupported_format", "a JPEG with an unusual subsampling in several scans")
     if _padding(data) > _MAX_PADDING:
         raise ImageError("corrupt", "a part of the picture is replaced by zeros")

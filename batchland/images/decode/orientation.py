@@ -16,7 +16,7 @@ _SHORT: Final = 3
 _MAX_TAGS: Final = 64
 _MAX_BYTES: Final = 4096
 """Limit for the values in the first directory of an EXIF block."""
-_IN_XMP: Final = re.compile(rb'tiff:Orientation(="|>)([0-9])')
+_IN_XMP: Final = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)([0-9])""")
 
 
 def find_orientation(exif: bytes | None, xmp: bytes | None) -> int:
@@ -32,7 +32,7 @@ def find_orientation(exif: bytes | None, xmp: bytes | None) -> int:
         except Exception:  # parsers of damaged metadata raise almost anything
             return 1
     if found is None and xmp and (match := _IN_XMP.search(xmp)):
-        found = int(match[2])
+        found = int(match[1])
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 

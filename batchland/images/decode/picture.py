@@ -17,6 +17,8 @@ Samples = npt.NDArray[np.integer]
 
 _STRIP_PIXELS: Final = 4_000_000
 """Large pictures are converted in strips of about this many pixels, so that no second copy of them is needed."""
+UNSPECIFIED: Final = 2
+"""Transfer characteristics (ITU-T H.273) that are not given."""
 _HDR: Final = {16: "PQ", 18: "HLG"}
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _OF_DECODERS: Final = re.compile(

@@ -122,6 +122,9 @@ def _read(data: bytes, max_pixels: int) -> _Contents:
         elif kind in (b"IHDR", b"PLTE", b"tRNS", b"iCCP"):
             if kind in (b"IHDR", b"PLTE") and kind in found:
                 raise ImageError("corrupt", f"it has two chunks {kind.decode()}")
+            palette_is_late = kind == b"PLTE" and found[b"IHDR"][9] == _PALETTE and (pixels_begin or b"tRNS" in found)
+            if palette_is_late or (kind == b"tRNS" and pixels_begin):
+                raise ImageError("corrupt", "its chunks PLTE, tRNS and IDAT are not in this order")
             found.setdefault(kind, content)
         elif kind == b"cICP" and len(content) == 4:
             check_transfer(content[1])

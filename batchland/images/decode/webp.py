@@ -11,11 +11,14 @@ from typing import Final
 from PIL import WebPImagePlugin  # noqa: F401 - registers the format
 
 from batchland.errors import ImageError
-from batchland.images.decode.orientation import orientation_of
+from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import Picture, check_size, check_zeros, damage, open_with_pillow, rgb_pixels
 
 _LOSSY, _LOSSLESS, _ALPHA, _FRAME = b"VP8 ", b"VP8L", b"ALPH", b"ANMF"
 """Chunks with pixels; of an animation, they are in a chunk for each frame."""
+_FLAGS_AT: Final = 20
+_HAS_ALPHA: Final = 0x10
+"""Position of the flags of an animation, and the one that its canvas begins transparent."""
 _PADDING: Final = 64
 _PIXELS_PER_ZERO: Final = 8192
 """A zero byte can represent about 10,000 pixels of one colour, at all qualities of libwebp."""
@@ -29,14 +32,26 @@ def decode_webp(data: bytes, max_pixels: int) -> Picture:
         with open_with_pillow(data, "WEBP") as image:
             width, height = image.size
             check_size(width, height, max_pixels)
+            _check_first_frame(data, width, height)
             frame = dict(_first_frame(data))
             for kind in (_LOSSY, _LOSSLESS):
                 check_zeros(frame.get(kind, b""), _PADDING + width * height // _PIXELS_PER_ZERO)
             image.load()
             _check_end(frame)
-            return Picture(rgb_pixels(image), width, height, orientation_of(image), image.info.get("icc_profile"))
+            orientation = find_orientation(image.info.get("exif"), image.info.get("xmp"))
+            return Picture(rgb_pixels(image), width, height, orientation, image.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise damage(error) from error
+
+
+def _check_first_frame(data: bytes, width: int, height: int) -> None:
+    """Raise ImageError for an opaque animation if its first frame is smaller: the rest is black, for no reason."""
+    begin = next((begin for kind, begin, _ in _chunks(data) if kind == _FRAME), None)
+    if begin is None or data[_FLAGS_AT] & _HAS_ALPHA:
+        return
+    across, down = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (begin + 6, begin + 9))
+    if (across, down) != (width, height):
+        raise ImageError("unsupported_format", "a WebP with a first frame that leaves a part of the picture undefined")
 
 
 def _check_end(chunks: dict[bytes, bytes]) -> None:

@@ -6,13 +6,13 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeVar
 
 from batchland.errors import InputError, NoSuchImagesError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
+from batchland.system.paths import resolved
 from batchland.system.retries import storage_failed
 
 IMAGE_EXTENSIONS: Final = frozenset(
@@ -33,7 +33,7 @@ class Folder:
     is_sorted = True
 
     def __init__(self, root: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> None:
-        self.name = display_path(Path(root).resolve())
+        self.name = display_path(resolved(root))
         self._root = root
         self._options = {"all_files": all_files, "follow_links": follow_links}
 

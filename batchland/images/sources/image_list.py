@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
 from itertools import chain, islice
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +20,7 @@ from batchland.images.sources.list_content import problem_with, problem_with_lin
 from batchland.images.sources.list_table import PEEKED_BYTES, Entry, check_content, open_table
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
+from batchland.system.paths import resolved
 from batchland.system.urls import INVALID, bare_url, is_url, local_path, mistyped_url, split_url
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ImageList:
         self._private_hosts = private_hosts
         self._listing = listing
         self._base = os.curdir if base is None else local_path(base) or base
-        self.name = display_location(self._base) if is_url(self._base) else display_path(Path(self._base).resolve())
+        self.name = display_location(self._base) if is_url(self._base) else display_path(resolved(self._base))
         self.countable = listing != STANDARD_INPUT and os.path.isfile(listing)  # noqa: PTH113 - a pipe is read once
 
     @cached_property

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 
 from batchland.errors import UsageError
 from batchland.images.sources.list_content import COLUMNS, problem_with
+from batchland.system.csv_files import separator
 from batchland.system.names import display_name
 from batchland.system.text import first_line
 from batchland.system.urls import split_url
@@ -53,9 +54,10 @@ class CsvTable:
 
     def __init__(self, text: TextIO, list_name: str) -> None:
         self._name, self._warned = list_name, False
-        header = text.readline().lstrip(BOM)
-        self._rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count), strict=True)
-        _, self._header = next(self._checked(), (1, []))
+        first = text.readline().lstrip(BOM)
+        delimiter, before = separator(first)
+        self._rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+        _, self._header = next(islice(self._checked(), before, None), (1, []))
         self._path = _path_column(self._header, list_name)
         self._own = _own_names(self._header, self._path, list_name)
 

@@ -3,6 +3,7 @@
 Only that column is read, in order, page by page, so memory does not depend on the size of the row groups.
 """
 
+import logging
 import os
 import threading
 from bisect import bisect_right
@@ -36,6 +37,8 @@ _BATCH_ROWS: Final = 16
 _KEPT_ROWS: Final = 64
 _KEPT_BYTES: Final = 128 * 1024**2
 """Rows stay in memory, for slower threads, until they exceed both limits."""
+
+_log = logging.getLogger("batchland")
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ class Tables(Containers):
             _open_tables.get(first)
         except BatchlandError:
             raise
-        except Exception as error:  # Arrow raises almost anything on damaged files
-            raise UsageError(f"{display_location(first)}: cannot be read as Parquet ({_reason(error)})") from error
+        except Exception as error:  # Arrow raises almost anything on damaged files; `images_in` makes a row of it
+            _log.debug("%s: cannot be read as Parquet (%s)", display_location(first), _reason(error))
         return files
 
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:  # noqa: ARG002

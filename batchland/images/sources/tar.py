@@ -122,8 +122,10 @@ def list_members(
         problem = error.strerror or str(error)
     except BatchlandError:
         raise
-    except Exception as error:  # tarfile raises almost anything on damaged headers
-        problem = str(error) or type(error).__name__
+    except tarfile.TarError as error:
+        problem = str(error)
+    except Exception:  # tarfile raises almost anything on damaged headers
+        problem = "the header of a member is damaged"
     if problem:
         problem = (file and file.problem) or problem
         name = f"{shard}/@{position}/" if position else f"{shard}/"
@@ -153,8 +155,11 @@ def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:
     if member.isdir():
         return ""
     kind = kind_in_archive(os.fsencode(member.name), all_files=all_files)
-    regular = member.isreg() and not member.issparse()
-    return kind if regular or kind in ("hidden", "path with ..") else "not a regular file"
+    if kind in ("hidden", "path with .."):
+        return kind
+    if member.issparse():
+        return "sparse"
+    return kind if member.isreg() else "not a regular file"
 
 
 class _Headers(Reader):

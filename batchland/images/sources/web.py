@@ -157,7 +157,7 @@ class _Retry(Retry):
     def parse_retry_after(self, retry_after: str) -> float:
         try:
             return super().parse_retry_after(retry_after)
-        except InvalidHeader:
+        except (InvalidHeader, ValueError, OverflowError):  # a number of 5000 digits, the year 99999
             return 0
 
 

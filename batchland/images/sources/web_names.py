@@ -43,7 +43,7 @@ def public_url(url: str) -> str:
 def _public(address: str, depth: int) -> str:
     address, _, query = address.partition("?")
     address = bare_url(address) if is_url(address) else address
-    address = _PATH_PARAMETER.sub(lambda found: "" if _is_secret(found[1]) else found[0], address)
+    address = _PATH_PARAMETER.sub(lambda found: "" if is_secret(found[1]) else found[0], address)
     query = _public_query(query, depth)
     return f"{address}?{query}" if query else address
 
@@ -55,15 +55,18 @@ def _public_query(query: str, depth: int) -> str:
         name, equals, value = parameter.partition("=")
         if is_url(unquote(parameter)):
             name, equals, value = "", "", parameter
-        secret = _is_secret(name) or (secret and separator == ";" and not equals)  # then `;` belongs to a password
+        secret = is_secret(name) or (secret and separator == ";" and not equals)  # then `;` belongs to a password
         if not secret:
             kept += (separator if kept else "") + name + equals + _public_value(value, depth + 1)
     return kept
 
 
 @lru_cache(1024)
-def _is_secret(name: str) -> bool:
-    """Whether a parameter may be secret: by its words, at `-`, `_` or a capital, without a version as in `tokenv2`."""
+def is_secret(name: str) -> bool:
+    """Whether the value of a parameter or variable may be secret, by the words of its name.
+
+    Words end at `-`, `_` or a capital; a version as in `tokenv2` is left out.
+    """
     name = unquote(unquote(name))
     parts = [re.sub(r"[vV]?[0-9]+$", "", part) for part in re.split(r"[^A-Za-z0-9]+", name) if part]
     words = ["".join(parts).lower(), *(word.lower() for part in parts for word in (part, *_WORD.findall(part)))]

@@ -3,7 +3,6 @@
 A zip file has its list of members at its end, so listing needs a few requests, and each member is read by itself.
 """
 
-import os
 import stat
 import struct
 import zlib
@@ -24,6 +23,9 @@ from batchland.system.names import display_name
 
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
 _ENCRYPTED: Final = 0x1
+_UTF8: Final = 0x800
+_UNICODE_PATH: Final = 0x7075
+"""Extra field with the name in UTF-8: a version, the checksum of the plain name, and the name."""
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
 
@@ -102,13 +104,15 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
     except BatchlandError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged files
-        reason = str(error) if isinstance(error, BadZipFile) else getattr(error, "strerror", None) or str(error)
+        known = isinstance(error, BadZipFile | OSError)
+        reason = getattr(error, "strerror", None) or (str(error) if known else "its list of members is damaged")
         yield ImageRef(f"{zip_name}/", b"", ("unreadable", f"the zip file cannot be read: {reason}"))
         return
     for member in members:
         kind = _kind(member, all_files=all_files)
         if kind == "file":
-            yield ImageRef(f"{zip_name}/{_name(member)}", _facts(member), store=store)
+            name = display_name(name_in_archive(_stored_path(member)))
+            yield ImageRef(f"{zip_name}/{name}", _facts(member), store=store)
         elif kind:
             ignored[kind] += 1
 
@@ -132,14 +136,45 @@ def _facts(member: ZipInfo) -> bytes:
     return joined_facts(*numbers, modified_us=modified_us)
 
 
-def _name(member: ZipInfo) -> str:
-    return display_name(name_in_archive(os.fsencode(member.filename)))
+def member_name(member: ZipInfo) -> str:
+    """The name of a member of a zip file as it is stored.
+
+    Names are cp437 unless a flag, an extra field or the name itself shows that they are UTF-8: zip and 7-Zip on Linux
+    write UTF-8 without the flag. That a name in cp437 is valid UTF-8 by chance is improbable.
+    """
+    name = member.orig_filename
+    if not member.flag_bits & _UTF8:
+        plain = name.encode("cp437")
+        name = _unicode_path(member.extra, zlib.crc32(plain)) or _decoded(plain) or name
+    return name
+
+
+def _decoded(name: bytes) -> str | None:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _unicode_path(extra: bytes, checksum: int) -> str | None:
+    """The name in a Unicode Path field that belongs to the name with that checksum; None if there is none."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<2H", extra)
+        value, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and value[:5] == struct.pack("<BI", 1, checksum):
+            return _decoded(value[5:])
+    return None
+
+
+def _stored_path(member: ZipInfo) -> bytes:
+    return member_name(member).partition("\0")[0].encode()
 
 
 def _kind(member: ZipInfo, *, all_files: bool) -> str:
-    """See `kind_in_archive`; empty for a folder, which is not counted."""
-    if member.is_dir():
+    """See `kind_in_archive`; empty for a folder and a member without a name, which are not counted."""
+    path = _stored_path(member)
+    if not path or path.endswith(b"/"):
         return ""
-    kind = kind_in_archive(os.fsencode(member.filename), all_files=all_files)
+    kind = kind_in_archive(path, all_files=all_files)
     is_link = member.create_system == _UNIX and stat.S_ISLNK(member.external_attr >> 16)
     return "not a regular file" if is_link and kind == "file" else kind

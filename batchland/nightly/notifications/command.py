@@ -24,6 +24,7 @@ def notify(command: Sequence[str], notification: Notification, path: Path, secon
         "BATCHLAND_EXIT_CODE": "" if notification.exit_code is None else str(notification.exit_code),
         "BATCHLAND_ERROR": notification.error or "",  # short: Linux takes 128 kB a variable
         "BATCHLAND_RUN": str(path),
+        "BATCHLAND_TEST": "1" if notification.test else "",
     }
     program = command[0]
     try:

@@ -9,16 +9,25 @@ from batchland.system.deadline import within
 from batchland.system.text import reason, visible
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib repeats a POST that is redirected as a GET without its document, so the message would be lost."""
+
+    def redirect_request(self, *_: object) -> None:
+        """No request: the redirect is an error."""
+
+
 def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
     """GET the URL, or POST a JSON document to it. Returns an error message, None on success (a 2xx answer).
 
-    seconds: to wait at most, in all.
+    seconds: to wait at most, in all. Only a GET follows redirects.
     """
     try:
         within(seconds, lambda: _send(url, seconds, body))
     except urllib.error.HTTPError as error:
         with error:
-            return f"answered {error.code} {visible(str(error.reason))}"
+            redirects = body is not None and error.code // 100 == 3
+            advice = "; it redirects, so the document was not taken; give the address that it leads to"
+            return f"answered {error.code} {visible(str(error.reason))}{advice if redirects else ''}"
     except urllib.error.URLError as error:
         return reason(error.reason) if isinstance(error.reason, BaseException) else visible(error.reason)
     except OSError as error:  # TimeoutError, too
@@ -37,5 +46,6 @@ def _send(url: str, seconds: float, body: bytes | None) -> None:
     if body is not None:
         headers["Content-Type"] = "application/json"
     message = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310
-    with urllib.request.urlopen(message, timeout=seconds):  # noqa: S310 - the job file allows http and https only
+    opener = urllib.request.build_opener(*(() if body is None else (_NoRedirect,)))
+    with opener.open(message, timeout=seconds):  # the job file allows http and https only
         pass

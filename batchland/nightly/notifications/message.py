@@ -5,7 +5,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from batchland.nightly.run_record import Attempt, ModelRun, Outcome, RunRecord
-from batchland.nightly.run_text import describe_run
+from batchland.nightly.run_text import describe_run, outcome_of
 from batchland.system.documents import Document
 from batchland.system.text import count, ignored_files, interval, one_line, percent
 
@@ -47,7 +47,7 @@ class Notification(Document):
     job: str
     date: date
     outcome: Outcome
-    """Outcome of the night, as in run.json."""
+    """Outcome of the run. That of the night, in run.json, is another one if the run changed nothing."""
     exit_code: int | None
     """None while the night runs."""
     good: bool
@@ -61,6 +61,9 @@ class Notification(Document):
     figures: tuple[Figure, ...]
     links: tuple[Link, ...]
     pictures: tuple[Picture, ...] = ()
+    test: bool = False
+    """Whether `batchland job notify` sent it. Without a record, outcome and exit code are then those of a good
+    night."""
 
 
 def compose(
@@ -76,7 +79,8 @@ def compose(
     link: the address under which the folder of records, `runs`, is served. note: used in the title instead of the
     outcome.
     """
-    summary = describe_run(record)
+    summary = describe_run(record, attempt)
+    error = record.error if attempt == record.deciding else attempt.error
     if len(summary) > MAX_SUMMARY_LENGTH:
         summary = f"{summary[:MAX_SUMMARY_LENGTH]}\n... (run.json has all of it)\n"
     good = note is None and attempt.exit_code == 0
@@ -86,13 +90,18 @@ def compose(
         outcome=attempt.outcome,
         exit_code=attempt.exit_code,
         good=good,
-        title=f"{record.job}, {record.date}: {note or attempt.outcome.replace('_', ' ')}",
-        error=one_line(attempt.error, MAX_ERROR_LENGTH) if attempt.error else None,
+        title=f"{record.job}, {record.date}: {note or _outcome(record, attempt)}",
+        error=one_line(error, MAX_ERROR_LENGTH) if error else None,
         summary=summary,
         figures=tuple(figure for model in record.models for figure in _figures(model, several=len(record.models) > 1)),
         links=tuple(_links(record, link.rstrip("/"))) if link else (),
         pictures=pictures,
     )
+
+
+def _outcome(record: RunRecord, attempt: Attempt) -> str:
+    """That of the attempt; with the verdict of the monitor if the attempt gave the night its outcome."""
+    return outcome_of(record) if attempt == record.deciding else attempt.outcome.replace("_", " ")
 
 
 def _figures(model: ModelRun, *, several: bool) -> list[Figure]:
@@ -104,6 +113,8 @@ def _figures(model: ModelRun, *, several: bool) -> list[Figure]:
         "failed": f"{count(model.counts.failed)}{f' ({codes})' if codes else ''}",
         "speed": f"{model.images_per_second or 0:.1f} images/s on {model.device}",
     }
+    if model.monitor and model.monitor.verdict != "not_judged":
+        values["monitor"] = model.monitor.verdict
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         values["top-1 accuracy"] = f"{percent(top1.value)} ({interval(top1)})"
     for gate in model.evaluation.gates if model.evaluation else ():

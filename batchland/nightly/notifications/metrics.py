@@ -1,15 +1,20 @@
 """The state of a job as a file for Prometheus's node exporter (textfile collector)."""
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from batchland.errors import OutputError
 from batchland.nightly.dates import without_future
 from batchland.nightly.good_nights import last_good
+from batchland.nightly.record_files import read_runs
 from batchland.nightly.run_record import RunRecord
 from batchland.system.files import write_file
+
+_log = logging.getLogger("batchland")
 
 
 def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None:
@@ -28,13 +33,30 @@ def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None
         ("night_timestamp_seconds", "Midnight, local time, of the newest night's date.", _midnight(newest)),
         ("finished_timestamp_seconds", "When the newest night's run ended.", _finished(newest)),
         ("success_timestamp_seconds", "When the run of the last good night ended.", _finished(good) if good else None),
-        ("exit_code", "Exit code of the newest night's run.", newest.exit_code),
+        (
+            "exit_code",
+            "Exit code of the newest night's run; 0 if the night is suspicious and accepted.",
+            0 if newest.good else newest.exit_code,
+        ),
         ("duration_seconds", "Wall seconds of the newest night's run.", newest.seconds),
     ):
         if value is not None:
             gauge(name, text).labels(newest.job).set(value)
     _describe_models(newest, gauge)
     write_file(path, generate_latest(registry))
+
+
+def refresh_metrics(folder: Path, today: date) -> None:
+    """Write the metrics again after the records in `folder` (`runs/NAME`) have changed, if the job has metrics.
+
+    The newest record that is not in the future says where. A file that cannot be written is a warning in the log.
+    """
+    records = read_runs(folder)
+    if records and (path := without_future(records, today)[-1].config.get("metrics")):
+        try:
+            write_metrics(Path(path), records, today)
+        except OutputError as error:
+            _log.warning("metrics: %s", error)
 
 
 def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:

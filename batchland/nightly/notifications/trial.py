@@ -36,5 +36,5 @@ def send_trial(job: Job) -> Iterator[tuple[str, str | None]]:
         newest = without_future(records, today)[-1]
         path = job.folder / str(newest.date) / RUN_FILE
         notification = compose(newest, newest.deciding, link=job.notify.link, note=note)
-    for channel, fault in send_all(job.notify, notification, path):
+    for channel, fault in send_all(job.notify, notification.model_copy(update={"test": True}), path):
         yield channel, fault and job.placeholders.hide(fault)

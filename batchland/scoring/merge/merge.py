@@ -24,6 +24,7 @@ from batchland.scoring.merge.check import FinishedShard, finished_shards
 from batchland.scoring.merge.describe import merged_info, merged_manifest
 from batchland.scoring.merge.order import BLOCK_SIZE, ordered_rows
 from batchland.scoring.score import RunSummary
+from batchland.system.paths import resolved
 from batchland.system.signals import StopSignal
 from batchland.system.urls import is_url
 
@@ -108,7 +109,7 @@ def _check_output(out: Path | str, common: StoredFolder, shards: list[FinishedSh
 
 
 def _comparable(location: Path | str) -> str:
-    return str(location.resolve()) if isinstance(location, Path) else display_location(location)
+    return str(resolved(location)) if isinstance(location, Path) else display_location(location)
 
 
 def _check_complete(folder: str, info: ShardInfo, survey: Survey) -> None:

@@ -53,6 +53,15 @@ def run_length(body: bytes, width: int = 4, height: int = 2, bits: int = 8) -> b
         (bmp(samples(16), 16, masks=(0xF00, 0xF0, 0)), "unsupported_format",
          "a BMP without a bit field for each of red, green and blue"),
         (bmp(samples(8), 8, palette=PALETTE[:200]), "corrupt", "its pixels have colours that its palette lacks"),
+        *((changed(RGB, 10, "<I", begin), "unsupported_format", "a BMP with pixels that begin within its header")
+          for begin in (1, 20, 53)),
+        (changed(changed(RGB, 10, "<I", 0), 46, "<I", 2), "unsupported_format",
+         "a BMP with pixels that begin within its header"),
+        (bmp(samples(16), 16, masks=(0xF800, 0x7E0, 0x1F))[:10] + bytes([60])
+         + bmp(samples(16), 16, masks=(0xF800, 0x7E0, 0x1F))[11:], "unsupported_format",
+         "a BMP with pixels that begin within its header"),
+        (changed(bmp(samples(8), 8, palette=PALETTE), 10, "<I", 54 + 4 * 255), "corrupt",
+         "its pixels have colours that its palette lacks"),
         (RGB[:-50], "truncated", "the file ends 50 bytes too early"),
         (RGB[:30], "truncated", "the file ends within its header"),
         (changed(RGB, 18, "<i", 0), "corrupt", "the picture has no pixels"),
@@ -63,6 +72,29 @@ def run_length(body: bytes, width: int = 4, height: int = 2, bits: int = 8) -> b
 )  # fmt: skip
 def test_unsupported_kinds_are_refused(data, code, message):
     assert error_of(data) == (code, message)
+
+
+@pytest.mark.parametrize("size", [12, 40, 124])
+@pytest.mark.parametrize("begin", [0, None], ids=["zero", "header"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_pixels_without_a_position_follow_the_palette(bits, begin, size):
+    """Some writers leave the position at 0, or forget the palette in it."""
+    values, palette = samples(bits), PALETTE[: 1 << bits]
+    data = bmp(values, bits, palette=palette, size=size)
+    without = changed(data, 10, "<I", 14 + size if begin is None else begin)
+    for each in (data, without):
+        np.testing.assert_array_equal(decode_bmp(each, 10**6).pixels, palette[values])
+
+
+def test_rgb_without_a_position_follows_the_header():
+    np.testing.assert_array_equal(decode_bmp(changed(RGB, 10, "<I", 0), 10**6).pixels, samples(8, 3))
+
+
+def test_a_palette_ends_where_the_pixels_begin():
+    """A count of 0 means all colours, but some writers store fewer; what follows them are pixels, not colours."""
+    values = samples(8) // 2
+    short = changed(bmp(values, 8, palette=PALETTE[:128]), 46, "<I", 0)
+    np.testing.assert_array_equal(decode_bmp(short, 10**6).pixels, PALETTE[values])
 
 
 def test_padding_of_the_last_row_may_be_missing():

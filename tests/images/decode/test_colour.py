@@ -8,6 +8,7 @@ import pytest
 from damage import encoded, photo
 from PIL import Image, ImageCms
 
+from batchland.errors import ImageError
 from batchland.images.decode.colour import is_srgb, to_srgb
 from batchland.images.encoded_jpegs import keep_encoded
 from batchland.images.preprocess import PreprocessSpec, decode
@@ -68,11 +69,43 @@ def test_other_profiles_leave_the_pixels_as_they_are():
     assert not is_srgb(DISPLAY_P3)
 
 
+def hdr_profile(transfer: int) -> bytes:
+    """A profile with a further tag that gives the transfer characteristics, as those of BT.2100 have it."""
+    count = int.from_bytes(SRGB[128:132]) + 1
+    entries = b"".join(
+        SRGB[at : at + 4] + struct.pack(">I", int.from_bytes(SRGB[at + 4 : at + 8]) + 12) + SRGB[at + 8 : at + 12]
+        for at in range(132, 132 + 12 * (count - 1), 12)
+    )
+    entries += struct.pack(">4sII", b"cicp", len(SRGB) + 12, 12)
+    body = SRGB[132 + 12 * (count - 1) :] + b"cicp\0\0\0\0\x09" + bytes([transfer]) + b"\0\1"
+    return struct.pack(">I", len(SRGB) + 24) + SRGB[4:128] + struct.pack(">I", count) + entries + body
+
+
+@pytest.mark.parametrize(("kind", "options"), FORMATS)
+def test_a_profile_of_hdr_is_refused_in_every_format(kind, options):
+    image = photo(64, 48)
+    for colour in ("as_stored", "srgb"):
+        for transfer, name in ((16, "PQ"), (18, "HLG")):
+            data = encoded(image, kind, icc_profile=hdr_profile(transfer), **options)
+            with pytest.raises(ImageError) as caught:
+                decode(data, PreprocessSpec(colour=colour))
+            assert (caught.value.code, str(caught.value)) == (
+                "unsupported_format", f"an HDR picture ({name}), not a kind that is read here",
+            )  # fmt: skip
+        data = encoded(image, kind, icc_profile=hdr_profile(13), **options)
+        plain = encoded(image, kind, **options)
+        np.testing.assert_array_equal(
+            decode(data, PreprocessSpec(colour=colour)).pixels, decode(plain, PreprocessSpec()).pixels
+        )
+
+
 def test_a_gpu_decodes_no_picture_that_has_to_be_converted():
     for profile, spec, kept in (
         (DISPLAY_P3, PreprocessSpec(colour="srgb"), False),
         (DISPLAY_P3, PreprocessSpec(), True),
         (SRGB, PreprocessSpec(colour="srgb"), True),
+        (hdr_profile(16), PreprocessSpec(), False),
+        (hdr_profile(13), PreprocessSpec(), True),
     ):
         data = encoded(photo(320, 240), "JPEG", icc_profile=profile)
         assert (keep_encoded(data, spec, checked=True) is not None) == kept

@@ -61,6 +61,30 @@ def test_undefined_parts_are_white_if_the_frame_has_transparency_and_refused_oth
     )  # fmt: skip
 
 
+def with_colours(index: int, transparent: int | None, palette: bytes) -> bytes:
+    """Pixels of the colour 0, but for one; the table has four colours."""
+    image = Image.new("P", (8, 8), 0)
+    image.putpixel((3, 2), index)
+    image.putpalette(bytes(768))
+    data = encoded(image, "GIF", optimize=False)
+    assert data[10] & 0x87 == 0x87
+    frame = data.index(b",", 13 + 768)
+    control = b"" if transparent is None else b"\x21\xf9\4\1\0\0" + bytes([transparent, 0])
+    return data[:10] + bytes([data[10] & 0xF8 | 1]) + data[11:13] + palette + control + data[frame:]
+
+
+@pytest.mark.parametrize("palette", [bytes([10, 20, 30] * 4), bytes([0] * 3 + [1] * 3 + [2] * 3 + [3] * 3)])
+def test_pixels_beyond_the_table_of_colours_are_corrupt(palette):
+    for index in (4, 7, 200, 255):
+        for transparent in (None, 1, 100):
+            assert error_of(with_colours(index, transparent, palette)) == (
+                "corrupt", "its pixels have colours that its palette lacks",
+            )  # fmt: skip
+        pixels = decode_gif(with_colours(index, index, palette), 100).pixels
+        assert (pixels == 255).all(axis=2).nonzero() == ([2], [3])
+    assert decode_gif(with_colours(3, None, palette), 100).pixels[2, 3].tolist() == list(palette[9:])
+
+
 def test_unsupported_kinds_are_refused():
     assert error_of(gif(before=b"\x21\xfe\0" * 150_000)) == (
         "corrupt", "more than 100000 blocks before the picture, which no encoder writes",
@@ -111,6 +135,46 @@ def test_first_frame_of_an_animated_webp_is_decoded():
     np.testing.assert_array_equal(
         decode_webp(encoded(photo(), "WEBP", lossless=True), 10**6).pixels, np.asarray(photo())
     )
+
+
+@pytest.mark.parametrize("xmp", [b"<x tiff:Orientation='6'/>", b'<x tiff:Orientation="6"/>'])
+def test_an_orientation_in_xmp_counts_for_webp_and_not_for_avif(xmp):
+    """The container of an AVIF has its own."""
+    image = photo(40, 30)
+    assert decode(encoded(image, "WEBP", xmp=xmp), PreprocessSpec()).pixels.shape == (40, 30, 3)
+    assert decode(encoded(image, "AVIF", xmp=xmp), PreprocessSpec()).pixels.shape == (30, 40, 3)
+
+
+def animation(flags: int, canvas: tuple[int, int], corner: tuple[int, int], frame: Image.Image) -> bytes:
+    """A WebP with a frame of one colour that is shown twice."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return kind + struct.pack("<I", len(content)) + content
+
+    def numbers(*values: int) -> bytes:
+        return b"".join(struct.pack("<I", value)[:3] for value in values)
+
+    place = numbers(corner[0] // 2, corner[1] // 2, frame.width - 1, frame.height - 1, 100) + b"\0"
+    one = chunk(b"ANMF", place + encoded(frame, "WEBP", lossless=True)[12:])
+    size = bytes([flags, 0, 0, 0]) + numbers(canvas[0] - 1, canvas[1] - 1)
+    body = b"WEBP" + chunk(b"VP8X", size) + chunk(b"ANIM", b"\0\0\xff\xff\0\0") + one + one
+    return chunk(b"RIFF", body)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (4, 2), (0, 6), (10, 0)])
+def test_the_part_around_the_first_frame_of_a_webp_is_white_if_it_has_transparency_and_refused_otherwise(corner):
+    frame = Image.new("RGB", (20, 10), (200, 100, 50))
+    pixels = decode_webp(animation(0x12, (30, 16), corner, frame), 1000).pixels
+    expected = np.full((16, 30, 3), 255)
+    expected[corner[1] : corner[1] + 10, corner[0] : corner[0] + 20] = (200, 100, 50)
+    np.testing.assert_array_equal(pixels, expected)
+    with pytest.raises(ImageError) as caught:
+        decode_webp(animation(0x02, (30, 16), corner, frame), 1000)
+    assert (caught.value.code, str(caught.value)) == (
+        "unsupported_format", "a WebP with a first frame that leaves a part of the picture undefined",
+    )  # fmt: skip
+    whole = decode_webp(animation(0x02, (20, 10), (0, 0), frame), 1000).pixels
+    np.testing.assert_array_equal(whole, np.asarray(frame))
 
 
 @pytest.mark.parametrize("lossless", [False, True])

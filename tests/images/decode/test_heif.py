@@ -5,15 +5,16 @@ import io
 import struct
 import time
 
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pytest
 from damage import encoded, photo
 from picture_files import samples
-from PIL import Image
+from PIL import Image, ImageCms
 
 from batchland.errors import ImageError
-from batchland.images.decode.iso_media import _pictures, check_pictures
+from batchland.images.decode.iso_media import _pictures, check_colours, check_pictures
 from batchland.images.preprocess import PreprocessSpec, decode
 
 SPEC = PreprocessSpec()
@@ -33,7 +34,7 @@ def exif(orientation: int) -> Image.Exif:
 
 def heif(**options: object) -> bytes:
     buffer = io.BytesIO()
-    pillow_heif.from_pillow(Image.fromarray(VALUES)).save(buffer, quality=95, chroma=444, **options)
+    pillow_heif.from_pillow(Image.fromarray(VALUES)).save(buffer, quality=95, **{"chroma": 444, **options})
     return buffer.getvalue()
 
 
@@ -63,6 +64,112 @@ def test_hdr_is_refused(kind, transfer, name):
         decode(data, SPEC)
     assert str(caught.value) == f"an HDR picture ({name}), not a kind that is read here"
     assert caught.value.code == "unsupported_format"
+
+
+@pytest.mark.parametrize("transfer", [1, 13, 16, 18])
+@pytest.mark.parametrize("options", [{}, {"chroma": 420}, {"enc_params": {"x265:scaling-list": "default"}}], ids=str)
+def test_hdr_in_the_compressed_data_alone_is_refused(transfer, options):
+    """Without a property of the container the values in the parameters of the sequence count (ISO/IEC 23008-12)."""
+    data = heif(
+        save_nclx_profile=True, color_primaries=9, transfer_characteristics=transfer, matrix_coefficients=9,
+        full_range_flag=1, **options,
+    )  # fmt: skip
+    assert_refused_if_hdr(data.replace(b"colrnclx", b"freenclx"), transfer)
+
+
+@pytest.mark.parametrize("transfer", [1, 13, 16, 18])
+@pytest.mark.parametrize("bits", [8, 10])
+def test_hdr_in_the_compressed_data_of_an_avif_is_refused(transfer, bits):
+    data = imagecodecs.avif_encode(
+        samples(bits, 3, 64, 48), bitspersample=bits, primaries=9, transfer=transfer, matrix=9
+    )
+    assert b"colrnclx" in data
+    assert_refused_if_hdr(data.replace(b"colrnclx", b"freenclx"), transfer)
+
+
+def assert_refused_if_hdr(data: bytes, transfer: int) -> None:
+    if transfer not in (16, 18):
+        assert decode(data, SPEC).pixels.shape == (48, 64, 3)
+        return
+    with pytest.raises(ImageError) as caught:
+        decode(data, SPEC)
+    name = {16: "PQ", 18: "HLG"}[transfer]
+    assert str(caught.value) == f"an HDR picture ({name}), not a kind that is read here"
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_a_profile_in_the_container_counts_more_than_the_compressed_data(kind):
+    """Phones give a profile, and nothing else."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    if kind == "HEIF":
+        data = heif(icc_profile=profile)
+    else:
+        data = encoded(Image.fromarray(VALUES), "AVIF", icc_profile=profile)
+    assert b"colrprof" in data
+    assert decode(data, SPEC).pixels.shape == VALUES.shape
+
+
+def with_properties(data: bytes, *properties: bytes) -> bytes:
+    """An AVIF by Pillow with further properties of its first picture, which the decoder must know."""
+    meta, parts, links = (data.index(kind) - 4 for kind in (b"meta", b"ipco", b"ipma"))
+    first = links + 8 + 8  # of the associations of the first picture, after version, flags and their number
+    assert data[first : first + 2] == b"\0\1"
+    known = data[parts:links].count(b"ispe") + data[parts:links].count(b"pixi") + data[parts:links].count(b"colr") + 1
+    added = bytes(0x80 | known + number for number in range(1, len(properties) + 1))
+    count = data[first + 2]
+    end = first + 3 + count
+    links_box = data[links:first] + b"\0\1" + bytes([count + len(added)]) + data[first + 3 : end] + added
+    after_links = data[end:]
+    size = len(added) + len(b"".join(properties))
+    changed = bytearray(data[:links] + b"".join(properties) + links_box + after_links)
+
+    def enlarge(position: int, by: int) -> None:
+        changed[position : position + 4] = (int.from_bytes(changed[position : position + 4]) + by).to_bytes(4)
+
+    enlarge(meta, size)
+    enlarge(data.index(b"iprp") - 4, size)
+    enlarge(parts, size - len(added))
+    enlarge(links + size - len(added), len(added))
+    ((begin, _),) = _pictures(data)[1][1].pieces
+    place = data.index(begin.to_bytes(4), data.index(b"iloc"))
+    enlarge(place, size)
+    return bytes(changed)
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+TURN, MIRROR = box(b"irot", b"\1"), box(b"imir", b"\0")
+
+
+def test_an_avif_is_turned_and_then_mirrored():
+    data = encoded(Image.fromarray(VALUES), "AVIF", quality=95)
+    turned = np.rot90(VALUES)
+    for properties, expected in (
+        ((), VALUES), ((TURN,), turned), ((MIRROR,), VALUES[::-1]), ((TURN, MIRROR), turned[::-1]),
+    ):  # fmt: skip
+        assert close(decode(with_properties(data, *properties), SPEC).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ((MIRROR, TURN), "an AVIF that turns its picture in an unusual order, not a kind that is read here"),
+        ((TURN, TURN), "an AVIF that turns its picture in an unusual order, not a kind that is read here"),
+        ((MIRROR, MIRROR), "an AVIF that turns its picture in an unusual order, not a kind that is read here"),
+        ((box(b"abcd", b"1234"),), "an AVIF with a property abcd, which is not read here"),
+        ((box(b"clap", struct.pack(">8I", 8, 1, 8, 1, 0, 1, 0, 1)),),
+         "an AVIF that crops its picture, not a kind that is read here"),
+    ],
+    ids=["mirror turn", "turn turn", "mirror mirror", "unknown", "crop"],
+)  # fmt: skip
+def test_avifs_of_other_properties_are_unsupported(properties, message):
+    """libavif turns before it mirrors, whatever the order, and each once."""
+    data = with_properties(encoded(Image.fromarray(VALUES), "AVIF"), *properties)
+    with pytest.raises(ImageError) as caught:
+        decode(data, SPEC)
+    assert (caught.value.code, str(caught.value)) == ("unsupported_format", message)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -169,13 +276,25 @@ def test_zeros_in_the_picture_are_damage_and_zeros_in_metadata_are_not(kind):
             decode(data[:first] + bytes(last - first) + data[last:], SPEC)
 
 
+def many_properties(count: int, kind: bytes, content: bytes) -> bytes:
+    """The boxes of a file with many properties, none of which is about colours."""
+    links = box(b"ipma", struct.pack(">IIHB", 0, 1, 1, 0))
+    properties = box(b"iprp", box(b"ipco", box(kind, content) * count) + links)
+    return box(b"meta", bytes(4) + box(b"pitm", struct.pack(">IH", 0, 1)) + properties)
+
+
 def test_costs_of_a_crafted_header_are_bounded():
     """Millions of empty boxes; an item of millions of pieces without a size."""
     piece = struct.pack(">HHH", 1, 0, 0xFFFF)
     location = struct.pack(">I4sIHH", 20 + len(piece) * 20_000, b"iloc", 0, 0, 20_000) + piece * 20_000
     items = struct.pack(">I4sIHI4sIHH4s", 34, b"iinf", 0, 1, 20, b"infe", 2 << 24, 1, 0, b"av01")
     meta = struct.pack(">I4sI", 12 + len(items) + len(location), b"meta", 0) + items + location
+    properties = many_properties(300, b"hvcC", bytes(22) + b"\1\x21\0\1" + struct.pack(">H", 60_000) + bytes(60_000))
+    long = many_properties(90, b"hvcC", bytes(22) + b"\1\x21\0\1" + struct.pack(">H", 60_000) + b"\xff" * 60_000)
     begin = time.process_time()
+    for data in (properties, long):
+        with pytest.raises(ImageError):
+            check_colours(data)
     check_pictures(meta)
     check_pictures(struct.pack(">I4s", 8, b"free") * 1_000_000)
     assert time.process_time() - begin < 2

@@ -146,11 +146,18 @@ def test_a_progressive_picture_without_its_last_scans_fails(mode):
         np.testing.assert_array_equal(pixels_of(data[:middle] + comment + data[middle:]), pixels_of(data))
 
 
-def in_three_scans(picture: Image.Image) -> tuple[bytes, list[bytes]]:
-    """Header and scans of a sequential JPEG with each component in a scan, from three grey ones."""
-    planes = [encoded(plane, "JPEG") for plane in picture.convert("YCbCr").split()]
+def in_three_scans(picture: Image.Image, factors: tuple[int, int] = (1, 1)) -> tuple[bytes, list[bytes]]:
+    """Header and scans of a sequential JPEG with each component in a scan, from three grey ones.
+
+    factors: by which the two of colour are smaller.
+    """
+    smaller = (picture.width // factors[0], picture.height // factors[1])
+    sizes = [picture.size, smaller, smaller]
+    parts = zip(picture.convert("YCbCr").split(), sizes, strict=True)
+    planes = [encoded(plane.resize(size), "JPEG") for plane, size in parts]
     size = struct.pack(">HH", picture.height, picture.width)
-    frame = segment(0xC0, b"\x08" + size + b"\3\1\x11\0\2\x11\0\3\x11\0")
+    luma = bytes([factors[0] << 4 | factors[1]])
+    frame = segment(0xC0, b"\x08" + size + b"\3\1" + luma + b"\0\2\x11\0\3\x11\0")
     tables = planes[0][2 : scans(planes[0])[0]]
     head = b"\xff\xd8" + re.sub(rb"\xff\xc0\0\x0b.{9}", lambda _: frame, tables, flags=re.DOTALL)
     found = []
@@ -171,6 +178,30 @@ def test_a_picture_in_several_scans_needs_all_components():
         assert error_of(head + b"".join(kept) + b"\xff\xd9" + whole) == (
             "truncated", "scans of the JPEG are missing: the file ends before the last component",
         )  # fmt: skip
+
+
+UNUSUAL = ("unsupported_format", "a JPEG with an unusual subsampling in several scans")
+
+
+@pytest.mark.parametrize(
+    ("factors", "read"),
+    [((1, 1), True), ((2, 1), True), ((2, 2), True), ((4, 1), True), ((1, 2), True), ((1, 4), False), ((2, 4), False)],
+)
+def test_subsamplings_of_pictures_in_several_scans_are_read_or_unsupported(factors, read):
+    head, found = in_three_scans(photo(160, 128), factors)
+    data = head + b"".join(found) + b"\xff\xd9"
+    if not read:
+        assert error_of(data) == UNUSUAL
+        return
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.abs(pixels_of(data).astype(int) - np.asarray(image.convert("RGB"))).max() <= 1
+
+
+def test_cmyk_of_an_unusual_subsampling_is_unsupported():
+    data = jpeg([samples(8)] * 4, [(3, 1), (1, 1), (1, 1), (3, 1)])
+    assert error_of(with_segments(data, segment(0xEE, ADOBE + b"\0"))) == (
+        "unsupported_format", "a CMYK JPEG with an unusual subsampling",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("run", [25, 40, 64, 200])
@@ -212,7 +243,11 @@ def replaced_frame(marker: int = 0xC0, bits: int = 8, height: int = 300, compone
         (replaced_frame(bits=12), "a JPEG with 12 bits per sample; only 8 are read"),
         (replaced_frame(0xC3, bits=16), "a JPEG with 16 bits per sample; only 8 are read"),
         (replaced_frame(0xC5), "a JPEG of a kind that is not read (frame type 0xc5)"),
-        (replaced_frame(0xCB), "a JPEG of a kind that is not read (frame type 0xcb)"),
+        (replaced_frame(0xCD), "a JPEG of a kind that is not read (frame type 0xcd)"),
+        *(
+            (replaced_frame(marker), "a JPEG with arithmetic coding, in which missing pixels go unnoticed")
+            for marker in (0xC9, 0xCA, 0xCB)
+        ),
         (replaced_frame(0xF7), "a JPEG of a kind that is not read (frame type 0xf7)"),
         (replaced_frame(height=0), "a JPEG without a height in its header"),
         (replaced_frame(components=2), "a JPEG with 2 components; only 1, 3 and 4 are read"),

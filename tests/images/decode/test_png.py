@@ -6,15 +6,11 @@ import zlib
 import numpy as np
 import pytest
 from damage import encoded, photo
-from picture_files import ADAM7, packed_rows, png, png_rows, samples
+from picture_files import ADAM7, packed_rows, png, png_chunk, png_rows, samples
 from PIL import Image
 
 from batchland.errors import ImageError
 from batchland.images.decode.png import decode_png
-
-
-def chunk(kind: bytes, data: bytes = b"") -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def error_of(data: bytes) -> tuple[str, str]:
@@ -28,7 +24,7 @@ HEADER_END = 33
 
 
 def with_chunk(kind: bytes, data: bytes) -> bytes:
-    return PNG[:HEADER_END] + chunk(kind, data) + PNG[HEADER_END:]
+    return PNG[:HEADER_END] + png_chunk(kind, data) + PNG[HEADER_END:]
 
 
 @pytest.mark.parametrize(("colour_type", "bits"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)])
@@ -114,7 +110,13 @@ def test_orientation_is_read_from_every_place():
     assert oriented(b"zTXt", text + b"\0" + zlib.compress(hexadecimal)) == 6
     assert oriented(b"iTXt", xmp + b"\0\0\0\0" + packet) == 8
     assert oriented(b"iTXt", xmp + b"\1\0\0\0" + zlib.compress(packet)) == 8
-    after = PNG.replace(chunk(b"IEND"), chunk(b"eXIf", block) + chunk(b"IEND"))
+    for text in (
+        b"<x tiff:Orientation='6'/>",
+        b'<x tiff:Orientation = "6"/>',
+        b"<tiff:Orientation>6</tiff:Orientation>",
+    ):
+        assert oriented(b"iTXt", xmp + b"\0\0\0\0" + text) == 6
+    after = PNG.replace(png_chunk(b"IEND"), png_chunk(b"eXIf", block) + png_chunk(b"IEND"))
     assert decode_png(after, 10**8).orientation == 6
 
 
@@ -135,7 +137,7 @@ def test_checksums_of_used_chunks_are_verified():
 @pytest.mark.parametrize(
     ("data", "code", "message"),
     [
-        (PNG[:8] + chunk(b"CgBI", b"\0\0\0\0") + PNG[8:], "unsupported_format",
+        (PNG[:8] + png_chunk(b"CgBI", b"\0\0\0\0") + PNG[8:], "unsupported_format",
          "a PNG made for iOS (CgBI), not a format that is read here"),
         (with_chunk(b"FRAC", b""), "unsupported_format", "a PNG with an unknown chunk FRAC"),
         (with_chunk(b"cICP", b"\x09\x10\0\1"), "unsupported_format",
@@ -154,9 +156,9 @@ def test_checksums_of_used_chunks_are_verified():
         (PNG[: PNG.index(b"IDAT") + 100], "truncated", "the file ends within its chunk IDAT"),
         (PNG[:HEADER_END], "truncated", "the file ends before its pixels"),
         (with_chunk(b"IDAT", b""), None, None),
-        (PNG[:HEADER_END] + chunk(b"IDAT") + chunk(b"tEXt", b"a\0b") + PNG[HEADER_END:], "corrupt",
+        (PNG[:HEADER_END] + png_chunk(b"IDAT") + png_chunk(b"tEXt", b"a\0b") + PNG[HEADER_END:], "corrupt",
          "its pixels are not in consecutive chunks"),
-        (PNG[:HEADER_END] + chunk(b"IDAT") * 150_000 + PNG[HEADER_END:], "corrupt",
+        (PNG[:HEADER_END] + png_chunk(b"IDAT") * 150_000 + PNG[HEADER_END:], "corrupt",
          "more than 100000 chunks, which no encoder writes"),
     ],
 )  # fmt: skip
@@ -167,9 +169,28 @@ def test_unsupported_kinds_are_refused(data, code, message):
         assert error_of(data) == (code, message)
 
 
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ([(b"tRNS", b"\0")], [(b"PLTE", b"\1\2\3")]),
+        ([(b"PLTE", b"\1\2\3")], [(b"tRNS", b"\0")]),
+        ([(b"tRNS", b"\0"), (b"PLTE", b"\1\2\3")], []),
+    ],
+    ids=["palette behind", "transparency behind", "transparency first"],
+)
+def test_a_palette_or_transparency_in_the_wrong_place_is_corrupt(before, behind):
+    """libpng ignores them there, and Pillow does not."""
+    data = png(2, 1, 8, 3, b"\0\0\0", *before)
+    end = png_chunk(b"IEND")
+    data = data.removesuffix(end) + b"".join(png_chunk(*each) for each in behind) + end
+    assert error_of(data) == ("corrupt", "its chunks PLTE, tRNS and IDAT are not in this order")
+    right = png(2, 1, 8, 3, b"\0\0\0", (b"PLTE", b"\1\2\3"), (b"tRNS", b"\xff"))
+    assert decode_png(right, 10).pixels.tolist() == [[[1, 2, 3]] * 2]
+
+
 def test_pixels_that_are_complete_need_no_end_chunk():
-    without_end = PNG.removesuffix(chunk(b"IEND"))
-    for data in (without_end, without_end + b"\0garbage" * 5, without_end + chunk(b"tEXt", b"comment\0text")[:-6]):
+    without_end = PNG.removesuffix(png_chunk(b"IEND"))
+    for data in (without_end, without_end + b"\0garbage" * 5, without_end + png_chunk(b"tEXt", b"comment\0text")[:-6]):
         np.testing.assert_array_equal(decode_png(data, 10**8).pixels, np.asarray(photo(40, 30)))
 
 

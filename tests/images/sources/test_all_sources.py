@@ -1,18 +1,27 @@
 """The same images have the same rows in every kind of source, except for names and file times."""
 
+import errno
+import gzip
 import shutil
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from archives import tar_of, zip_of
 from s3_server import Bucket
 from toys import COLOURS, options, picture
 
-from batchland import score
+from batchland import Shard, score
+from batchland.errors import InputError, UnreadableImagesError
+from batchland.images.sources import file_patterns
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored
+from batchland.predictions.schema import Counts
+from batchland.scoring.plan.write import make_plan
 
 KINDS = ["file url", "s3", "tar", "tgz", "s3 tar", "list", "s3 list", "parquet", "s3 parquet", "hugging face"]
 
@@ -89,3 +98,75 @@ def test_a_process_sees_files_that_were_replaced(toy_model: Path, tmp_path: Path
         for colour in COLOURS:
             score(write(kind, colour), tmp_path / "p.parquet", options(toy_model, overwrite=True))
             assert pq.read_table(tmp_path / "p.parquet")["class_index"].to_pylist() == [list(COLOURS).index(colour)]
+
+
+def tar(content: bytes) -> bytes:
+    return tar_of({"a.jpg": content}, compression="")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("d.tar", gzip.compress(tar(b"x")), "the shard cannot be read from byte 0 on: it is packed by gzip; name it"),
+        ("d.tar", b"", "the shard cannot be read from byte 0 on: empty file"),
+        ("d.tgz", gzip.compress(tar(b"x"))[:20], "the shard cannot be read from byte 0 on: its gzip stream ends too"),
+        ("d.zip", zip_of({"a.jpg": b"x"})[:-30], "the zip file cannot be read: File is not a zip file"),
+        ("d.zip", b"", "the zip file cannot be read: File is not a zip file"),
+        ("d.parquet", b"no table", "the table cannot be read: Parquet magic bytes not found in footer"),
+    ],
+    ids=["packed tar", "empty tar", "cut gzip", "cut zip", "empty zip", "table"],
+)
+def test_a_source_of_which_nothing_can_be_read_ends_the_run(
+    tmp_path: Path, toy_model: Path, name: str, content: bytes, reason: str
+) -> None:
+    """One bad file among good ones is a failed row; nothing but bad ones is like a folder that is missing."""
+    path, out = tmp_path / name, tmp_path / "p.parquet"
+    path.write_bytes(content)
+    for run in (
+        lambda: score(path, out, options(toy_model)),
+        lambda: score(path, tmp_path / "shards", options(toy_model, shard=Shard(index=0, count=1))),
+        lambda: make_plan(path, tmp_path / "plan"),
+    ):
+        with pytest.raises(UnreadableImagesError) as caught:
+            run()
+        assert (str(caught.value).startswith(f"{path}: {reason}"), caught.value.exit_code) == (True, 2)
+    assert not out.exists()
+    (tmp_path / f"e{path.suffix}").write_bytes(content)
+    pattern = f"{tmp_path}/{{d,e}}{path.suffix}"
+    with pytest.raises(UnreadableImagesError) as caught:
+        score(pattern, out, options(toy_model))
+    assert str(caught.value).startswith(f"{pattern}: none of its 2 files can be read; {name}/: {reason}")
+
+
+def test_an_unreadable_file_before_a_good_one_is_a_failed_row(tmp_path: Path, toy_model: Path) -> None:
+    pq.write_table(pa.table({"image": [picture()]}), tmp_path / "2.parquet")
+    for suffix, content in (("tar", tar(picture())), ("zip", zip_of({"a.jpg": picture()})), ("parquet", b"")):
+        (tmp_path / f"1.{suffix}").write_bytes(b"damaged")
+        if content:
+            (tmp_path / f"2.{suffix}").write_bytes(content)
+        summary = score(f"{tmp_path}/{{1,2}}.{suffix}", tmp_path / f"{suffix}.out", options(toy_model))
+        assert summary.manifest.counts == Counts(listed=2, ok=1, failed=1, failed_by_code={"unreadable": 1})
+
+
+def test_an_archive_on_a_failing_disk_is_no_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "d.tar").write_bytes(tar(b"x"))
+    opened = file_patterns.open_file
+    monkeypatch.setattr(file_patterns, "open_file", lambda path: Unreadable(opened(path)))
+    with pytest.raises(InputError, match=r"d\.tar: cannot be read \(Input/output error\)$"):
+        next(open_source(tmp_path / "d.tar").images(Ignored()))
+
+
+class Unreadable:
+    """An open file that fails when it is read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def __enter__(self) -> "Unreadable":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.file.close()
+
+    def read(self, size: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")

@@ -37,7 +37,7 @@ def _list(listing: Path | str, base: Path | str | None = None, ignored: Ignored 
     return list(source.images(ignored or Ignored()))
 
 
-@pytest.mark.parametrize("kind", ["txt", "crlf.txt", "print0", "csv", "semicolon.csv", "tsv", "parquet"])
+@pytest.mark.parametrize("kind", ["txt", "crlf.txt", "print0", "csv", "semicolon.csv", "sep.csv", "tsv", "parquet"])
 def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> None:
     listing = tmp_path / f"list.{kind}"
     quoted = [f'"{name}"' for name in NAMES]
@@ -47,6 +47,7 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
             "crlf.txt": "\ufeff" + "\r\n".join([*NAMES, "", ""]),
             "print0": "".join(f"{name}\0" for name in ["", *NAMES]),
             "csv": "\n".join(["label,image", *(f"x,{name}" for name in quoted), "y,", ""]),
+            "sep.csv": "\ufeffsep=;\r\nid;path\r\n" + "".join(f"1;{name}\r\n" for name in quoted) + "1;\r\n",
             "semicolon.csv": "\ufeffid;path\r\n" + "".join(f"1;{name}\r\n" for name in quoted) + "1;\r\n",
             "tsv": "filename\tlabel\n" + "".join(f"{name}\tx\n" for name in NAMES) + "\tx\n",
             "parquet": "",

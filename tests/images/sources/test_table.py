@@ -98,17 +98,15 @@ def test_files_by_pattern_and_folders(tmp_path: Path) -> None:
     table._open_tables.close()
     wanted[1:2] = [("train-1-of-3.parquet/", "unreadable")]  # type: ignore[list-item]
     assert read_all(tmp_path / "train-*.parquet") == wanted
+    (tmp_path / "train-0-of-3.parquet").write_bytes(b"no parquet")
+    wanted[0:1] = [("train-0-of-3.parquet/", "unreadable")]  # type: ignore[list-item]
+    assert read_all(tmp_path / "train-*.parquet") == wanted
 
 
-def test_invalid_table_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "t.parquet").write_bytes(b"no parquet at all")
-    for name, message in {
-        "t.parquet": "cannot be read as Parquet (Parquet magic bytes not found in footer.",
-        "u.parquet": "cannot be opened (No such file or directory); give a file",
-    }.items():
-        with pytest.raises(UsageError) as caught:
-            read_all(tmp_path / name)
-        assert str(caught.value).startswith(f"{tmp_path}/{name}: {message}")
+def test_missing_table_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_all(tmp_path / "u.parquet")
+    assert str(caught.value) == f"{tmp_path}/u.parquet: cannot be opened (No such file or directory); give a file"
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -128,8 +126,9 @@ def test_a_footer_that_claims_too_many_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(
         data[: -8 - len(footer)] + claimed + len(claimed).to_bytes(4, "little") + b"PAR1"
     )
-    with pytest.raises(UsageError, match=r"cannot be read as Parquet \(its footer claims [0-9]+ rows\)$"):
-        read_all(tmp_path / "t.parquet")
+    (ref,) = open_source(tmp_path / "t.parquet").images(Ignored())
+    assert ref.error
+    assert re.fullmatch(r"the table cannot be read: its footer claims [0-9]+ rows", ref.error[1])
 
 
 def test_damage_fails_the_rest_of_its_row_group(tmp_path: Path) -> None:

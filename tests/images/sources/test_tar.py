@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from archives import tar_of
+from braceexpand import braceexpand
 from commands import batchland
 from s3_server import Bucket
 from toys import COLOURS, Stop, contents, options, picture, read_all, stop_after
 
 from batchland import score
 from batchland.errors import UsageError
-from batchland.images.sources import random_access
+from batchland.images.sources import file_patterns, random_access
 from batchland.images.sources.open import open_source
 from batchland.images.sources.random_access import BLOCK_BYTES
 from batchland.images.sources.refs import Ignored, read_image
@@ -320,3 +321,56 @@ def test_other_archives_are_an_error(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(UsageError) as caught:
         open_source(tmp_path / f"d{suffix}")
     assert str(caught.value) == f"{tmp_path}/d{suffix}: archives of this kind are not read; give a tar or zip file"
+
+
+def test_a_pattern_of_too_many_files_is_refused_at_once(tmp_path: Path) -> None:
+    for pattern in (
+        "x{1..99999999}.tar", "x{1..9999999999}.tar", f"x{{1..{'9' * 5000}}}.tar", "{0..999}/{0..1000}.tar",
+        "{{0..999}{0..1000},x}.tar", "{a..z}{a..z}{a..z}{a..z}{a..z}.tar", "x{999999..-1}.tar",
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match="its braces name more than 1000000 files; is it mistyped"):
+            next(open_source(tmp_path / pattern).images(Ignored()))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["x", "x{1..3}", "{a..c}{C..a}", "{,.b}", "{2.{5..7},3.{2,3}}", "{07..10}", "{g..a..2}", "{2..-1}", "{x}{}{1,2}",
+     "{{1..3}{1..4},x}", "{1..9..0}", "{1..9..4}"],
+)  # fmt: skip
+def test_the_files_of_a_pattern_are_counted_without_making_their_names(pattern: str) -> None:
+    assert file_patterns._count(pattern) == len(list(braceexpand(pattern, escape=False)))
+
+
+def sparse(name: str, sparse_map: bytes, **headers: str) -> tuple[tarfile.TarInfo, bytes]:
+    """A sparse member as GNU tar writes it in pax archives."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "3", **headers}
+    info.size = 512 + 3
+    return info, sparse_map.ljust(512, b"\0") + b"abc"
+
+
+def test_sparse_members_are_counted_as_sparse(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info, data = sparse("sparse.jpg", b"1\n0\n3\n")
+        archive.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("link.jpg")
+        link.type = tarfile.SYMTYPE
+        archive.addfile(link)
+    ignored = Ignored()
+    assert list(open_source(tmp_path / "s.tar").images(ignored)) == []
+    assert ignored.counts == {"sparse": 1, "not a regular file": 1}
+
+
+@pytest.mark.parametrize("sparse_map", [b"\xff\xd8\xff\xe0\n0\n3\n", b"1\nx\n3\n", b"", b"9999999\n1\n"])
+def test_damage_is_named_in_words(tmp_path: Path, sparse_map: bytes) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        good = tarfile.TarInfo("a.jpg")
+        good.size = 4
+        archive.addfile(good, io.BytesIO(b"data"))
+        info, data = sparse("sparse.jpg", sparse_map)
+        archive.addfile(info, io.BytesIO(data))
+    first, *rest = open_source(tmp_path / "s.tar").images(Ignored())
+    assert (first.name, first.error) == ("s.tar/a.jpg", None)
+    for ref in rest:
+        assert ref.error
+        assert ref.error[1] == "the shard cannot be read from byte 1024 on: the header of a member is damaged"

@@ -3,6 +3,7 @@
 import gzip
 import re
 import socketserver
+import ssl
 import threading
 import time
 import zlib
@@ -16,6 +17,7 @@ from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pytest
+import trustme
 from toys import COLOURS, Stop, options, picture, stop_after
 
 from batchland import score
@@ -357,7 +359,11 @@ def test_an_unknown_compression_is_not_asked_for_again(site, encoding):
     assert site.asked["/a.jpg"] == 1
 
 
-@pytest.mark.parametrize("wait", ["soon", "-5", "Mon, 30 Nov 2026 00:00:00 GMT", ""])
+@pytest.mark.parametrize(
+    "wait",
+    ["soon", "-5", "Mon, 30 Nov 2026 00:00:00 GMT", "", "9" * 5000, "Fri, 01 Jan 99999 00:00:00 GMT", "nan", "\u0665"],
+    ids=["text", "negative", "past", "empty", "5000 digits", "year 99999", "nan", "other digits"],
+)
 def test_any_retry_after_is_accepted(site, wait):
     site.pages["/a.jpg"] = [(429, {"Retry-After": wait}, b"busy"), (200, {}, b"picture")]
     assert read(f"{site.url}/a.jpg").data == b"picture"
@@ -526,6 +532,30 @@ def test_few_connections_to_one_host(tmp_path, toy_model, site):
 def test_a_web_server_cannot_be_listed(tmp_path, toy_model):
     with pytest.raises(UsageError, match="a web server cannot be listed; give a list of its images"):
         score("https://example.org/photos", tmp_path / "p.parquet", options(toy_model))
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted"),
+    [("127.0.0.1", True), ("127.0.0.1", False), ("example.org", True)],
+    ids=["good", "own", "other"],
+)
+def test_https_reads_only_from_servers_with_a_valid_certificate(site, tmp_path, monkeypatch, name, trusted):
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    site.server.socket = context.wrap_socket(site.server.socket, server_side=True)
+    (authority if trusted else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    web._manager.cache_clear()
+    site.put("/a.jpg", b"picture")
+    url = f"{site.url.replace('http', 'https')}/a.jpg"
+    if name == "127.0.0.1" and trusted:
+        assert [read(url).data for _ in range(3)] == [b"picture"] * 3
+    else:
+        code, message = failure(url, retries=0)
+        assert (code, site.asked.total()) == ("io_error", 0)
+        assert "certificate verify failed" in message
+    web._manager.cache_clear()
 
 
 def test_a_host_that_does_not_answer_is_a_failed_row():

@@ -158,3 +158,54 @@ def test_links_and_paths_of_windows_are_not_listed_and_dots_are_left_out(tmp_pat
     found = [ref.name for ref in open_source(tmp_path / "D.ZIP").images(ignored)]
     assert found == ["D.ZIP/a/b.jpg", "D.ZIP/c.jpg", "D.ZIP/d.jpg"]
     assert ignored.counts == {"path with ..": 2, "not a regular file": 1, "hidden": 1}
+
+
+def zip_with_names(*members: tuple[bytes, int, bytes]) -> bytes:
+    """A zip file with members of these raw names, flags and extra fields."""
+    body, entries = b"", b""
+    for name, flags, extra in members:
+        fields = (flags, 0, 0, 33, zlib.crc32(b"x"), 1, 1, len(name))
+        entries += struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, *fields, len(extra), 0, 0, 0, 0, len(body))
+        entries += name + extra
+        body += struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, *fields, 0) + name + b"x"
+    count = len(members)
+    return body + entries + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, count, count, len(entries), len(body), 0)
+
+
+def unicode_path(name: str, of: bytes, version: int = 1) -> bytes:
+    value = struct.pack("<BI", version, zlib.crc32(of)) + name.encode()
+    return struct.pack("<2H", 0x7075, len(value)) + value
+
+
+def test_names_are_utf8_if_anything_says_so_else_cp437(tmp_path):
+    """Windows writes cp437 without the flag, Info-ZIP on Linux UTF-8 without it, others the flag or an extra field."""
+    other = struct.pack("<2H", 0x5455, 5) + b"\x01" + bytes(4)
+    path = tmp_path / "d.zip"
+    path.write_bytes(
+        zip_with_names(
+            ("üé/1.jpg".encode(), 0, b""),
+            ("üé/2.jpg".encode(), 0x800, b""),
+            ("üé/3.jpg".encode("cp437"), 0, b""),
+            (b"4.jpg", 0, other + unicode_path("照/4.jpg", of=b"4.jpg")),
+            ("ü5.jpg".encode("cp437"), 0, unicode_path("x.jpg", of=b"another name")),
+            ("ü6.jpg".encode("cp437"), 0, unicode_path("x.jpg", of="ü6.jpg".encode("cp437"), version=2)),
+            ("ü7.jpg".encode(), 0x800, unicode_path("x.jpg", of="ü7.jpg".encode())),
+            (b"8.jpg\0.txt", 0, b""),
+            ("ü/".encode(), 0, b""),
+            (b"", 0, b""),
+            (b"9.jpg", 0, b"\x75\x70\xff"),
+        )
+    )
+    ignored = Ignored()
+    refs_found = list(open_source(path, all_files=True).images(ignored))
+    names = ["üé/1", "üé/2", "üé/3", "照/4", "ü5", "ü6", "ü7", "8", "9"]
+    assert [ref.name for ref in refs_found] == [f"d.zip/{name}.jpg" for name in names]
+    assert {ref.store.read(ref.path).data for ref in refs_found} == {b"x"}
+    assert next(open_source(path).retry_refs("d.zip/üé/1.jpg")).error is None
+    assert ignored.counts == {}
+
+
+def test_a_damaged_list_of_members_is_named_in_words(tmp_path):
+    (tmp_path / "d.zip").write_bytes(zip_with_names((b"\xff.jpg", 0x800, b"")))
+    (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
+    assert ref.error == ("unreadable", "the zip file cannot be read: its list of members is damaged")

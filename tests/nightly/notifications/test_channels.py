@@ -214,7 +214,7 @@ def test_every_channel_is_tried_and_what_fails_is_a_warning_without_the_address(
     table = f"""
     on = "always"
     slack = "{server.url}/refuse/T0/secret"
-    teams = "{server.url}/teams/secret"
+    teams = "{server.url}/moved/secret"
     webhook = "http://127.0.0.1:1/secret"
     command = ["sh", "-c", "exit 3"]
     """
@@ -223,9 +223,11 @@ def test_every_channel_is_tried_and_what_fails_is_a_warning_without_the_address(
     assert record.warnings == (
         "notify: command: sh ended with exit code 3",
         "notify: Slack: answered 400 Bad Request",
+        "notify: Teams: answered 302 Found; it redirects, so the document was not taken; give the address that it "
+        "leads to",
         "notify: webhook: Connection refused",
     )
-    assert [path for path, _ in server.got] == ["/refuse/T0/secret", "/teams/secret"]
+    assert [path for path, _ in server.got] == ["/refuse/T0/secret", "/moved/secret"]
     for path in (project / "runs").rglob("*.json*"):
         assert "secret" not in path.read_text()
     plan = batchland("run", project / "toy.toml", "--date", NIGHT, "--dry-run").stdout
@@ -237,15 +239,17 @@ def test_a_test_notification(project, server):
     (project / "toy.toml").write_text(JOB + f'[notify]\nwebhook = "{server.url}"\n')
     result = batchland("job", "notify", project / "toy.toml")
     assert (result.exit_code, result.stdout) == (0, "webhook: sent\n")
-    assert server.got[0][1]["title"] == "toy: a test of the notification"
-    run_night(load_job(project / "toy.toml"), NIGHT)
+    assert (server.got[0][1]["title"], server.got[0][1]["test"]) == ("toy: a test of the notification", True)
+    run_night(load_job(project / "toy.toml", ["notify.on=always"]), NIGHT)
+    assert server.got[-1][1]["test"] is False
     failing = batchland("job", "notify", project / "toy.toml", "--set", f"notify.slack={server.url}/refuse")
     assert (failing.exit_code, failing.stdout, failing.stderr) == (
         69,
         "webhook: sent\n",
         "Slack: answered 400 Bad Request\n",
     )
-    assert server.got[-1][1]["title"] == "toy, 2024-11-23: a test of the notification"
+    title = "toy, 2024-11-23: a test of the notification"
+    assert (server.got[-1][1]["title"], server.got[-1][1]["test"]) == (title, True)
     assert read_run(project / "runs/toy/2024-11-23").warnings == ()
 
 

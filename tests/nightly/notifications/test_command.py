@@ -37,6 +37,7 @@ def test_the_command_gets_variables_and_the_summary(tmp_path):
         "BATCHLAND_JOB=toy\n"
         "BATCHLAND_OUTCOME=gate_failed\n"
         "BATCHLAND_RUN=/runs/toy/2024-11-23/run.json\n"
+        "BATCHLAND_TEST=\n"
         "BATCHLAND_TITLE=toy, 2024-11-23: gate failed\n"
         "Job toy, 2024-11-23: gate failed in 60.0 s.\ngate failed: top1\n"
     )

@@ -23,6 +23,7 @@ from batchland.scoring.engines.ray.start import start_ray
 from batchland.scoring.engines.ray.worker import PartWorker, StoredContent, WorkerSettings
 from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
+from batchland.system.paths import resolved
 
 _MAX_LOSSES: Final = 10
 """Workers that may die while they have one part, although each image is decoded in a subprocess."""
@@ -68,7 +69,7 @@ class RayEngine(PartEngine):
             problem = "the Ray cluster has no GPUs"
             raise DeviceError(f"device {options.device} cannot be used here: {problem}", advice="cpu_device")
         assert self._content is not None, "it is opened once"
-        location = self._path.resolve() if only_here else ray.put(self._content)
+        location = resolved(self._path) if only_here else ray.put(self._content)
         content = StoredContent(hashlib.sha256(self._content).hexdigest(), location)
         self._content = None
         opened = self._plan(content, nodes, options.device if gpus else "cpu")
