@@ -197,10 +197,11 @@ def _check_duplicates(
 
 
 def _earlier_contents(job: Job, good: Sequence[RunRecord]) -> Iterator[tuple[date, set[str]]]:
-    """Hashes of the images of those good nights that still have predictions."""
+    """Hashes of the images of those good nights that still have predictions, also by models that are gone."""
     for record in sorted(good, key=lambda record: record.date, reverse=True)[:COPIED_NIGHTS]:
-        for model in job.model_names:
-            stored = StoredPredictions(job.partition(model, record.date))
+        now = [job.partition(model, record.date) for model in job.model_names]
+        for partition in (*now, *(run.partition for run in record.models)):
+            stored = StoredPredictions(partition)
             if stored.is_complete() and all("sha256" in stored.schema(part).names for part in stored.parts()):
                 tables = (stored.table(part, ["sha256"]) for part in stored.parts())
                 yield record.date, {digest for table in tables for digest in table["sha256"].to_pylist() if digest}

@@ -111,7 +111,7 @@ def _baseline(
 
 def _verdict(text: str, result: GateResult | None) -> GateVerdict:
     if result is None:
-        message = f"no earlier good night to compare with (fails if {text})"
+        message = f"no report of an earlier good night to compare with (fails if {text})"
         return GateVerdict(gate=text, verdict="not_checked", message=message)
     verdict = "failed" if result.failed else "passed"
     return GateVerdict(gate=text, verdict=verdict, value=result.value, message=result.message)

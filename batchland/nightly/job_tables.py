@@ -260,8 +260,8 @@ class NotifyTable(JobTable):
     possible."""
 
     on: Literal["failure", "change", "always"] = "failure"
-    """failure: after a night that did not end with exit code 0. change: also after the first good night that
-    follows another one. always: after every night."""
+    """failure: after a night that did not end with exit code 0. change: also after a night with exit code 0 that
+    follows one without. always: after every night."""
     mail: MailTable | None = None
     slack: _WebAddress | None = None
     """Address of an incoming webhook of Slack."""

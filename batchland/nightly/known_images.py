@@ -114,7 +114,7 @@ def _has_changed(ref: ImageRef, known: np.ndarray) -> bool:
 def _fact_digests(partition: Location) -> Iterator[bytes]:
     """Digests of the size and of the time of each file, apart, because a source may know only one of them.
 
-    Of an image that was not read, and of unknown times, there is one without both.
+    Of an image that was not read there is one digest without both.
     """
     for name, size, modified_us in _rows(StoredPredictions(partition)):
         yield _digest(name, size, None)

@@ -85,7 +85,7 @@ class GateVerdict(Document):
     gate: str
     """The condition under which the night fails, as in the job file."""
     verdict: Literal["passed", "failed", "not_checked"]
-    """not_checked: the gate compares with the last good night, and there is none yet."""
+    """not_checked: the gate compares with the last good night, and there is no report of one."""
     value: float | None = None
     """The value that was compared with the limit."""
     message: str

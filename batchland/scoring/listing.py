@@ -67,7 +67,7 @@ class ImageListing:
         if self._walk is None:
             images = self.source.images(self.ignored)
             if isinstance(self.source, ContainerSource):
-                images = self._with_readable(images)
+                images = self.with_readable(images)
             self._walk = self.selected(images, self.ignored)
         first = next(self._walk, None)
         if first is not None:
@@ -114,7 +114,7 @@ class ImageListing:
     def _list_name(self) -> str:
         return "standard input" if self._image_list == "-" else display_path(self._image_list or "")
 
-    def _with_readable(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
+    def with_readable(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
         """Raise UnreadableImagesError if no container can be read: without one image, no run is a good one."""
         unreadable: list[ImageRef] = []
         for ref in images:

@@ -81,9 +81,13 @@ class ShardAssignment:
         self._by_container = True
         ignored = listing.ignored
         # Only shard 0 counts what the list of containers passes over, because a merge adds the counts of all shards.
-        for container, name in enumerate(source.containers(Ignored() if self.shard.index else ignored)):
+        containers = list(source.containers(Ignored() if self.shard.index else ignored))
+        for container, name in enumerate(containers):
             if self._is_own(name):
-                for index, ref in enumerate(listing.selected(source.images_in(name, ignored), ignored)):
+                images = source.images_in(name, ignored)
+                if len(containers) == 1:
+                    images = listing.with_readable(images)
+                for index, ref in enumerate(listing.selected(images, ignored)):
                     yield ref._replace(position=container << CONTAINER_SHIFT | index)
 
     def info(self, fingerprint: dict[str, Any]) -> ShardInfo:

@@ -47,9 +47,9 @@ def findings(rows: Sequence[Row], found_lanes: Mapping[str, Sequence[Row]]) -> l
 
 def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
     outcomes: dict[date, str] = {row["date"]: row["outcome"] for row in rows}
-    bad = {row["date"]: row["outcome"] for row in rows if not row["good"]}
+    bad = {row["date"]: row["ended"] for row in rows if not row["good"]}
     if bad:
-        kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in Counter(bad.values()).most_common())
+        kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(bad.values()).most_common())
         yield _warning(f"Not every night ended well: {kinds}; the last one is {max(bad)}.", "nights")
     if any(has_answers(row) for row in rows) and not any(row["reference_rows"] or row["reference"] for row in rows):
         yield Finding("note", "No good night yet to compare others with.", "reading")

@@ -14,7 +14,7 @@ from batchland.system.text import count, interval, percent, visible
 from batchland.trend.plots import Calendar, Columns, Plot, Value, column_plot, line_plot
 
 Row = dict[str, Any]
-"""A row of TREND, with `reference_rows`: the rows that it is compared with."""
+"""A row of TREND, with `reference_rows`: the rows that it is compared with, and `ended`: how its night ended."""
 
 COLOURS: Final = 8
 """The most frequent classes have one colour each; the others share another."""

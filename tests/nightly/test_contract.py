@@ -178,7 +178,12 @@ def test_one_picture_many_times_and_the_delivery_of_an_earlier_night(project):
     shutil.copytree(project / "in" / str(first), project / "in" / str(NIGHT))
     for path in (project / "in" / str(NIGHT)).iterdir():
         path.rename(path.with_name(f"renamed-{path.name}"))
-    assert run(project, limit)[2].startswith("6 of 6 images are copies (6 of the night 2024-11-21; renamed-0.jpg, ")
+    found = "6 of 6 images are copies (6 of the night 2024-11-21; renamed-0.jpg, "
+    assert run(project, limit)[2].startswith(found)
+    job = (project / "toy.toml").read_text()  # the output moves to model=other/
+    (project / "toy.toml").write_text(f'{job.replace("model = ", "# ")}[models]\nother = "toy.onnx"\n')
+    assert run(project, limit)[2].startswith(found)
+    (project / "toy.toml").write_text(job)
     # The copies of a night that was not good are no copies: they may be its repaired delivery.
     for path in (project / "in" / str(NIGHT)).iterdir():
         path.unlink()

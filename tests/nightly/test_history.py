@@ -12,6 +12,7 @@ from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
 from batchland.monitoring.schema import Acceptance
 from batchland.nightly.history import Night, job_records, nights, table
+from batchland.nightly.notifications.message import compose
 from batchland.nightly.record_files import update_run
 from batchland.nightly.run_record import GateVerdict, ModelRun
 
@@ -82,6 +83,7 @@ def test_errors_are_whole_and_an_accepted_night_says_who_accepted_it():
     ]
     shown = [line.removeprefix(f"{'':12}") for line in table(nights(records)).splitlines()]
     assert (shown[2], shown[4]) == (long, "accepted by kim on 2024-11-23: new camera")
+    assert compose(records[1], records[1].deciding).error == shown[4]
 
 
 def test_a_row_holds_every_fact():

@@ -49,8 +49,8 @@ def test_a_kept_night_keeps_the_name_of_its_model(project, caplog):
     assert plan[3] == f"  though {message}"
     assert plan[4].endswith(f"; report {project}/runs/toy/2024-11-23/report/toy")
     # A run that ends before the models keeps their records.
-    early = run(project, "model=toy-v2.onnx", "images=in/later", force=True).record
-    assert (early.outcome, early.models) == ("missing_input", (kept,))
+    early = run(project, "model=toy-v2.onnx", "images=in/later", force=True)
+    assert (early.attempt.outcome, early.record.outcome, early.record.models) == ("missing_input", "ok", (kept,))
     (replaced,) = run(project, "model=toy-v2.onnx", force=True).record.models
     assert (replaced.name, replaced.state, replaced.model.name) == ("toy-v2", "replaced", "newer")
 
@@ -61,17 +61,19 @@ def test_a_partition_of_another_job_or_of_other_images_is_rejected(project):
     (project / "two.toml").write_text(JOB)
     partition, way_out = project / "out" / "date=2024-11-23", '"output", or replace them by a forced run'
     kept = (partition / "_manifest.json").read_bytes()
-    for job, message in (
-        (load_job(project / "two.toml"), f"the predictions of job toy; give job two another {way_out}"),
+    stays = " (nothing was changed, and the night stays good)"
+    for job, message, ending in (
+        (load_job(project / "two.toml"), f"the predictions of job toy; give job two another {way_out}", ""),
         (
             load_job(project / "toy.toml", ["images=elsewhere/{date}"]),
             f"the predictions of {project}/in/2024-11-23, not of {project}/elsewhere/2024-11-23; "
             f"give job toy another {way_out}",
+            stays,
         ),
     ):
-        attempt = run_night(job, NIGHT).attempt
-        assert (attempt.exit_code, attempt.error) == (2, f"{partition}: holds {message}")
-        assert [str(problem) for problem in plan_night(job, NIGHT).problems] == [attempt.error]
+        attempt, error = run_night(job, NIGHT).attempt, f"{partition}: holds {message}"
+        assert (attempt.exit_code, attempt.error) == (2, error + ending)
+        assert [str(problem) for problem in plan_night(job, NIGHT).problems] == [error]
         assert (partition / "_manifest.json").read_bytes() == kept
     assert run_night(load_job(project / "two.toml", ["output=out2"]), NIGHT).record.models[0].state == "scored"
     assert run_night(load_job(project / "two.toml"), NIGHT, force=True).record.models[0].state == "replaced"

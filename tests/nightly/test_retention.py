@@ -129,7 +129,7 @@ def test_a_comparison_is_deleted_with_its_night(project, colour_folders):
     assert sorted(path.name for path in (job.folder / str(DAYS[0])).iterdir()) == ["log.jsonl", "run.json"]
 
 
-def test_a_run_deletes_partitions_and_reports_and_records_it(project):
+def test_a_run_deletes_partitions_and_reports_and_records_it(project, caplog):
     for folder, colour in (("00.Red_Tower", (255, 0, 0)), ("02.Blue_Lake", (0, 0, 255))):
         (project / "in" / folder).mkdir()
         (project / "in" / folder / "1.jpg").write_bytes(picture(colour))
@@ -155,6 +155,12 @@ def test_a_run_deletes_partitions_and_reports_and_records_it(project):
         "run.json",
     ]
     assert (project / "runs" / "toy" / "2024-11-26" / "report" / "toy" / "summary.json").exists()
+    drop = load_job(project / "toy.toml", [*settings, "evaluation.gates=['drop(top1) > 1%']"])
+    (gate,) = run_night(drop, date(2024, 11, 26)).record.models[0].evaluation.gates
+    message = "no report of an earlier good night to compare with (fails if drop(top1) > 1%)"
+    assert (gate.verdict, gate.message) == ("not_checked", message)
+    reason = "so no drop is checked: the report of 2024-11-25 was deleted"
+    assert f"toy: the last good night cannot be the baseline, {reason}" in caplog.messages
 
 
 @pytest.mark.parametrize(("on_missing", "outcome", "code"), [("fail", "missing_input", 66), ("skip", "skipped", 0)])

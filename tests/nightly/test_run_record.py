@@ -56,7 +56,7 @@ def test_a_running_attempt_without_a_process_was_killed(tmp_path):
     folder = tmp_path / "toy" / "2024-11-23"
     update_run(folder, record(attempt("a", 0)))
     run = read_run(folder)
-    assert (run.outcome, run.exit_code, run.seconds, run.good) == ("killed", None, None, False)
+    assert (run.outcome, run.exit_code, run.seconds, run.good) == ("killed", 137, None, False)
     assert run.error == "killed, or the machine went down; run it again to resume"
 
 

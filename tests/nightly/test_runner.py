@@ -227,7 +227,7 @@ def test_gates_compare_with_the_last_good_night(project):
     first, worse, good, _ = (run(project, night, "evaluation.gates=['drop(top1) > 1%']") for night in nights)
     (gate,) = first.record.models[0].evaluation.gates
     assert (gate.verdict, gate.message) == (
-        "not_checked", "no earlier good night to compare with (fails if drop(top1) > 1%)",
+        "not_checked", "no report of an earlier good night to compare with (fails if drop(top1) > 1%)",
     )  # fmt: skip
     assert (worse.attempt.outcome, worse.attempt.exit_code) == ("gate_failed", 4)
     report = project / "runs" / "toy" / "2024-11-24" / "report" / "toy" / "report.html"
@@ -604,6 +604,8 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
     assert f"  though {late}" in plan_night(load_job(project / "toy.toml"), NIGHT).lines
+    planned = batchland("run", project / "toy.toml", "--date", NIGHT, "--dry-run").stdout
+    assert f"  though {late.replace('a forced run', 'a run with --force')}\n" in planned
     assert run(project, force=True).record.warnings == ()
     assert run(project).record.warnings == ()
     shutil.rmtree(project / "in" / str(NIGHT))  # archived

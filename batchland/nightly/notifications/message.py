@@ -80,6 +80,7 @@ def compose(
     outcome.
     """
     summary = describe_run(record, attempt)
+    error = record.error if attempt == record.deciding else attempt.error
     if len(summary) > MAX_SUMMARY_LENGTH:
         summary = f"{summary[:MAX_SUMMARY_LENGTH]}\n... (run.json has all of it)\n"
     good = note is None and attempt.exit_code == 0
@@ -90,7 +91,7 @@ def compose(
         exit_code=attempt.exit_code,
         good=good,
         title=f"{record.job}, {record.date}: {note or _outcome(record, attempt)}",
-        error=one_line(attempt.error, MAX_ERROR_LENGTH) if attempt.error else None,
+        error=one_line(error, MAX_ERROR_LENGTH) if error else None,
         summary=summary,
         figures=tuple(figure for model in record.models for figure in _figures(model, several=len(record.models) > 1)),
         links=tuple(_links(record, link.rstrip("/"))) if link else (),

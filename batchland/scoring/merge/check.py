@@ -20,7 +20,7 @@ from batchland.system.cores import usable_cores
 from batchland.system.files import read_error
 from batchland.system.text import first_line
 
-_FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,9})-of-([0-9]{5,9})(\.parts)?")
+_FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,6})-of-([0-9]{5,6}|1000000)(\.parts)?")
 
 
 class FinishedShard(NamedTuple):

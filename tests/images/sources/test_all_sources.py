@@ -15,7 +15,7 @@ from archives import tar_of, zip_of
 from s3_server import Bucket
 from toys import COLOURS, options, picture
 
-from batchland import score
+from batchland import Shard, score
 from batchland.errors import InputError, UnreadableImagesError
 from batchland.images.sources import file_patterns
 from batchland.images.sources.open import open_source
@@ -122,7 +122,11 @@ def test_a_source_of_which_nothing_can_be_read_ends_the_run(
     """One bad file among good ones is a failed row; nothing but bad ones is like a folder that is missing."""
     path, out = tmp_path / name, tmp_path / "p.parquet"
     path.write_bytes(content)
-    for run in (lambda: score(path, out, options(toy_model)), lambda: make_plan(path, tmp_path / "plan")):
+    for run in (
+        lambda: score(path, out, options(toy_model)),
+        lambda: score(path, tmp_path / "shards", options(toy_model, shard=Shard(index=0, count=1))),
+        lambda: make_plan(path, tmp_path / "plan"),
+    ):
         with pytest.raises(UnreadableImagesError) as caught:
             run()
         assert (str(caught.value).startswith(f"{path}: {reason}"), caught.value.exit_code) == (True, 2)
