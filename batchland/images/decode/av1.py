@@ -1,7 +1,6 @@
 """Shorten the compressed data of an AV1 picture, to find out whether a decoder needs all of it. Read its header."""
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
@@ -10,8 +9,8 @@ from batchland.images.decode.picture import UNSPECIFIED
 
 _SEQUENCE: Final = 1
 """Type of units with the header of a sequence."""
-_FIRST_UNITS: Final = 100
-"""Units that are searched for this header, which is the first or second one."""
+_MAX_UNITS: Final = 10_000
+"""Largest number of units of a picture. Each tile may have its own; a picture has at most 4,096 tiles."""
 _MAX_HEADER: Final = 1024
 """Bytes of this header that are read. It takes about 10, with the largest number of layers 100."""
 _TILES: Final = (4, 6)
@@ -59,14 +58,19 @@ class Sequence(NamedTuple):
 
 
 def read_sequence(data: bytes) -> Sequence:
-    """Read the first header of a sequence in compressed data, of which the beginning is enough.
+    """Read the header of a sequence in compressed data. Several headers must agree.
 
-    Raises ImageError (`truncated`, or `corrupt` without a header).
+    Raises ImageError (`truncated`, `corrupt`).
     """
-    for unit in islice(_units(data, 0, len(data)), _FIRST_UNITS):
+    found = set()
+    for number, unit in enumerate(_units(data, 0, len(data))):
+        if number >= _MAX_UNITS:
+            raise ImageError("corrupt", f"more than {_MAX_UNITS} units of compressed data, which no encoder writes")
         if unit.kind == _SEQUENCE:
-            return _sequence(Bits(data[unit.begin : unit.end][:_MAX_HEADER], "big"))
-    raise ImageError("corrupt", "its compressed data has no header")
+            found.add(_sequence(Bits(data[unit.begin : unit.end][:_MAX_HEADER], "big")))
+    if len(found) != 1:
+        raise ImageError("corrupt", f"its compressed data has {len(found) or 'no'} headers")
+    return found.pop()
 
 
 def _sequence(bits: Bits) -> Sequence:

@@ -25,8 +25,6 @@ _MAX_BOXES: Final = 10_000
 """Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
 _MAX_CONFIGURATIONS: Final = 100
 """Largest number of descriptions of compressed data. The tiles of a picture share one."""
-_BEGINNING: Final = 4096
-"""Bytes of compressed data that are searched for its header."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
 _MAX_ZERO_RUN: Final = 64
@@ -91,17 +89,19 @@ def _transfers(data: bytes) -> Iterator[int]:
         )
     for each in configurations:
         yield hevc.transfer_of(data[each.begin : each.end])
-    for picture in _pictures(data)[1].values():
+    for _, content in _av1_items(data):
+        yield av1.read_sequence(content).transfer
+
+
+def _av1_items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each compressed picture of an AVIF that is not an animation."""
+    left = _TIMES_READ * len(data)
+    for item, picture in _pictures(data)[1].items():
         if picture.kind == b"av01":
-            yield av1.read_sequence(_beginning(data, picture)).transfer
-
-
-def _beginning(data: bytes, picture: "_Compressed") -> bytes:
-    """The first bytes of a compressed picture, which may consist of many pieces."""
-    found = bytearray()
-    for begin, end in picture.pieces:
-        found += data[begin : min(end, begin + _BEGINNING - len(found))]
-    return bytes(found)
+            left -= sum(end - begin for begin, end in picture.pieces)
+            if left < 0:
+                raise ImageError("corrupt", "its compressed pictures overlap")
+            yield item, b"".join(data[begin:end] for begin, end in picture.pieces)
 
 
 def check_avif_sizes(data: bytes, size: tuple[int, int], max_pixels: int) -> None:
@@ -120,14 +120,13 @@ def check_avif_sizes(data: bytes, size: tuple[int, int], max_pixels: int) -> Non
 
 
 def _av1_pictures(data: bytes, size: tuple[int, int]) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """The beginning and the size of each compressed picture, and of the first one of each animation."""
+    """Content and size of each compressed picture, and of the first one of each animation."""
     top = _children(data, 0, len(data))
     if b"meta" in top:
         by_item = _properties(data)[1]
-        for item, picture in _pictures(data)[1].items():
-            if picture.kind == b"av01":
-                at = {each.kind: each.begin for each in by_item.get(item, ())}[b"ispe"]
-                yield _beginning(data, picture), struct.unpack_from(">II", data, at + 4)
+        for item, content in _av1_items(data):
+            at = [each.begin for each in by_item.get(item, ()) if each.kind == b"ispe"]
+            yield content, struct.unpack_from(">II", data, at[0] + 4)
     for kind, begin, end in boxes(data, *top.get(b"moov", (0, 0))):
         if kind == b"trak":
             media = _children(data, *_children(data, begin, end)[b"mdia"])
@@ -136,7 +135,9 @@ def _av1_pictures(data: bytes, size: tuple[int, int]) -> Iterator[tuple[bytes, t
             if data[kinds + 12 : kinds + 16] == b"av01":
                 places, width = (table[b"stco"][0], 4) if b"stco" in table else (table[b"co64"][0], 8)
                 first = int.from_bytes(data[places + 8 : places + 8 + width])
-                yield data[first : first + _BEGINNING], size
+                sizes = table[b"stsz"][0]
+                length, first_length = struct.unpack_from(">I4xI", data, sizes + 4)
+                yield data[first : first + (length or first_length)], size
 
 
 def check_avif_properties(data: bytes) -> None:

@@ -14,7 +14,7 @@ from picture_files import samples
 from PIL import Image, ImageCms
 
 from batchland.errors import ImageError
-from batchland.images.decode.iso_media import _pictures, check_colours, check_pictures
+from batchland.images.decode.iso_media import _pictures, check_avif_sizes, check_colours, check_pictures
 from batchland.images.preprocess import PreprocessSpec, decode
 
 SPEC = PreprocessSpec()
@@ -216,6 +216,25 @@ def test_avifs_of_another_size_than_their_container_says_are_corrupt(size):
                 with pytest.raises(ImageError) as caught:
                     decode(data, PreprocessSpec(max_pixels=max_pixels))
                 assert (caught.value.code, str(caught.value)) == error
+
+
+@pytest.mark.parametrize("gap", [0, 5000])
+def test_a_second_header_in_an_avif_does_not_hide_the_size(gap):
+    """In the middle of the compressed data, which decoders follow."""
+    data = encoded(Image.fromarray(VALUES), "AVIF")
+    ((begin, end),) = _pictures(data)[1][1].pieces
+    content = data[begin:end]
+    kind, size = content[2], content[3]  # after a temporal delimiter, which is empty
+    assert (content[:2], kind >> 3) == (b"\x12\0", 1)
+    header = content[2 : 4 + size]
+    small = header[:3] + bytes([header[3] & 0xE0 | 0x10]) + header[4:]
+    padding = bytes([15 << 3 | 2, 0x80 | gap & 0x7F, gap >> 7]) + bytes(gap) if gap else b""
+    longer = content[:2] + small + padding + content[2:]
+    place = data.index(struct.pack(">II", begin, end - begin))
+    moved = data[:place] + struct.pack(">II", begin, len(longer)) + data[place + 8 : begin] + longer
+    with pytest.raises(ImageError) as caught:
+        check_avif_sizes(moved, (64, 48), 64 * 48)
+    assert (caught.value.code, str(caught.value)) == ("corrupt", "its compressed data has 2 headers")
 
 
 def test_the_first_picture_of_an_animation_is_decoded():
