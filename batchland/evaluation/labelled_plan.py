@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from batchland.evaluation.schema import Figure
 from batchland.models.class_match import match_classes, unknown_classes_message
 from batchland.system.csv_files import read_columns
 
+_ENOUGH_LABELS: Final = 30
+"""Labels from which the widths of two intervals are compared."""
+
 
 class LabelledAccuracy(NamedTuple):
     """The accuracy over all scored images, and the part of the plan that it is based on."""
@@ -28,8 +31,8 @@ class LabelledAccuracy(NamedTuple):
     """Rows of the plan without a label."""
     unplanned: int
     """Scored images that no row of the plan represents, because rows were removed from it."""
-    paid: bool
-    """Whether as many labels of images chosen at random would give a wider interval."""
+    paid: bool | None
+    """Whether as many labels of images chosen at random would give a wider interval; None for too few labels to say."""
 
 
 class PlanRow(NamedTuple):
@@ -68,7 +71,8 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
     )
     unplanned = max(0, round(scored - sum(row.weight for row in rows)))
     chance = rate(round(accuracy.value * len(filled)), len(filled), 0.95)
-    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, _width(accuracy) < _width(chance))
+    paid = _width(accuracy) < _width(chance) if len(filled) >= _ENOUGH_LABELS else None
+    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, paid)
 
 
 def _width(figure: Figure) -> float:
