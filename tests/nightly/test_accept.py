@@ -202,6 +202,15 @@ def test_acceptance_withdrawal_and_removal_change_the_metrics(runs: Path, tmp_pa
     assert found == [(9, 9, 0, 0), (9, 6, 6, 1), (8, 6, 6, 1)]  # newest night, last good one, exit code, suspicious
 
 
+def test_the_metrics_of_a_job_without_records_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "job.prom"
+    record = keep(tmp_path, 1, like_others()).model_copy(update={"config": {"metrics": str(path)}})
+    update_run(tmp_path / "job" / str(day(1)), record)
+    path.write_text("of the night that is removed")
+    assert commands.batchland("job", "remove-record", "job", "--date", day(1), "--runs", tmp_path).exit_code == 0
+    assert not path.exists()
+
+
 def test_a_night_of_which_the_job_only_warns_is_good_but_not_comparable(runs: Path) -> None:
     keep(runs, 10, unlike_others(), "ok")
     assert good_by_all(runs) == [(7, day(10))] * 4
