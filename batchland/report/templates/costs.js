@@ -36,6 +36,7 @@ if (costsData) {
     for (const button of form.querySelectorAll("button")) button.disabled = !valid;
     if (!valid) {
       for (const cell of document.querySelectorAll("#costs td")) cell.textContent = "–";
+      by("line").setAttribute("points", "");
       return;
     }
     const of = chosen(), step = Number(fields.threshold.value), total = of.taken[0], best = cheapest(of);
