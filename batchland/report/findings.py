@@ -191,7 +191,7 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
                 "calibration",
             )
     yield from _threshold_finding(summary)
-    yield from _slice_findings(summary)
+    yield from slice_findings(summary)
     errors = summary.label_errors
     if errors and errors.share is not None:
         share = f"{count(errors.suspected)} of {count(errors.mistakes)} mistakes may be wrong labels"
@@ -219,7 +219,8 @@ def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:
             return
 
 
-def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
+def slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
+    """The three weak slices with the largest differences, and the weakest pair of columns."""
     weak = [
         part
         for part in summary.slices
@@ -239,7 +240,7 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     if summary.pair_slices and summary.pair_slices.weakest:
         pair = summary.pair_slices.weakest[0]
         where = ", ".join(f"{visible(a)} {slice_value(b)}" for a, b in zip(pair.columns, pair.values, strict=True))
-        more = f", and {count(summary.pair_slices.found - 1)} more pairs" if summary.pair_slices.found > 1 else ""
+        more = f", and {counted(summary.pair_slices.found - 1, 'more pair')}" if summary.pair_slices.found > 1 else ""
         yield Finding(
             "note",
             f"Weaker on {where}: {percent(pair.accuracy.value)} of {images(pair.images)}, {points(pair.difference)} "

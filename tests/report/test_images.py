@@ -459,9 +459,9 @@ def test_one_weak_pair_is_described_in_the_singular(tmp_path):
     evaluation = replace(evaluation, summary=evaluation.summary.model_copy(update={"pair_slices": pairs}))
     page = write_report(evaluation, tmp_path / "report", ReportOptions(picture_bytes=0)).html.read_text()
     assert page.split('<h3 id="pairs">Weak pairs</h3>')[1].split("</p>")[0].strip() == (
-        "<p>1 combination of two columns with at least 20 images was tested; 1 is weaker than all other images by more "
-        "than chance (Fisher's exact test, adjusted by Benjamini and Hochberg). On average, at most one in ten pairs "
-        "found like this is chance."
+        "<p>1 combination of two columns with at least 20 images was tested. 1 is weaker than all other images "
+        "(p &lt; 0.1 by Fisher's exact test, after adjustment by Benjamini and Hochberg). On average, at most a tenth of "
+        "such findings are chance."
     )
 
 
