@@ -131,6 +131,33 @@ def test_a_failed_replacement_keeps_the_old_night(project):
     assert len(images(project)) == 9
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_good_night_that_lost_its_manifest_stays_good(project, force):
+    before = run(project).record.models
+    partition = project / "out" / "date=2024-11-23"
+    (partition / "_manifest.json").unlink()
+    record, attempt = run(project, force=force)
+    assert (attempt.exit_code, attempt.refused, attempt.error) == (
+        2, True, f"{partition}: holds files but no _manifest.json; delete this folder, then run the night again "
+        "(nothing was changed, and the night stays good)",
+    )  # fmt: skip
+    assert (record.good, record.models) == (True, before)
+    shutil.rmtree(partition)
+    assert run(project).record.good
+
+
+def test_a_good_night_that_lost_a_part_says_what_to_do(project):
+    assert run(project).record.good
+    part = project / "out/date=2024-11-23/part-000000.parquet"
+    part.unlink()
+    record, attempt = run(project)
+    assert (record.good, attempt.exit_code, attempt.error) == (
+        True, 2, f"{part.parent}: lost {part.name}; restore it, or replace the night by a forced run (nothing was "
+        "changed, and the night stays good)",
+    )  # fmt: skip
+    assert run(project, force=True).attempt.outcome == "ok"
+
+
 def test_readers_see_the_old_or_the_new_night(project):
     run(project)
     seen, done = set(), threading.Event()
