@@ -15,7 +15,7 @@ from batchland.evaluation.label_plan import LABEL_PLAN, estimated_accuracy
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
 from batchland.models.class_match import match_classes, unknown_classes_message
-from batchland.system.csv_files import read_columns
+from batchland.system.csv_files import plain_text, read_columns
 
 _ENOUGH_LABELS: Final = 30
 """Labels from which the widths of two intervals are compared."""
@@ -121,7 +121,8 @@ def _rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[PlanRow]:
             value = math.nan
         if not 1 <= value < 2**53:
             raise UsageError(f"{where}: has the weight {weight!r}; keep the numbers that the plan was written with")
-        yield PlanRow(number, image, label.strip(), predicted, int(stratum), value)
+        image, label, predicted = map(plain_text, (image, label.strip(), predicted))
+        yield PlanRow(number, image, label, predicted, int(stratum), value)
 
 
 def _answers(plan: Path, rows: Sequence[PlanRow], run: Predictions) -> tuple[int, dict[str, int]]:

@@ -110,6 +110,8 @@ class LabelAccount(Document):
     """Images beside the class folders."""
     blank_labels: Count
     """Rows of a label table without a label."""
+    corrected: Count = 0
+    """Labelled images whose label the corrections changed, with or without a prediction."""
 
 
 class ReliabilityBin(Document):

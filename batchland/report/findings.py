@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -107,6 +108,9 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
             yield Finding("warning", f"{images(number)} {what}.", "account")
     if account.blank_labels:
         yield Finding("warning", f"{count(account.blank_labels)} rows of the label table have no label.", "account")
+    if corrections := summary.options.get("corrections"):
+        changed = f"{counted(account.corrected, 'label')} {'is' if account.corrected == 1 else 'are'} changed"
+        yield Finding("note", f"{changed} by the corrections in {visible(PurePath(corrections).name)}.", "account")
     for names, what in (
         (account.missing_classes, "without a labelled image"),
         (account.empty_folders, "an empty folder"),
