@@ -75,6 +75,8 @@ def _effect(accepted: "Accepted", *, once: bool) -> str:
 
 def _withdrawn(name: str, withdrawn: "Withdrawn") -> str:
     before = "" if withdrawn.once else f", and the reference is again that of before {withdrawn.since}"
+    if withdrawn.later_start and not withdrawn.once:
+        before = f"; the reference still begins with {withdrawn.later_start}, a later change that is accepted"
     text = f"Withdrawn: job {name}, {_nights_text(withdrawn.nights)}, suspicious again{before}."
     if withdrawn.doubtful:
         nights = first_few([str(night) for night in withdrawn.doubtful])

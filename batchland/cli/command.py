@@ -61,6 +61,12 @@ class Command(click.Command):
                 raise click.UsageError(shortened, ctx=ctx) from error
             raise
 
+    def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example on one line, so that it can be copied."""
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write(f"  {self.epilog}\n")
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn expected errors into a message and an exit code."""
         as_json = self._prints_json() and bool(ctx.params.get("as_json"))

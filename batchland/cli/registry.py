@@ -91,7 +91,7 @@ def show(name: str, registry: Path, as_json: bool) -> None:
 @_registry_option
 @click.pass_context
 def promote(ctx: click.Context, /, model: str, alias: str, unchecked: bool, registry: Path, **options: Any) -> None:
-    """Give an alias to a version, if it passes the gates on a labelled set.
+    """Give an alias to a version, if it passes the gates.
 
     The images are scored with this version and with the one that has the alias now; the report is kept in the registry.
     If a gate fails, the alias is not moved and the exit code is 4.

@@ -192,12 +192,14 @@ def remove_record(name: str, night: datetime, runs: Path) -> None:
     night stay.
     """
     from batchland.nightly.dates import local_today
-    from batchland.nightly.notifications.metrics import refresh_metrics
+    from batchland.nightly.notifications.metrics import metrics_file, refresh_metrics
+    from batchland.nightly.record_files import read_runs
     from batchland.nightly.record_files import remove_record as remove
     from batchland.trend.write import write_night_pages
 
+    metrics = metrics_file(read_runs(runs / name), local_today())
     removed = remove(runs / name, night.date(), local_today())
-    refresh_metrics(runs / name, local_today())
+    refresh_metrics(runs / name, local_today(), metrics)
     write_night_pages(runs / name, local_today())
     click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
 

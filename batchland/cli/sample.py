@@ -11,7 +11,7 @@ from batchland.cli.train import print_epoch, training_extra
 
 @command(epilog="Example: batchland sample data/sample")
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--images", type=click.IntRange(1, 1_000_000), default=480, show_default=True,
+@click.option("--images", type=click.IntRange(80, 1_000_000), default=480, show_default=True,
               help="Labelled pictures, train and test together.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="The same seed draws the same files.")  # fmt: skip

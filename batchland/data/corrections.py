@@ -8,7 +8,7 @@ from typing import Final
 from batchland.errors import UsageError
 from batchland.models.card import class_names
 from batchland.models.class_match import enumerate_names, match_classes
-from batchland.system.csv_files import read_columns
+from batchland.system.csv_files import plain_text, read_columns
 
 COLUMNS: Final = ("path", "label", "decision")
 
@@ -61,8 +61,12 @@ class CorrectedFolders:
 
 
 def read_corrections(path: Path) -> dict[str, str]:
-    """Corrected labels by image. Raises UsageError, and InputError if the storage fails."""
-    rows = list(zip(*read_columns(path, COLUMNS, "a CSV file of corrections"), strict=True))
+    """Corrected labels by image. Paths and labels may have the apostrophe of `csv_text`.
+
+    Raises UsageError, and InputError if the storage fails.
+    """
+    columns = read_columns(path, COLUMNS, "a CSV file of corrections")
+    rows = [(plain_text(image), plain_text(label), decision) for image, label, decision in zip(*columns, strict=True)]
     unknown = next((decision for _, _, decision in rows if decision not in ("keep", "wrong", "unsure")), None)
     if unknown is not None:
         raise UsageError(f"{path}: has the decision {unknown!r}; decisions are keep, wrong and unsure")

@@ -61,7 +61,7 @@ def calibrate(predictions: str | Path, labels: Path, model: Path, out: Path, opt
     Raises UsageError if there are too few images for the promise, or the predictions are of another model.
     """
     if not options.promise and options.sets is None and not options.known:
-        raise UsageError("nothing to calibrate: give a promise, prediction sets or known", advice="calibrate_what")
+        raise UsageError("nothing to calibrate: no promise, no prediction sets, no known", advice="calibrate_what")
     found = check_model(model, out)
     if options.known:
         require_features(model, found.card)

@@ -62,6 +62,11 @@ class Labels(Protocol):
         ...
 
     @property
+    def corrected(self) -> int:
+        """Images with another label by corrections; known after the last block."""
+        ...
+
+    @property
     def blank_labels(self) -> int:
         """Rows of a table with an empty label; known after the last block."""
         ...
@@ -92,7 +97,7 @@ class _Folders:
 
     kind: LabelKind = "folder"
     own = pa.schema([])
-    blank_labels = 0
+    blank_labels = corrected = 0
 
     def __init__(self, root: Path) -> None:
         self.source = str(root)
@@ -127,7 +132,7 @@ class _Table(ABC):
 
     kind: LabelKind
     folders: tuple[str, ...] = ()
-    loose_images = 0
+    loose_images = corrected = 0
 
     def __init__(self, source: Path, image_root: str) -> None:
         self.source = str(source)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,10 @@ from batchland.evaluation.label_plan import LABEL_PLAN, estimated_accuracy
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
 from batchland.models.class_match import match_classes, unknown_classes_message
-from batchland.system.csv_files import read_columns
+from batchland.system.csv_files import plain_text, read_columns
+
+_ENOUGH_LABELS: Final = 30
+"""Labels from which the widths of two intervals are compared."""
 
 
 class LabelledAccuracy(NamedTuple):
@@ -28,8 +31,8 @@ class LabelledAccuracy(NamedTuple):
     """Rows of the plan without a label."""
     unplanned: int
     """Scored images that no row of the plan represents, because rows were removed from it."""
-    paid: bool
-    """Whether as many labels of images chosen at random would give a wider interval."""
+    paid: bool | None
+    """Whether as many labels of images chosen at random would give a wider interval; None for too few labels to say."""
 
 
 class PlanRow(NamedTuple):
@@ -68,7 +71,8 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
     )
     unplanned = max(0, round(scored - sum(row.weight for row in rows)))
     chance = rate(round(accuracy.value * len(filled)), len(filled), 0.95)
-    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, _width(accuracy) < _width(chance))
+    paid = _width(accuracy) < _width(chance) if len(filled) >= _ENOUGH_LABELS else None
+    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, paid)
 
 
 def _width(figure: Figure) -> float:
@@ -117,7 +121,8 @@ def _rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[PlanRow]:
             value = math.nan
         if not 1 <= value < 2**53:
             raise UsageError(f"{where}: has the weight {weight!r}; keep the numbers that the plan was written with")
-        yield PlanRow(number, image, label.strip(), predicted, int(stratum), value)
+        image, label, predicted = map(plain_text, (image, label.strip(), predicted))
+        yield PlanRow(number, image, label, predicted, int(stratum), value)
 
 
 def _answers(plan: Path, rows: Sequence[PlanRow], run: Predictions) -> tuple[int, dict[str, int]]:

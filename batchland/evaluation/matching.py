@@ -191,6 +191,7 @@ class _Run:
             "empty_folders": tuple(name for name in labels.folders if not counts.get(name)),
             "loose_images": labels.loose_images,
             "blank_labels": labels.blank_labels,
+            "corrected": labels.corrected,
         }
         batches = (
             pa.RecordBatch.from_arrays(batch.columns, names=[*MATCHES.names, *own.names])

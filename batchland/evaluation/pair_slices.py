@@ -17,10 +17,8 @@ from batchland.evaluation.counts import KeyCounts
 from batchland.evaluation.intervals import Floats, Ints, rate
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import PairSlice, PairSlices
-from batchland.evaluation.slices import own_values
+from batchland.evaluation.slices import MIN_IMAGES, own_values
 
-MIN_IMAGES: Final = 20
-"""Least number of images of a tested slice."""
 MAX_CELLS: Final = 2_000_000
 """Largest number of combinations of values of two columns."""
 SHOWN: Final = 200

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from batchland.evaluation.schema import EvaluationSummary
 from batchland.evaluation.table_file import StoredTable, TableFile
 from batchland.predictions.layout import check_no_predictions
 from batchland.predictions.storage import display_location, input_location
+from batchland.system.csv_files import FORMULA, csv_text
 from batchland.system.files import (
     Replaceable,
     check_new_file,
@@ -33,8 +33,6 @@ from batchland.system.urls import is_url
 
 MISTAKES_FILE: Final = "mistakes.parquet"
 _PAGE: Final = "report.html"
-_FORMULA: Final = r"^([=+\-@\t\r])"
-"""The first character of text that a spreadsheet runs as a formula."""
 _SIGNS: Final = {
     _PAGE: b'<meta name="generator" content="batchland ',
     "summary.json": b'"batchland.',
@@ -203,18 +201,13 @@ def _is_table_of(path: Path, columns: list[str], predictions: set[str]) -> bool:
     return False
 
 
-def csv_text(text: str) -> str:
-    """Text as in the files of `write_csv`: with an apostrophe before what a spreadsheet would run as a formula."""
-    return re.sub(_FORMULA, r"'\1", text)
-
-
 def write_csv(table: pa.Table, file: BinaryIO) -> None:
     """UTF-8 with a byte order mark, for Excel. Text that Excel would run as a formula gets an apostrophe before it."""
     from pyarrow import csv as arrow_csv
 
     for number, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
-            safe = pc.replace_substring_regex(table[field.name], _FORMULA, r"'\1")
+            safe = pc.replace_substring_regex(table[field.name], FORMULA, r"'\1")
             table = table.set_column(number, field, safe)
     file.write(b"\xef\xbb\xbf")
     arrow_csv.write_csv(table, file)

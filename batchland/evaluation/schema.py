@@ -110,6 +110,8 @@ class LabelAccount(Document):
     """Images beside the class folders."""
     blank_labels: Count
     """Rows of a label table without a label."""
+    corrected: Count = 0
+    """Labelled images whose label the corrections changed, with or without a prediction."""
 
 
 class ReliabilityBin(Document):
@@ -142,12 +144,15 @@ class Slice(Document):
 
     dimension: str
     value: str
+    """If a dimension has more than 12 values, the weak ones (at most 200) come first, then the 11 largest. The last
+    slice, `others (N)`, contains the other N values."""
     images: Count
     accuracy: Figure
     difference: float | None
     """Accuracy of this slice minus that of all other images."""
     p_value: float | None
-    """P-value of Fisher's exact test against the other images, Holm-adjusted for all slices."""
+    """P-value of Fisher's exact test against the other images, Holm-adjusted for all tested values, also those in
+    `others`. None for `others`."""
 
 
 class PairSlice(Document):

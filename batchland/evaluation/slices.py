@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -25,13 +25,19 @@ from batchland.system.names import file_name
 from batchland.system.text import one_line
 
 MAX_VALUES: Final = 12
-"""Largest number of values of one dimension; the smallest ones are merged into `others`."""
+"""Largest number of values of one dimension that are all shown. Of more, the weak and the largest ones are shown."""
+MAX_WEAK: Final = 200
+"""Largest number of weak values of one dimension that are shown if it has more than MAX_VALUES."""
+MIN_IMAGES: Final = 20
+"""Least number of images of a folder or format that is tested if it is not one of the MAX_VALUES largest."""
+LEVEL: Final = 0.05
+"""A value is weak if its adjusted p-value is below this."""
 MEGAPIXELS: Final = (0.1, 0.5, 2.0, 8.0)
 KILOBYTES: Final = (20, 100, 500, 2000)
 BRIGHTNESS: Final = (64, 96, 128, 160, 192)
 """Mean luma of a picture, 0 to 255."""
 MAX_GROUPS: Final = 10_000
-"""Largest number of values of a column to slice by."""
+"""Largest number of values of a column to slice by, and of folders and formats that are tested."""
 MAX_FOLDERS: Final = 1_000_000
 """Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
 _END: Final = 6
@@ -93,7 +99,7 @@ class _Dimension(Protocol):
         ...
 
     def values(self, images: Images) -> list[str | None]:
-        """Each image's part, as `parts` has named it; None without one. Own columns: the value, merged or not."""
+        """The value of each image's part; None without one. Call `parts` first."""
         ...
 
 
@@ -111,6 +117,7 @@ class SliceTally:
             _Brightness(image_root, brightness_sample, seed),
             *map(_OwnColumn, by),
         )
+        self._merged: dict[str, tuple[set[str], str]] = {}
 
     def add(self, outcomes: Outcomes) -> None:
         """Add a block."""
@@ -121,27 +128,67 @@ class SliceTally:
                 dimension.add(scored, outcomes.right[ok])
 
     def values(self, images: Images) -> dict[str, list[str | None]]:
-        """Dimension -> the part of each image; call `slices` first."""
-        return {dimension.name: dimension.values(images) for dimension in self._dimensions}
+        """Dimension -> the slice of each image, of own columns always the value. Call `slices` first."""
+        found = {dimension.name: dimension.values(images) for dimension in self._dimensions}
+        for name, (shown, others) in self._merged.items():
+            found[name] = [value if value is None or value in shown else others for value in found[name]]
+        return found
 
     def slices(self, confidence: float) -> tuple[Slice, ...]:
-        """Accuracy by part. Dimensions with the same value for all images are left out; a warning names own columns."""
-        found = []
+        """Accuracy by part. Dimensions with the same value for all images are left out; a warning names own columns.
+
+        All values of own columns are tested. Of folders and formats, at most the MAX_GROUPS largest are tested; those
+        with fewer than MIN_IMAGES images only if they are among the MAX_VALUES largest.
+        """
+        groups: list[tuple[_Dimension, list[Part], list[Part]]] = []
         for dimension in self._dimensions:
             parts = [part for part in dimension.parts() if part.images]
-            images, right = sum(part.images for part in parts), sum(part.right for part in parts)
-            found += [(dimension.name, part, images, right) for part in parts if len(parts) > 1]
-            if isinstance(dimension, _OwnColumn) and len(parts) == 1:
+            own = isinstance(dimension, _OwnColumn)
+            if len(parts) > 1:
+                tested = [
+                    part for place, part in enumerate(parts) if own or place < MAX_VALUES or part.images >= MIN_IMAGES
+                ]
+                groups.append((dimension, parts, tested[:MAX_GROUPS]))
+            elif own and parts:
                 value = f"the value {one_line(parts[0].value, _SHOWN)!r}" if parts[0].value else "no value"
                 _log.warning("column %r has %s for all images, so there are no slices by it", dimension.name, value)
-        adjusted = holm([fisher_exact(part.right, part.images, right, images) for _, part, images, right in found])
-        return tuple(
-            _slice(name, part, images, right, confidence, float(p_value))
-            for (name, part, images, right), p_value in zip(found, adjusted, strict=True)
-        )
+        totals = [(sum(part.right for part in parts), sum(part.images for part in parts)) for _, parts, _ in groups]
+        counts = [
+            (part.right, part.images, *total)
+            for total, (_, _, tested) in zip(totals, groups, strict=True)
+            for part in tested
+        ]
+        p_values = {count: fisher_exact(*count) for count in set(counts)}
+        adjusted = iter(holm([p_values[count] for count in counts]).tolist())
+        found: list[Slice] = []
+        for (right, images), (dimension, parts, tested) in zip(totals, groups, strict=True):
+            judged = [(part, next(adjusted)) for part in tested]
+            if len(parts) > MAX_VALUES:
+                judged = _shown(judged, right, images)
+            found += [_slice(dimension.name, part, images, right, confidence, p_value) for part, p_value in judged]
+            if others := len(parts) - len(judged):
+                rest = Part(
+                    f"others ({others})",
+                    images - sum(part.images for part, _ in judged),
+                    right - sum(part.right for part, _ in judged),
+                )
+                found.append(_slice(dimension.name, rest, images, right, confidence, None))
+                if not isinstance(dimension, _OwnColumn):
+                    self._merged[dimension.name] = {part.value for part, _ in judged}, rest.value
+        return tuple(found)
 
 
-def _slice(dimension: str, part: Part, images: int, right: int, confidence: float, p_value: float) -> Slice:
+def _shown(judged: list[tuple[Part, float]], right: int, images: int) -> list[tuple[Part, float]]:
+    """The weak parts, the smallest p-value first, then the largest others. judged: the largest first."""
+    weak = sorted(
+        (each for each in judged if each[1] < LEVEL and each[0].right * images < right * each[0].images),
+        key=lambda each: (each[1], each[0].right / each[0].images, each[0].value),
+    )[:MAX_WEAK]
+    known = {part.value for part, _ in weak}
+    return [*weak, *(each for each in judged[: MAX_VALUES - 1] if each[0].value not in known)]
+
+
+def _slice(dimension: str, part: Part, images: int, right: int, confidence: float, p_value: float | None) -> Slice:
     """images, right: of the whole dimension."""
     accuracy = rate(part.right, part.images, confidence)
     return Slice(
@@ -223,22 +270,11 @@ class _Named:
             count[0], count[1] = count[0] + images, count[1] + hits
 
     def parts(self) -> list[Part]:
-        """Largest parts first, ties by name. With more than MAX_VALUES, the smallest are merged as `others`."""
-        found = sorted(
+        """Largest parts first, ties by name."""
+        return sorted(
             (Part(value, *counts) for value, counts in self._counts.items()),
             key=lambda part: (-part.images, part.value),
         )
-        if len(found) <= MAX_VALUES:
-            return found
-        kept, others = found[: MAX_VALUES - 1], found[MAX_VALUES - 1 :]
-        images, right = sum(part.images for part in others), sum(part.right for part in others)
-        return [*kept, Part(f"others ({len(others)})", images, right)]
-
-    def _merged(self, values: Iterable[str]) -> list[str | None]:
-        """The parts that values count for."""
-        parts = [part.value for part in self.parts()]
-        known = set(parts)
-        return [value if value in known else parts[-1] for value in values]
 
 
 class _Formats(_Named):
@@ -259,7 +295,7 @@ class _Formats(_Named):
             self._count(_beside_last(".", images.images, -1), right, self._extension)
 
     def values(self, images: Images) -> list[str | None]:
-        return self._merged(map(self._extension, _beside_last(".", images.images, -1).to_pylist()))
+        return [self._extension(text) for text in _beside_last(".", images.images, -1).to_pylist()]
 
     def _extension(self, text: str) -> str:
         extension = text.lower()
@@ -320,7 +356,7 @@ class _SourceFolders(_Named):
         if self._too_many:
             return [None] * len(images.images)
         folders = _beside_last("/", images.images, 0).to_pylist()
-        return self._merged(self._without_class(folder.split("/") if folder else []) for folder in folders)
+        return [self._without_class(folder.split("/") if folder else []) for folder in folders]
 
     def _without_class(self, path: list[str]) -> str:
         return "/".join(path[: self._level] + path[self._level + 1 :])

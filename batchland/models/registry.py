@@ -8,6 +8,7 @@ A job names a version as `landmarks@production` or `landmarks@3`.
 """
 
 import getpass
+import hashlib
 import os
 import re
 import shutil
@@ -155,7 +156,7 @@ class FolderRegistry:
         return self.folder / name / str(version) / f"{name}.onnx"
 
     def find(self, reference: Reference) -> Found:
-        """The file of a version. Raises ModelError."""
+        """The file of a version. Raises ModelError, also if it is not the file that was added."""
         try:
             version = self.version(reference)
         except UsageError as error:
@@ -163,6 +164,13 @@ class FolderRegistry:
         file = self.file(reference.name, version.version)
         if not file.is_file():
             raise ModelError(f"{file}: is missing in the registry; restore it, or promote another version")
+        with file.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        if sha256 != version.sha256:
+            raise ModelError(
+                f"{file}: was replaced after it was added as version {version.version} (sha256 {sha256[:12]}, not "
+                f"{version.sha256[:12]}); restore it, or add the new file with `batchland models add` and promote that"
+            )
         return Found(file, str(version.version), version.sha256)
 
     def add(self, name: str, source: Path, note: str = "") -> ModelVersion:

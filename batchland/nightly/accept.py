@@ -9,7 +9,7 @@ from typing import NamedTuple
 from batchland.errors import UsageError
 from batchland.monitoring.schema import Acceptance, Withdrawal
 from batchland.nightly.dates import local_now
-from batchland.nightly.good_nights import may_be_in_reference, reference_starts, suspicious_since
+from batchland.nightly.good_nights import may_be_in_reference, reference_start, reference_starts, suspicious_since
 from batchland.nightly.judge_night import named_reference, next_reference
 from batchland.nightly.record_files import LOCK_FILE, existing_record, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
@@ -38,6 +38,8 @@ class Withdrawn(NamedTuple):
     since: date
     once: bool
     """Whether the acceptance had not begun a new reference."""
+    later_start: date | None
+    """First night of a later accepted change, with which the reference still begins."""
     doubtful: list[date]
     """Later nights that no longer count as good, because they were compared with the accepted ones."""
 
@@ -72,9 +74,10 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
 
 
 def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None) -> Withdrawn:
-    """Withdraw the acceptance of a night, and of those that were accepted with it. `folder` is `runs/NAME`.
+    """Withdraw the acceptance of a night, and of all nights of the same accepted change. `folder` is `runs/NAME`.
 
-    They are suspicious again, and the reference is the one before. Who did it and when is recorded. Raises UsageError
+    With an acceptance `once`, they are those that were accepted together. They are suspicious again, and the reference
+    is the one before. Who did it and when is recorded. Raises UsageError
     if the night is not accepted; LockedError while the job runs.
     """
     path = existing_record(folder, night)
@@ -82,15 +85,26 @@ def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None)
         acceptance = read_run(path.parent).accepted
         if acceptance is None:
             raise UsageError(f"{path}: the night is not accepted, so there is nothing to withdraw")
-        withdrawal = Withdrawal(withdrawn_at=local_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
+        new = Withdrawal(withdrawn_at=local_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
         records = read_runs(folder)
-        together = [each for each in records if each.accepted == acceptance]
-        changed = _changed(
-            folder, together, lambda each: {"accepted": None, "withdrawn": (*each.withdrawn, withdrawal)}
-        )
-        lost = _comparable(records) - _comparable([changed.get(each.date, each) for each in records])
+        together = [each for each in records if each.accepted and _begins_same(each.accepted, acceptance)]
+
+        def withdrawn(record: RunRecord) -> dict[str, object]:
+            own = new.model_copy(update={"acceptance": record.accepted})
+            return {"accepted": None, "withdrawn": (*record.withdrawn, own)}
+
+        changed = _changed(folder, together, withdrawn)
+        after = [changed.get(each.date, each) for each in records]
+        lost = _comparable(records) - _comparable(after)
     nights = [each.date for each in together]
-    return Withdrawn(nights, acceptance.since, acceptance.once, sorted(lost - set(nights)))
+    start = reference_start(after, date.max)
+    later_start = start if start > acceptance.since else None
+    return Withdrawn(nights, acceptance.since, acceptance.once, later_start, sorted(lost - set(nights)))
+
+
+def _begins_same(one: Acceptance, other: Acceptance) -> bool:
+    """Whether two acceptances begin the same reference, or are one."""
+    return one == other or (not one.once and not other.once and one.since == other.since)
 
 
 def _changed(

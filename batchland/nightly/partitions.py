@@ -30,7 +30,8 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
     """Check that a night's partition belongs to this job, and return its manifest; None if it is not complete.
 
     A partition that `batchland score` wrote has no job and is accepted. Raises UsageError if the partition lies inside
-    the images to score or, without `force`, if it holds the predictions of another job or of other images.
+    the images to score, or if it lost its manifest; without `force`, also if it lost a part, or if it holds the
+    predictions of another job or of other images.
     """
     partition = job.partition(model, night)
     name, images = display_location(partition), open_source(job.images_of(night)).name
@@ -38,8 +39,13 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
     if f"{path}/".startswith(f"{images.rstrip('/')}/"):
         raise UsageError(f'{name}: lies inside the images to score; give job {job.name} another "output"')
     manifest = read_manifest(partition)
+    if manifest is None and isinstance(partition, Path) and partition.is_dir() and any(partition.iterdir()):
+        raise UsageError(f"{name}: holds files but no _manifest.json; delete this folder, then run the night again")
     if manifest is None or force:
         return manifest
+    for file in manifest.files if isinstance(partition, Path) else ():
+        if not Path(partition, file.path).exists():
+            raise UsageError(f"{name}: lost {file.path}; restore it, or replace the night by a forced run")
     owner = manifest.config.get("job")
     if owner not in (None, job.name):
         held = f"of job {owner}"

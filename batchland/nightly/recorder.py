@@ -128,7 +128,8 @@ class Recorder:
             self._attempts.append(self._new_attempt())
         refused = self._is_refused(ending)
         if ending.error:
-            kept = " (nothing was changed, and the night stays good)" if refused else ""
+            state = "stays good" if self.before and self.before.good else "is still suspicious"
+            kept = f" (nothing was changed, and the night {state})" if refused else ""
             ending = ending._replace(error=self.job.placeholders.hide(ending.error) + kept)
         changes = ending._asdict() | {"finished_at": local_now(), "refused": refused}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
@@ -154,12 +155,12 @@ class Recorder:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=local_now())
 
     def _is_refused(self, ending: Ending) -> bool:
-        """Whether a usage error or a missing delivery ended the attempt, and the night is as good as it was.
+        """Whether a usage error or a missing delivery ended the attempt, and the night stays good or suspicious.
 
         Retention may have deleted its predictions; they are not scored again without the delivery.
         """
         harmless = ending.exit_code == UsageError.exit_code or ending.outcome in ("missing_input", "skipped")
-        if self.before is None or not self.before.good or not harmless:
+        if self.before is None or not (self.before.good or self.before.outcome == "suspicious") or not harmless:
             return False
         earlier = self.before.models
         kept = {run.run_id for run in earlier}

@@ -142,6 +142,7 @@ class ModelRun(Document):
     seconds: Seconds | None = None
     """Seconds by stage, of the process that completed the partition."""
     images_per_second: float | None = None
+    """Of the process that completed the partition; None if it scored less than half of the images."""
     canaries: CanaryCheck | None = None
     """Result of the canaries; None if there are none, or nothing was scored."""
     monitor: NightVerdict | None = None

@@ -72,6 +72,12 @@ def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
     return [*lines, *(f"  note: {note}" for note in verdict.notes)]
 
 
+def speed(model: ModelRun) -> str:
+    """`12.5 images/s on cpu`; without the rate if it is not known."""
+    rate = "" if model.images_per_second is None else f"{model.images_per_second:.1f} images/s "
+    return f"{rate}on {model.device}"
+
+
 def describe_model(model: ModelRun) -> str:
     """One line: state, images, failures, throughput, accuracy, partition."""
     if not model.counts:
@@ -82,7 +88,7 @@ def describe_model(model: ModelRun) -> str:
     text = (
         f"{model.name}: {model.state}, {images(counts.listed)}{known}, {counts.ok} ok, {counts.failed} failed"
         f"{f' ({codes})' if codes else ''}{accepted_and_asked(counts.decisions)}{ignored_files(model.ignored)}, "
-        f"{model.images_per_second:.1f} images/s on {model.device}"
+        f"{speed(model)}"
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"

@@ -62,10 +62,10 @@ class _Work(NamedTuple):
 
 
 class _Checked(NamedTuple):
-    """A model that gave the right probabilities for its canaries, and its open engine."""
+    """The open engine of a model, and the result of its canaries; None if they are not checked."""
 
     engine: LocalEngine
-    canaries: CanaryCheck
+    canaries: CanaryCheck | None
 
 
 class Steps:
@@ -140,7 +140,7 @@ class Steps:
         return refused
 
     def _score_models(self, work: dict[str, _Work], refused: list[ModelError]) -> None:
-        """Check the canaries of all models before the first image is scored, and score in the same sessions."""
+        """Open all models and check their canaries before the first image is scored, and score in the same sessions."""
         checked: dict[str, _Checked | None] = {}
         try:
             for name, (listing, _) in work.items():
@@ -151,7 +151,7 @@ class Steps:
                         self.recorder.add(name, ModelRun(name=name, partition=partition, state="nothing_new"))
                         continue
                     self.time.check()
-                    checked[name] = self._check_canaries(name)
+                    checked[name] = self._open_model(name)
             for name in list(checked):
                 with self._model_errors(name, refused):
                     self.recorder.add(name, self._score(name, work[name], checked.pop(name)))
@@ -276,12 +276,14 @@ class Steps:
             if self.job.notify and not self._quiet:
                 report_late(self.recorder)
 
-    def _check_canaries(self, name: str) -> _Checked | None:
-        """Open the model and score its canaries. None if it has none, or the job does not check them."""
+    def _open_model(self, name: str) -> _Checked | None:
+        """Open the model, and score its canaries if it has any and the job checks them. None on a cluster."""
         model = self.job.model_file(name)
-        if not (self.job.checks_canaries and os.path.lexists(canaries_path(model))):
+        if self.job.engine != "local":
             return None
         engine = LocalEngine(model, self._options(name))
+        if not (self.job.checks_canaries and os.path.lexists(canaries_path(model))):
+            return _Checked(engine, None)
         check = check_canaries(engine)
         canaries = counted(check.images, "canary", "canaries")
         _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
@@ -397,6 +399,6 @@ def _model_run(name: str, partition: Location, state: ModelState, manifest: Mani
         already_scored=manifest.ignored.get(ALREADY_SCORED, 0),
         resumed_images=manifest.resumed_images,
         seconds=manifest.seconds,
-        images_per_second=manifest.images_per_second,
+        images_per_second=manifest.images_per_second if 2 * manifest.timed_images >= manifest.counts.listed else None,
         mix=prediction_mix(partition),
     )

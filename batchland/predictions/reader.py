@@ -159,7 +159,8 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise UsageError(
-            f"{name}: not a manifest that this version of batchland can read; restore it, or score again"
+            f"{name}: not a manifest that this version of batchland can read; restore it, or delete these predictions "
+            f"and score again"
         ) from error
 
 

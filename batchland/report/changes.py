@@ -11,7 +11,7 @@ from batchland.evaluation.pairs import Pairs, pair
 from batchland.evaluation.schema import PairAccount
 from batchland.report.comparison_text import changed_classes
 from batchland.report.findings import LEVEL
-from batchland.system.text import count, first_few, p_value, percent, points, visible
+from batchland.system.text import count, first_few, images, p_value, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -38,7 +38,7 @@ class Changes(NamedTuple):
     classes: tuple[str, ...]
     """Sentences about classes that changed by more than chance."""
     cause: str
-    """A sentence: whether the model and the images are the same."""
+    """Whether the model and the images are the same, and how many images were not compared."""
 
 
 def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
@@ -57,8 +57,16 @@ def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
     same_model = now.model.sha256 == before.model.sha256
     model = "The model is the same" if same_model else "The model is another one"
     if paired:
-        return _paired(evaluation, baseline, f"{model}, the images are the same.", matched)
+        return _paired(evaluation, baseline, f"{model}, the images are the same.{_left_out(account)}", matched)
     return _independent(evaluation, baseline, f"{model}, the images are others.")
+
+
+def _left_out(account: PairAccount) -> str:
+    """A sentence about the images that are not compared, after a space; empty if there are none."""
+    one_side = account.only_a + account.only_b + account.failed_a + account.failed_b
+    reasons = ((account.relabelled, "with different labels"), (one_side, "that only one of the two scored"))
+    left = [f"{images(number)} {why}" for number, why in reasons if number]
+    return f" Not compared: {', '.join(left)}." if left else ""
 
 
 def _paired(evaluation: "Evaluation", baseline: Baseline, cause: str, matched: tuple[Pairs, PairAccount]) -> Changes:

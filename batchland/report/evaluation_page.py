@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.schema import EvaluationSummary, Slice
-from batchland.evaluation.slices import MAX_VALUES
 from batchland.report.changes import Baseline
 from batchland.report.confusion import confusion_view
 from batchland.report.costs import cost_data
@@ -86,6 +85,6 @@ def _by_dimension(summary: EvaluationSummary) -> dict[str, list[tuple[Slice, str
     for part in summary.slices:
         parts = found.setdefault(part.dimension, [])
         own = part.dimension in summary.options.get("by", ())
-        merged = own and len(parts) == MAX_VALUES - 1 and part.value.startswith("others (")
+        merged = own and part.p_value is None
         parts.append((part, {"not": [other.value for other, _ in parts]} if merged else part.value))
     return found

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Final
 
 from batchland.evaluation.schema import EvaluationSummary, Figure
 from batchland.report.changes import Baseline
-from batchland.report.findings import account_findings, decision_lines, findings, headline, promise_lines, worst_classes
+from batchland.report.findings import (
+    account_findings,
+    decision_lines,
+    findings,
+    headline,
+    promise_lines,
+    slice_findings,
+    worst_classes,
+)
 from batchland.report.verdict import verdict
 from batchland.system.text import NONE, aligned, count, images, interval, markdown_text, one_line, percent
 
@@ -42,7 +50,7 @@ def evaluation_terminal_text(
     name: str | None = None,
     baseline: Baseline | None = None,
 ) -> str:
-    """Verdict, what to do, main figures, images not in them, promises, five worst classes, gates. Ends with a newline.
+    """Verdict, what to do, main figures, images not in them, weak slices, promises, worst classes, gates, newline.
 
     name: title; None takes the model's name.
     """
@@ -58,7 +66,7 @@ def evaluation_terminal_text(
         for what, figure in shown_figures(summary)
     ]
     lines += [f"  {line}" for line in aligned(figures, "<><")]
-    lines += [f"note: {finding.text}" for finding in account_findings(summary)]
+    lines += [f"note: {finding.text}" for finding in (*account_findings(summary), *slice_findings(summary))]
     lines += [f"decisions: {text}" for text in decision_lines(summary)]
     lines += promise_lines(summary)
     if weak := worst_classes(evaluation):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -107,6 +108,9 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
             yield Finding("warning", f"{images(number)} {what}.", "account")
     if account.blank_labels:
         yield Finding("warning", f"{count(account.blank_labels)} rows of the label table have no label.", "account")
+    if corrections := summary.options.get("corrections"):
+        changed = f"{counted(account.corrected, 'label')} {'is' if account.corrected == 1 else 'are'} changed"
+        yield Finding("note", f"{changed} by the corrections in {visible(PurePath(corrections).name)}.", "account")
     for names, what in (
         (account.missing_classes, "without a labelled image"),
         (account.empty_folders, "an empty folder"),
@@ -187,7 +191,7 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
                 "calibration",
             )
     yield from _threshold_finding(summary)
-    yield from _slice_findings(summary)
+    yield from slice_findings(summary)
     errors = summary.label_errors
     if errors and errors.share is not None:
         share = f"{count(errors.suspected)} of {count(errors.mistakes)} mistakes may be wrong labels"
@@ -215,7 +219,8 @@ def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:
             return
 
 
-def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
+def slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
+    """The three weak slices with the largest differences, and the weakest pair of columns."""
     weak = [
         part
         for part in summary.slices
@@ -235,7 +240,7 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     if summary.pair_slices and summary.pair_slices.weakest:
         pair = summary.pair_slices.weakest[0]
         where = ", ".join(f"{visible(a)} {slice_value(b)}" for a, b in zip(pair.columns, pair.values, strict=True))
-        more = f", and {count(summary.pair_slices.found - 1)} more pairs" if summary.pair_slices.found > 1 else ""
+        more = f", and {counted(summary.pair_slices.found - 1, 'more pair')}" if summary.pair_slices.found > 1 else ""
         yield Finding(
             "note",
             f"Weaker on {where}: {percent(pair.accuracy.value)} of {images(pair.images)}, {points(pair.difference)} "

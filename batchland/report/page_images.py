@@ -198,8 +198,8 @@ def _encoded(
         "file": [name for _, _, name in split],
         "truth": table["true_index"].to_pylist(),
         "predicted": table["predicted_index"].to_pylist(),
-        "confidence": _parts(table["probability"], 10_000),
-        "true": _parts(table["true_probability"], 10_000),
+        "confidence": _shares(table["probability"]),
+        "true": _shares(table["true_probability"]),
         "choices": [[number for choice in choices.get(image, ()) for number in choice] for image in images],
         "doubt": _parts(table["label_error_probability"], 100),
         "slices": slices,
@@ -212,3 +212,13 @@ def _parts(column: pa.ChunkedArray, scale: int) -> list[int]:
     values = pc.fill_null(column.cast(pa.float64()), -1 / scale).to_numpy()
     found: list[int] = np.round(values * scale).astype(np.int64).tolist()
     return found
+
+
+def _shares(column: pa.ChunkedArray) -> list[int]:
+    """Probabilities in 1/10,000, of which the page makes the same text as `percent` of the exact ones."""
+    values = pc.fill_null(column.cast(pa.float64()), -1e-4).to_numpy() * 10_000
+    found = np.round(values).astype(np.int64)
+    found -= (found % 10 == 5) & (values < found)  # else, it would be rounded up twice
+    inside = (values > 0) & (values < 10_000)
+    shares: list[int] = np.where(inside, np.clip(found, 1, 9_999), found).tolist()
+    return shares

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Final
 
-from batchland.evaluation.saved import check_folder, csv_text
+from batchland.evaluation.saved import check_folder
 from batchland.evaluation.several import SeveralCompared
 from batchland.report.findings import LEVEL
 from batchland.report.html import render_page
 from batchland.report.options import ReportOptions
+from batchland.system.csv_files import csv_text
 from batchland.system.files import write_file
 from batchland.system.text import (
     aligned,

@@ -14,6 +14,8 @@ from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
 from batchland.system.text import counted, first_line
 
+FORMULA: Final = r"^('*[=+\-@\t\r])"
+"""The beginning of text that a spreadsheet runs as a formula, or that looks like text of `csv_text`."""
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
 
 
@@ -24,6 +26,16 @@ def separator(first: str) -> tuple[str, int]:
     """
     named = _SEPARATOR_LINE.fullmatch(first)
     return (named[1], 1) if named else (max(",;\t", key=first.count), 0)
+
+
+def csv_text(text: str) -> str:
+    """Text for a CSV file: with an apostrophe before what a spreadsheet would run as a formula."""
+    return re.sub(FORMULA, r"'\1", text)
+
+
+def plain_text(text: str) -> str:
+    """The text of which `csv_text` made this; other text stays as it is."""
+    return text[1:] if text.startswith("'") and re.match(FORMULA, text) else text
 
 
 def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]:

@@ -42,7 +42,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path) if path.is_symlink() else os.path.abspath(path))  # noqa: PTH100 - keeps links
     try:
         if path.exists() and not (path.is_dir() and all(each.name == _LOST for each in path.iterdir())):
-            raise UsageError(f"{path}: exists and is not an empty folder; give a new one, or delete it first")
+            raise UsageError(f"{path}: exists and is not an empty folder; give a new one")
         beside = not target.is_mount() and os.access(target.parent, os.W_OK) and not (target / _LOST).exists()
         fixed = path.exists() and not beside
         with _filled(target, str(path)) if fixed else _made_beside(target, str(path)) as folder:

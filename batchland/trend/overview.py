@@ -163,7 +163,9 @@ def _quiet_sentence(record: RunRecord) -> str:
         return f"Runs since {record.deciding.started_at[:16].replace('T', ' ')}."
     if record.outcome == "skipped":
         return "There was nothing to score."
-    tries = len(record.attempts)
+    tries = record.attempts.index(record.deciding) + 1
+    while tries > 1 and record.attempts[tries - 2].outcome == record.deciding.outcome:
+        tries -= 1  # it found the night done
     return "Ended well." if tries == 1 else f"Ended well, after {tries} attempts."
 
 

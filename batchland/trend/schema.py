@@ -19,7 +19,11 @@ TREND: Final = pa.schema(
         column("model_sha256", pa.string(), "sha256 of the ONNX file."),
         column("images", pa.int64(), "Listed images. Null without a complete partition, like all columns below."),
         column("failed", pa.int64(), "Of these, images that could not be read or scored."),
-        column("images_per_second", pa.float64(), "Throughput of the process that completed the partition."),
+        column(
+            "images_per_second",
+            pa.float64(),
+            "Throughput of the process that completed the partition; null if it scored less than half.",
+        ),
         column("labelled", pa.int64(), "Scored images with a label. Null without labels."),
         column("accuracy", pa.float64(), "Share of these with a right first choice."),
         column("accuracy_low", pa.float64(), "Lower end of its interval."),

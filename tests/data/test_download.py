@@ -123,7 +123,7 @@ def test_existing_folder_is_refused(tmp_path: Path) -> None:
     for out in (tmp_path / "out", tmp_path / "set.zip"):
         with pytest.raises(UsageError) as caught:
             download(str(tmp_path / "set.zip"), out)
-        assert str(caught.value) == (f"{out}: exists and is not an empty folder; give a new one, or delete it first")
+        assert str(caught.value) == (f"{out}: exists and is not an empty folder; give a new one")
     with locked(tmp_path / ".new.lock", "new"), pytest.raises(LockedError, match="another run"):
         download(str(tmp_path / "set.zip"), tmp_path / "new")
 

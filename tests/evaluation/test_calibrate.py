@@ -69,7 +69,7 @@ def test_too_few_images_give_no_promise(scored: Path, toy_model: Path) -> None:
 def test_nothing_to_calibrate(scored: Path, toy_model: Path) -> None:
     assert run(scored, toy_model) == (
         2,
-        "batchland: nothing to calibrate: give a promise, prediction sets or known; give --promise, --sets, --known or "
+        "batchland: nothing to calibrate: no promise, no prediction sets, no known; give --promise, --sets, --known or "
         "several of them\n",
     )  # fmt: skip
 

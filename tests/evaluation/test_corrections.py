@@ -6,9 +6,13 @@ import pytest
 from commands import batchland
 from evaluation_data import Row, write_predictions
 
+from batchland.data.corrections import read_corrections
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.options import EvaluateOptions
+from batchland.report.evaluation_text import evaluation_terminal_text
+from batchland.report.write import write_report
+from batchland.system.csv_files import csv_text, plain_text
 
 ROWS = [Row("1.jpg", (0.9, 0.1)), Row("2.jpg", (0.9, 0.1)), Row("3.jpg", (0.9, 0.1))]
 
@@ -26,6 +30,30 @@ def top1(folder: Path, corrections: str) -> float:
 def test_wrong_labels_are_replaced(tmp_path: Path) -> None:
     assert top1(tmp_path, "path,label,decision\n1.jpg,a,wrong\n2.jpg,b,keep\n3.jpg,a,unsure\n") == pytest.approx(1 / 3)
     assert top1(tmp_path, "\ufeffpath;label;decision\r\n1.jpg;a;wrong\r\n2.jpg;a;wrong\r\n") == pytest.approx(2 / 3)
+
+
+def test_text_of_spreadsheets_is_read_with_and_without_its_apostrophe(tmp_path: Path) -> None:
+    rows = "'=1.jpg,'=a,wrong\n@2.jpg,=a,wrong\n''+3.jpg,a's,wrong\n'4.jpg,'5,keep\n"
+    (tmp_path / "c.csv").write_text("path,label,decision\n" + rows)
+    assert read_corrections(tmp_path / "c.csv") == {"=1.jpg": "=a", "@2.jpg": "=a", "'+3.jpg": "a's"}
+    for name in ("=1", "'=1", "''@", "'1", "-", "a", ""):
+        assert plain_text(csv_text(name)) == name
+
+
+def test_the_number_of_changed_labels_is_shown(tmp_path: Path) -> None:
+    predictions = write_predictions(tmp_path / "p.parquet", ("00.a", "01.b"), ROWS)
+    labels, corrections = tmp_path / "l.csv", tmp_path / "c.csv"
+    labels.write_text("image,label\n1.jpg,01.b\n2.jpg,01.b\n3.jpg,00.a\n4.jpg,00.a\n")
+    corrections.write_text("path,label,decision\n1.jpg,a,wrong\n2.jpg,b,wrong\n3.jpg,b,keep\n4.jpg,00.a,wrong\n")
+    before = evaluate(predictions, labels)
+    after = evaluate(predictions, labels, EvaluateOptions(corrections=corrections))
+    assert (before.summary.account.corrected, after.summary.account.corrected) == (0, 1)
+    note = "1 label is changed by the corrections in c.csv."
+    assert f"note: {note}\n" in evaluation_terminal_text(after)
+    page = write_report(after, tmp_path / "report").html.read_text()
+    assert note in page
+    assert '<th scope="row">Labels changed by corrections</th><td class="number">1</td>' in page
+    assert "corrections" not in evaluation_terminal_text(before)
 
 
 def test_corrected_images_without_a_label_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

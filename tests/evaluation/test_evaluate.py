@@ -212,9 +212,7 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
         f"{source}: holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
     )
     (source / "_manifest.json").write_text("[]")
-    assert "not a manifest that this version of batchland can read; restore it, or score again" in refusal(
-        source, source
-    )
+    assert "not a manifest that this version of batchland can read; restore it, or delete" in refusal(source, source)
     report = evaluate(predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED)), source)
     import pyarrow.parquet as pq
 

@@ -8,7 +8,7 @@ from commands import batchland
 from evaluation_data import write_arrays
 
 from batchland.errors import UsageError
-from batchland.evaluation.labelled_plan import labelled_accuracy
+from batchland.evaluation.labelled_plan import labelled_accuracy, read_plan
 from batchland.models.card import class_names
 
 HEADER = "image,label,predicted,probability,stratum,weight\n"
@@ -42,6 +42,11 @@ def test_classes_are_matched_as_in_evaluate(tmp_path: Path, predictions: Path, l
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("accuracy 60.0% (95% interval ")
     assert result.stdout.splitlines()[1:] == ["note: 1 of 4 rows of the plan has no label"]
+
+
+def test_text_with_the_apostrophe_of_csv_files_is_read(tmp_path: Path) -> None:
+    rows = list(read_plan(plan(tmp_path, "'=8.jpg,'@a,'=b,0.6,0,2", "'9.jpg,@a,-b,0.6,0,2")))
+    assert [(row.image, row.label, row.predicted) for row in rows] == [("=8.jpg", "@a", "=b"), ("'9.jpg", "@a", "-b")]
 
 
 NUMBERS = "keep the numbers that the plan was written with"

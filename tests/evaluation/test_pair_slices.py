@@ -7,13 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from evaluation_data import write_arrays
-from scipy.stats import false_discovery_control, hypergeom
+from scipy.stats import false_discovery_control, fisher_exact, hypergeom
+from statsmodels.stats.multitest import multipletests
 
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.pair_slices import benjamini_hochberg
 from batchland.models.card import class_names
+from batchland.report.evaluation_text import evaluation_terminal_text
 
 
 def evaluated(folder: Path, right: np.ndarray, by: tuple[str, ...] = ("camera", "site"), **columns: list) -> Evaluation:
@@ -85,6 +87,42 @@ def test_no_slice_is_found_if_none_is_weak(tmp_path: Path) -> None:
         found = evaluated(tmp_path / str(run), rng.random(3000) < 0.9, **columns).summary.pair_slices
         assert found is not None
         assert (found.found, found.weakest) == (0, ())
+
+
+def test_every_value_of_a_column_is_tested(tmp_path: Path) -> None:
+    """Of 300 cameras of three sizes, two of the smallest and one of the middle are weak."""
+    sizes = np.repeat((60, 40, 12), 100)
+    weak = {150: 18, 210: 0, 290: 1}
+    hits = np.array([weak.get(camera, size - size // 10) for camera, size in enumerate(sizes)])
+    right = np.concatenate([np.arange(size) < some for size, some in zip(sizes, hits, strict=True)])
+    cameras = np.repeat([f"c{camera:03}" for camera in range(300)], sizes)
+    evaluation = evaluated(tmp_path, right, ("camera",), camera=cameras.tolist())
+    raw = [
+        fisher_exact([[some, size - some], [right.sum() - some, (~right).sum() - size + some]]).pvalue
+        for size, some in zip(sizes, hits, strict=True)
+    ]
+    adjusted = multipletests(raw, method="holm")[1]
+    assert set(np.flatnonzero(adjusted < 0.05)) == set(weak)
+    shown = [*sorted(weak, key=adjusted.__getitem__), *range(11)]
+    rest = sorted(set(range(300)) - set(shown))
+    parts = evaluation.summary.slices
+    assert [(part.dimension, part.value, part.images, part.p_value) for part in parts] == [
+        *(("camera", f"c{at:03}", sizes[at], pytest.approx(adjusted[at])) for at in shown),
+        ("camera", "others (286)", sizes[rest].sum(), None),
+    ]
+    assert parts[-1].accuracy.value == hits[rest].sum() / sizes[rest].sum()
+    assert parts[0].difference == pytest.approx(
+        hits[shown[0]] / sizes[shown[0]] - (right.sum() - hits[shown[0]]) / (len(right) - sizes[shown[0]])
+    )
+    (note,) = [line for line in evaluation_terminal_text(evaluation).splitlines() if line.startswith("note: Weaker")]
+    assert note == "note: Weaker on camera c150: 45.0% of 40 images, −45.0 points compared with the others."
+
+
+def test_at_most_200_weak_values_are_shown(tmp_path: Path) -> None:
+    right = np.repeat(np.arange(460) >= 230, 20)
+    cameras = np.repeat([f"c{camera:03}" for camera in range(460)], 20)
+    parts = evaluated(tmp_path, right, ("camera",), camera=cameras.tolist()).summary.slices
+    assert [part.value for part in parts] == [*(f"c{camera:03}" for camera in range(200)), "others (260)"]
 
 
 def test_unknown_columns_are_rejected(tmp_path: Path) -> None:

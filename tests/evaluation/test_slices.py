@@ -10,6 +10,7 @@ import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 from PIL import Image
 from scipy.stats import fisher_exact
+from statsmodels.stats.multitest import multipletests
 from toys import picture
 
 from batchland.evaluation.evaluate import evaluate
@@ -107,6 +108,32 @@ def test_many_folders_are_merged(tmp_path: Path) -> None:
         ("camera 14", 6),
         *((f"camera {number:02}", 1) for number in range(10)),
         ("others (4)", 4),
+    ]
+
+
+def test_a_weak_folder_is_shown_however_small(tmp_path: Path) -> None:
+    """Of 16 folders, a small one is weak. The smallest one is not tested."""
+    sizes = {"weak": 20, "tiny": 19} | {f"camera {number:02}": 60 - number for number in range(14)}
+    rows = [
+        row(number, name=f"a/{folder}/{{}}.jpg", right=number >= 15 if folder == "weak" else number > 1)
+        for folder, size in sizes.items()
+        for number in range(size)
+    ]
+    tested = {folder: size for folder, size in sizes.items() if folder != "tiny"}
+    raw = np.array(
+        [
+            fisher_exact([[hits, size - hits], [right - hits, len(rows) - right - size + hits]]).pvalue
+            for right in [sum(each.probabilities == RIGHT for each in rows)]
+            for folder, size in tested.items()
+            for hits in [5 if folder == "weak" else size - 2]
+        ]
+    )
+    adjusted = dict(zip(tested, multipletests(raw, method="holm")[1], strict=True))
+    parts = slices_of(tmp_path, rows)["source folder"]
+    largest = [f"camera {number:02}" for number in range(11)]
+    assert [(part.value, part.images, part.p_value) for part in parts] == [
+        *((folder, sizes[folder], pytest.approx(adjusted[folder])) for folder in ("weak", *largest)),
+        ("others (4)", 19 + 49 + 48 + 47, None),
     ]
 
 

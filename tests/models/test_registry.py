@@ -11,6 +11,7 @@ import pytest
 from commands import batchland
 from toys import COLOURS, picture, toy_card, write_toy_model
 
+from batchland.doctor.job import check_job
 from batchland.errors import ModelError, UsageError
 from batchland.models.registry import FolderRegistry, Reference, promoted
 from batchland.nightly.job import load_job
@@ -247,6 +248,24 @@ def test_a_job_uses_the_alias_and_records_the_version(site):
     assert read_run(site / "runs/toy/latest").models[0].version.version == "1"
     batchland("run", site / "toy.toml", "--force")
     assert read_run(site / "runs/toy/latest").models[0].version.version == "2"
+
+
+def test_a_version_whose_file_was_replaced_does_not_answer(site):
+    """Else the record would name a version that did not answer."""
+    registry = FolderRegistry(site / "models")
+    registry.promote(Reference("toy", "1"), "production")
+    first, second = registry.read("toy").versions[:2]
+    shutil.copyfile(registry.file("toy", 2), registry.file("toy", 1))
+    message = (
+        f"{site}/models/toy/1/toy.onnx: was replaced after it was added as version 1 (sha256 {second.sha256[:12]}, not "
+        f"{first.sha256[:12]}); restore it, or add the new file with `batchland models add` and promote that"
+    )
+    night = batchland("run", site / "toy.toml")
+    assert (night.exit_code, night.stderr.splitlines()[-1].partition(": failed: ")[2]) == (5, message)
+    checked = batchland("job", "check", site / "toy.toml")
+    assert (checked.exit_code, f"  fail: {message}" in checked.stdout.splitlines()) == (5, True)
+    (model,) = [each for each in check_job(site / "toy.toml") if each.name == "model toy"]
+    assert (model.state, model.found) == ("fail", message)
 
 
 @pytest.mark.skipif(find_spec("mlflow") is not None, reason="mlflow is installed")

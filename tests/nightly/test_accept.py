@@ -89,7 +89,7 @@ def test_a_withdrawal_brings_the_reference_back(runs: Path) -> None:
     update_run(runs / "job" / str(day(9)), accepted.model_copy(update={"attempts": (again,)}))
     assert comparable(runs) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
     withdrawn = withdraw_acceptance(runs / "job", day(8), reason="a mistake")
-    assert withdrawn == ([day(7), day(8), day(9)], day(7), False, [day(10), day(11)])
+    assert withdrawn == ([day(7), day(8), day(9)], day(7), False, None, [day(10), day(11)])
     assert reference_start(read_runs(runs / "job"), TODAY) == date.min
     assert comparable(runs) == [1, 2, 3, 4, 5, 6]
     shown = nights(read_runs(runs / "job"))
@@ -105,6 +105,37 @@ def test_a_withdrawal_brings_the_reference_back(runs: Path) -> None:
         withdraw_acceptance(runs / "job", day(9))
     accept_night(runs / "job", day(9))
     assert comparable(runs) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_two_acceptances_of_one_change_are_withdrawn_together(runs: Path) -> None:
+    """Else the second one would keep the reference of a change that a person does not accept."""
+    for number in (8, 9):
+        accept_night(runs / "job", day(number), reason=f"night {number}")
+    keep(runs, 10, like_others().model_copy(update={"reference_start": day(7)}))
+    assert withdraw_acceptance(runs / "job", day(8)) == ([day(7), day(8), day(9)], day(7), False, None, [day(10)])
+    assert reference_start(read_runs(runs / "job"), day(11)) == date.min
+    assert comparable(runs) == [1, 2, 3, 4, 5, 6]
+    reasons = [read_run(runs / "job" / str(day(each))).withdrawn[-1].acceptance.reason for each in (7, 8, 9)]
+    assert reasons == ["night 8", "night 8", "night 9"]
+
+
+def test_single_nights_are_withdrawn_one_by_one(runs: Path) -> None:
+    for number in (7, 8):
+        accept_night(runs / "job", day(number), once=True, reason=f"night {number}")
+    assert withdraw_acceptance(runs / "job", day(8)).nights == [day(8)]
+    assert comparable(runs) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_withdrawal_says_that_a_later_change_still_holds(runs: Path) -> None:
+    accept_night(runs / "job", day(7))
+    keep(runs, 12, unlike_others(), "suspicious")
+    accept_night(runs / "job", day(12))
+    result = commands.batchland("accept", "job", "--date", day(7), "--runs", runs, "--withdraw")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "Withdrawn: job job, 2024-10-07, suspicious again; the reference still begins with 2024-10-12, a later change "
+        "that is accepted.\n",
+    )
 
 
 def test_the_records_are_not_read_again_after_they_are_written(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +200,15 @@ def test_acceptance_withdrawal_and_removal_change_the_metrics(runs: Path, tmp_pa
         times = [ends[values[f"{name}_timestamp_seconds"]] for name in ("finished", "success")]
         found.append((*times, values["exit_code"], values["suspicious"]))
     assert found == [(9, 9, 0, 0), (9, 6, 6, 1), (8, 6, 6, 1)]  # newest night, last good one, exit code, suspicious
+
+
+def test_the_metrics_of_a_job_without_records_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "job.prom"
+    record = keep(tmp_path, 1, like_others()).model_copy(update={"config": {"metrics": str(path)}})
+    update_run(tmp_path / "job" / str(day(1)), record)
+    path.write_text("of the night that is removed")
+    assert commands.batchland("job", "remove-record", "job", "--date", day(1), "--runs", tmp_path).exit_code == 0
+    assert not path.exists()
 
 
 def test_a_night_of_which_the_job_only_warns_is_good_but_not_comparable(runs: Path) -> None:

@@ -48,16 +48,16 @@ RECORDS = [
 TABLE = """\
 date        outcome        tries  model  images  failed  images/s  accuracy                 gates        duration
 2024-11-19  ok                 1  toy     1,250      12      50.0  80.8% (78.5 to 82.9%)    not checked   0:01:01
-2024-11-20  missing_input      1  –           –       –         –  –                        –             0:00:00
+2024-11-20  missing input      1  –           –       –         –  –                        –             0:00:00
             /data/2024/11/20: does not exist; wait for it
-2024-11-21  gate_failed        3  toy       100       0      50.0  80.0% (71.1 to 86.7%)    failed        2:02:02
+2024-11-21  gate failed        3  toy       100       0      50.0  80.0% (71.1 to 86.7%)    failed        2:02:02
             gate failed: top1 is 0.8 (fails if top1 < 0.9)
                                   other     100       0   1,234.6  100.0% (96.3 to 100.0%)  passed
 2024-11-22  killed             1  toy         –       –         –  –                        –                   –
             ended without a word
 2024-11-23  ok                 1  toy        10       0      50.0  –                        –             0:01:00
             toy, 3 ignored (.zip)
-5 nights: 2 ok, 1 missing_input, 1 gate_failed, 1 killed; the last good one is 2024-11-23.
+5 nights: 2 ok, 1 missing input, 1 gate failed, 1 killed; the last good one is 2024-11-23.
 """
 
 

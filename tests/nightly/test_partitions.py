@@ -99,5 +99,6 @@ def test_a_damaged_partition_is_named(scored, colour_folders):
     with pytest.raises(UsageError) as caught:
         read_manifest(scored)
     assert str(caught.value) == (
-        f"{scored}/_manifest.json: not a manifest that this version of batchland can read; restore it, or score again"
+        f"{scored}/_manifest.json: not a manifest that this version of batchland can read; restore it, or delete "
+        "these predictions and score again"
     )

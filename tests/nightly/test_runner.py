@@ -22,9 +22,11 @@ from toys import picture, toy_card, write_toy_model
 import batchland.nightly.steps as steps_module
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.refs import MAX_FILE_BYTES
+from batchland.nightly.accept import accept_night
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
+from batchland.nightly.run_text import describe_run
 from batchland.nightly.runner import run_night
 from batchland.predictions.local import LocalOutput
 from batchland.predictions.reader import read_manifest
@@ -129,6 +131,33 @@ def test_a_failed_replacement_keeps_the_old_night(project):
     record, attempt = run(project, NIGHT, "device=cuda:99", force=True)
     assert (attempt.exit_code, record.models) == (5, before)
     assert len(images(project)) == 9
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_good_night_that_lost_its_manifest_stays_good(project, force):
+    before = run(project).record.models
+    partition = project / "out" / "date=2024-11-23"
+    (partition / "_manifest.json").unlink()
+    record, attempt = run(project, force=force)
+    assert (attempt.exit_code, attempt.refused, attempt.error) == (
+        2, True, f"{partition}: holds files but no _manifest.json; delete this folder, then run the night again "
+        "(nothing was changed, and the night stays good)",
+    )  # fmt: skip
+    assert (record.good, record.models) == (True, before)
+    shutil.rmtree(partition)
+    assert run(project).record.good
+
+
+def test_a_good_night_that_lost_a_part_says_what_to_do(project):
+    assert run(project).record.good
+    part = project / "out/date=2024-11-23/part-000000.parquet"
+    part.unlink()
+    record, attempt = run(project)
+    assert (record.good, attempt.exit_code, attempt.error) == (
+        True, 2, f"{part.parent}: lost {part.name}; restore it, or replace the night by a forced run (nothing was "
+        "changed, and the night stays good)",
+    )  # fmt: skip
+    assert run(project, force=True).attempt.outcome == "ok"
 
 
 def test_readers_see_the_old_or_the_new_night(project):
@@ -276,6 +305,45 @@ def test_a_run_that_changed_nothing_says_that_the_night_stays_good(project):
     assert result.stderr.splitlines()[-1] == f"batchland: job toy, {NIGHT}: failed: {error}"
     assert (project / "told").read_text() == f"toy, {NIGHT}: failed\n{first}{error}\n"
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good
+
+
+def test_a_suspicious_night_without_its_delivery_stays_suspicious(project):
+    """A forced run that cannot begin must not stand in the way of an acceptance."""
+    for image in (project / "in" / str(NIGHT)).rglob("*.jpg"):
+        image.write_bytes(picture((0, 0, 0)))
+    monitor = "monitor={action='fail'}"
+    before = run(project, NIGHT, monitor).record
+    assert (before.outcome, before.exit_code) == ("suspicious", 6)
+    shutil.rmtree(project / "in" / str(NIGHT))
+    record, attempt = run(project, NIGHT, monitor, force=True)
+    assert (attempt.outcome, attempt.exit_code, attempt.refused) == ("missing_input", 66, True)
+    assert attempt.error.endswith(" (nothing was changed, and the night is still suspicious)")
+    assert (record.outcome, record.exit_code, record.models) == ("suspicious", 6, before.models)
+    assert accept_night(project / "runs" / "toy", NIGHT).nights == [NIGHT]
+    assert read_run(project / "runs" / "toy" / str(NIGHT)).good
+
+
+def test_the_speed_of_a_run_that_scored_few_images_is_not_known(project):
+    late = "delivery={late='score'}"
+    assert run(project, NIGHT, late).record.models[0].images_per_second > 0
+    (project / "in" / str(NIGHT) / "late.jpg").write_bytes(picture())
+    record = run(project, NIGHT, late, f"metrics={project}/toy.prom").record
+    (model,) = record.models
+    assert (model.state, model.counts.listed, model.images_per_second) == ("extended", 10, None)
+    assert "10 ok, 0 failed, on cpu; " in describe_run(record)
+    assert "batchland_images_per_second{" not in (project / "toy.prom").read_text()
+
+
+def test_a_missing_model_is_named_before_another_one_scores(project):
+    models = (
+        (project / "toy.toml").read_text().replace('model = "toy.onnx"', 'models = {a = "toy.onnx", x = "no.onnx"}')
+    )
+    (project / "toy.toml").write_text(models)
+    assert run(project).attempt.exit_code == 5
+    log = [json.loads(line)["message"] for line in (project / f"runs/toy/{NIGHT}/log.jsonl").read_text().splitlines()]
+    (missing,) = (index for index, text in enumerate(log) if text.startswith(f"x: {project}/no.onnx: cannot be read"))
+    (scored,) = (index for index, text in enumerate(log) if text.startswith("a: scored, 9 images"))
+    assert missing < scored
 
 
 def test_labels_may_come_later_if_the_job_allows_it(project):

@@ -70,6 +70,11 @@ def test_the_slider_shows_what_is_in_the_table(browser, evaluation, tmp_path):
                 f"{(10 * errors + images - taken) / images:.3f}",
             ]
         page.locator("#costs-form [name=group]").select_option("")
+        for wrong in ("-5", ""):
+            page.get_by_label("Cost of an error").fill(wrong)
+            assert page.locator("#costs-invalid").inner_text() == "Costs are numbers of at least 0."
+            assert shown("accepted", "errors", "looks", "cost", "cheapest", "together") == ["–"] * 6
+            assert page.get_by_role("button", name="Cheapest threshold").is_disabled()
         page.get_by_label("Cost of an error").fill("4")
         page.get_by_role("button", name="Cheapest threshold").click()
         best, cost = cheapest(evaluation.outcomes, 4, 1)
@@ -82,6 +87,7 @@ def test_the_slider_shows_what_is_in_the_table(browser, evaluation, tmp_path):
         assert shown("together") == [f"{sum(single) / 600:.3f}"]
         with page.expect_download() as download:
             page.get_by_role("button", name="Save cheapest of each class").click()
+        assert page.evaluate("[grouped(1500), percent(0.99996), percent(1)]") == ["1,500", ">99.9%", "100.0%"]
         rows = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()))
         assert [(row["predicted_label"], float(row["threshold"])) for row in rows] == [
             (label, cheapest(evaluation.outcomes, 4, 1, label)[0]) for label in labels

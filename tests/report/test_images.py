@@ -4,6 +4,7 @@ import csv
 import json
 import zlib
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from browser import needs_browser, opened, texts_of_poor_contrast
 from evaluation_data import HOSTILE, Row, random_case, write_arrays, write_predictions
 from PIL import Image
 
+from batchland.data.corrections import read_corrections
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.options import EvaluateOptions
+from batchland.evaluation.schema import PairSlices
 from batchland.models.card import class_names
 from batchland.report import page_images as room
 from batchland.report.options import ReportOptions
@@ -94,7 +97,9 @@ def test_class_bin_and_filters(browser, page):
         at.keyboard.press("Escape")
         at.get_by_role("button", name="1 image at 87% to 93%").press("Enter")
         assert names(at) == ["00.Red_Tower/a.jpg"]
-        at.get_by_label("Confidence from").fill("0")
+        at.get_by_label("Confidence from").fill("")
+        at.locator("#images-filter [name=high]").fill("")
+        assert len(names(at)) == 48
         at.get_by_role("searchbox", name="Name").fill("GREEN")
         assert names(at) == ["01.Green_Hill/e.jpg"]
         forget_images(found)
@@ -156,23 +161,148 @@ def test_suspected_labels_are_reviewed_by_keyboard(browser, page):
         at.get_by_role("button", name="Label is wrong").click()
         at.keyboard.press("w")
         at.keyboard.press("z")
-        assert at.locator("#review-count").inner_text() == "4 decisions"
+        assert said(at) == "02.=Blue Lake/sure4.jpg: no longer wrong. 4 decisions"
+        assert at.locator("#viewer-place").inner_text() == "5 of 8"
         at.reload()  # the browser keeps them
         at.get_by_role("button", name="Review these labels").click()
         at.locator("#viewer").wait_for()
         with at.expect_download() as download:
             at.get_by_role("button", name="Save corrections").click()
         assert download.value.suggested_filename == "corrections.csv"
-        with open(download.value.path(), encoding="utf-8", newline="") as file:
+        with open(download.value.path(), encoding="utf-8-sig", newline="") as file:
             assert list(csv.reader(file)) == [
                 ["path", "label", "decision"],
                 ["02.=Blue Lake/sure0.jpg", "Red Tower", "wrong"],
-                ["02.=Blue Lake/sure1.jpg", "=Blue Lake", "keep"],
-                ["02.=Blue Lake/sure2.jpg", "=Blue Lake", "unsure"],
+                ["02.=Blue Lake/sure1.jpg", "'=Blue Lake", "keep"],
+                ["02.=Blue Lake/sure2.jpg", "'=Blue Lake", "unsure"],
                 ["02.=Blue Lake/sure3.jpg", "Green Hill", "wrong"],
             ]
         forget_images(found)
         found.requested.pop()
+
+
+@needs_browser
+def test_keys_decide_while_the_list_of_labels_has_the_focus(browser, page):
+    with opened(browser, page) as found:
+        at = found.page
+        at.get_by_role("button", name="Review these labels").click()
+        at.locator("#viewer-place").filter(has_text="1 of 8").wait_for()
+        at.get_by_label("Right label").select_option(label="Green Hill")
+        at.get_by_label("Right label").focus()
+        at.keyboard.press("w")
+        assert said(at) == "02.=Blue Lake/sure0.jpg: wrong, right is Green Hill. 1 decision"
+        assert at.evaluate("document.activeElement.id") == "viewer"  # so that the arrow keys turn the pages again
+        at.get_by_label("Right label").focus()
+        at.keyboard.type("rw")  # a search in the list
+        assert at.locator("#viewer-place").inner_text() == "2 of 8"
+        at.get_by_label("Right label").focus()
+        at.get_by_label("Right label").evaluate("select => { window.before = select.value; }")
+        at.wait_for_timeout(1100)
+        at.keyboard.press("k")
+        assert said(at) == "02.=Blue Lake/sure1.jpg: keep. 2 decisions"
+        forget_images(found)
+
+
+@pytest.fixture(scope="module")
+def odd_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Names that are numbers or look like formulas, very large and very small probabilities, no pictures."""
+    root = tmp_path_factory.mktemp("odd")
+    rows = rows_of(
+        ("90", (0.99973, 0.0002, 0.00007)),
+        ("89", (0.7, 0.29952, 0.00048)),
+        ("=1", (0.00002, 0.99998, 0.0)),
+        ("'=1", (0.12345, 0.6, 0.27655)),
+    )
+    labels = root / "labels.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("image", "label"), ("90", FOLDERS[1]), ("89", FOLDERS[0]), ("=1", FOLDERS[2]), ("'=1", FOLDERS[0])]
+        )
+    predictions = write_predictions(root / "p.parquet", FOLDERS, rows)
+    return write_report(evaluate(predictions, labels), root / "report").html
+
+
+def look_at(at: Any, name: str) -> None:
+    """Open the image in the viewer, in the list of all images."""
+    if not at.locator("#images").is_visible():
+        at.get_by_role("button", name="Look through the mistakes").click()
+        at.locator("#images-filter [name=kind]").select_option("")
+    elif at.locator("#viewer").is_visible():
+        at.keyboard.press("Escape")
+    at.locator("#images-grid li").filter(has=at.get_by_text(name, exact=True)).get_by_role("button").click()
+
+
+def said(at: Any) -> str:
+    text: str = at.locator("#review-count").inner_text()
+    return text
+
+
+@needs_browser
+def test_undo_takes_back_the_last_decision_and_shows_its_image(browser, odd_page):
+    with opened(browser, odd_page) as found:
+        at = found.page
+        for name in ("90", "89"):
+            look_at(at, name)
+            at.keyboard.press("k")
+        look_at(at, "'=1")
+        at.keyboard.press("z")
+        assert (said(at), at.locator("#viewer-name").inner_text()) == ("89: no longer keep. 1 decision", "89")
+        at.keyboard.press("k")
+        at.reload()
+        look_at(at, "=1")
+        at.keyboard.press("z")  # the order is kept in the browser, too
+        assert (said(at), at.locator("#viewer-name").inner_text()) == ("89: no longer keep. 1 decision", "89")
+        found.requested.pop()
+
+
+@needs_browser
+def test_the_present_label_is_not_wrong(browser, odd_page):
+    with opened(browser, odd_page) as found:
+        at = found.page
+        look_at(at, "89")
+        at.keyboard.press("w")
+        assert said(at) == "Red Tower is the present label: choose the right one first, or keep it. no decisions yet"
+        assert at.locator("#viewer-name").inner_text() == "89"
+        at.get_by_label("Right label").select_option(label="Green Hill")
+        at.get_by_role("button", name="Label is wrong").click()
+        assert said(at) == "89: wrong, right is Green Hill. 1 decision"
+
+
+@needs_browser
+def test_saved_corrections_are_safe_in_a_spreadsheet_and_are_read_back(browser, odd_page, tmp_path):
+    with opened(browser, odd_page) as found:
+        at = found.page
+        for name, label in (("90", "=Blue Lake"), ("=1", "Red Tower"), ("'=1", "Green Hill")):
+            look_at(at, name)
+            at.get_by_label("Right label").select_option(label=label)
+            at.get_by_role("button", name="Label is wrong").click()
+        with at.expect_download() as download:
+            at.get_by_role("button", name="Save corrections").click()
+        saved = tmp_path / "corrections.csv"
+        download.value.save_as(saved)
+    assert saved.read_bytes().decode() == (
+        "\ufeffpath,label,decision\r\n90,'=Blue Lake,wrong\r\n'=1,Red Tower,wrong\r\n''=1,Green Hill,wrong\r\n"
+    )
+    assert read_corrections(saved) == {"90": "=Blue Lake", "=1": "Red Tower", "'=1": "Green Hill"}
+
+
+@needs_browser
+def test_probabilities_have_one_text(browser, odd_page):
+    with opened(browser, odd_page) as found:
+        at = found.page
+        gallery = at.locator("#mistakes figcaption").all_inner_texts()
+        assert any(">99.9%" in text and "<0.1%" in text for text in gallery)
+        shown = {}
+        for name in ("90", "89", "=1", "'=1"):
+            look_at(at, name)
+            cells = at.locator("#viewer-choices td.number").all_inner_texts()
+            shown[name] = [at.locator("#viewer-truth").inner_text(), *cells]
+        assert shown == {
+            "90": ["Green Hill <0.1%", ">99.9%", "<0.1%", "<0.1%"],
+            "89": ["Red Tower 70.0%", "70.0%", "30.0%", "<0.1%"],
+            "=1": ["=Blue Lake 0.0%", ">99.9%", "<0.1%", "0.0%"],
+            "'=1": ["Red Tower 12.3%", "60.0%", "27.7%", "12.3%"],
+        }
 
 
 @needs_browser
@@ -321,6 +451,18 @@ def test_the_data_say_which_slices_an_image_is_in(tmp_path):
         if part.value != "others (3)":  # of an own column, the page has each value
             assert len(inside) == part.images, part
             assert sum(truth == given for _, truth, given in inside) / len(inside) == part.accuracy.value
+
+
+def test_one_weak_pair_is_described_in_the_singular(tmp_path):
+    evaluation = sliced(tmp_path)
+    pairs = PairSlices(tested=1, found=1, weakest=())
+    evaluation = replace(evaluation, summary=evaluation.summary.model_copy(update={"pair_slices": pairs}))
+    page = write_report(evaluation, tmp_path / "report", ReportOptions(picture_bytes=0)).html.read_text()
+    assert page.split('<h3 id="pairs">Weak pairs</h3>')[1].split("</p>")[0].strip() == (
+        "<p>1 combination of two columns with at least 20 images was tested. 1 is weaker than all other images "
+        "(p &lt; 0.1 by Fisher's exact test, after adjustment by Benjamini and Hochberg). On average, at most a tenth "
+        "of such findings are chance."
+    )
 
 
 @needs_browser

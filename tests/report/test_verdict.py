@@ -9,6 +9,7 @@ from scipy.stats import binomtest, fisher_exact
 
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.gates import check_gates, parse_gate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.saved import read_report
 from batchland.report.changes import Baseline, changes
 from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
@@ -70,6 +71,23 @@ def test_against_the_baseline(tmp_path):
     assert better is not None
     assert (better.worse, better.text[:35]) == (False, "Better than monday by more than cha")
     assert judge(good, baseline=Baseline(worse, "monday")) == ("passed", "Not worse than monday by more than chance.")
+
+
+def test_images_that_are_not_compared_with_the_baseline_are_counted(tmp_path):
+    good = made(tmp_path, GOOD)
+    corrections = tmp_path / "c.csv"
+    corrections.write_text("path,label,decision\n00.Red_Tower/99.jpg,Green Hill,wrong\n")
+    evaluation = evaluate(tmp_path / "toy0.parquet", tmp_path / "labels0", EvaluateOptions(corrections=corrections))
+    found = changes(evaluation, Baseline(good, "monday"))
+    assert found is not None
+    assert "90.3% to 90.3% of the same 299" in found.text
+    assert found.cause == "The model is the same, the images are the same. Not compared: 1 image with different labels."
+    failed = changes(made(tmp_path, GOOD, failed=2), Baseline(evaluation, "monday"))
+    assert failed is not None
+    assert failed.cause == (
+        "The model is the same, the images are the same. Not compared: 1 image with different labels, "
+        "2 images that only one of the two scored."
+    )
 
 
 def test_a_difference_within_chance_is_none(tmp_path):

@@ -256,7 +256,7 @@ def test_damaged_shards_are_rejected(tmp_path, photos, toy_model, four):
     (shard / "_manifest.json").write_text("{")
     assert refusal(four, out) == (
         "shard-00001-of-00004/_manifest.json: not a manifest that this version of batchland can read; "
-        "restore it, or score again"
+        "restore it, or delete these predictions and score again"
     )
     shutil.rmtree(shard)
     shutil.copytree(four / "shard-00000-of-00004", shard)

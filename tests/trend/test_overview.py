@@ -100,6 +100,22 @@ def test_suspicious_and_accepted_nights(tmp_path):
     ]
 
 
+def test_starts_that_found_the_night_done_are_no_attempts(tmp_path):
+    for job, before in {
+        "later": ("missing_input", "killed", "ok"),
+        "twice": ("ok", "ok"),
+        "redone": ("ok", "killed"),
+        "once": (),
+    }.items():
+        update_run(tmp_path / job / str(TODAY), night(TODAY, model_run(), before=before, job=job))
+    assert {view.name: view.sentence for view in job_views(tmp_path, TODAY)} == {
+        "later": "Ended well, after 3 attempts.",
+        "twice": "Ended well.",
+        "redone": "Ended well, after 3 attempts.",
+        "once": "Ended well.",
+    }
+
+
 def test_an_estimate_is_shown_beside_its_model(tmp_path):
     update_run(tmp_path / "job" / str(TODAY), night(TODAY, model_run(monitor=like_others(0.7)), job="job"))
     (view,) = job_views(tmp_path, TODAY)

@@ -5,7 +5,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from batchland.nightly.run_record import Attempt, ModelRun, Outcome, RunRecord
-from batchland.nightly.run_text import describe_run, outcome_of
+from batchland.nightly.run_text import describe_run, outcome_of, speed
 from batchland.system.documents import Document
 from batchland.system.text import count, ignored_files, interval, one_line, percent
 
@@ -111,7 +111,7 @@ def _figures(model: ModelRun, *, several: bool) -> list[Figure]:
     values = {
         "images": f"{count(model.counts.listed)}{ignored_files(model.ignored)}",
         "failed": f"{count(model.counts.failed)}{f' ({codes})' if codes else ''}",
-        "speed": f"{model.images_per_second or 0:.1f} images/s on {model.device}",
+        "speed": speed(model),
     }
     if model.monitor and model.monitor.verdict != "not_judged":
         values["monitor"] = model.monitor.verdict

@@ -46,17 +46,26 @@ def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None
     write_file(path, generate_latest(registry))
 
 
-def refresh_metrics(folder: Path, today: date) -> None:
+def metrics_file(records: Sequence[RunRecord], today: date) -> Path | None:
+    """The metrics file that the newest record names that is not in the future; None without any."""
+    path = without_future(records, today)[-1].config.get("metrics") if records else None
+    return Path(path) if path else None
+
+
+def refresh_metrics(folder: Path, today: date, before: Path | None = None) -> None:
     """Write the metrics again after the records in `folder` (`runs/NAME`) have changed, if the job has metrics.
 
-    The newest record that is not in the future says where. A file that cannot be written is a warning in the log.
+    before: the metrics file before the change; it is removed if there is no record any more. A fault is a warning in
+    the log.
     """
     records = read_runs(folder)
-    if records and (path := without_future(records, today)[-1].config.get("metrics")):
-        try:
-            write_metrics(Path(path), records, today)
-        except OutputError as error:
-            _log.warning("metrics: %s", error)
+    try:
+        if path := metrics_file(records, today):
+            write_metrics(path, records, today)
+        elif before and not records:
+            before.unlink(missing_ok=True)
+    except (OutputError, OSError) as error:
+        _log.warning("metrics: %s", error)
 
 
 def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:

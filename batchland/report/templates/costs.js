@@ -28,9 +28,17 @@ if (costsData) {
     return best;  // above all steps: look at every image
   };
   const name = (step) => step > data.steps ? "look at all" : `${(100 * step / data.steps).toFixed(0)}%`;
-  const share = (part, of) => of ? `${part} (${(100 * part / of).toFixed(1)}%)` : "0";
+  const share = (part, of) => of ? `${grouped(part)} (${percent(part / of)})` : "0";
   const chosen = () => fields.group && fields.group.value !== "" ? single[Number(fields.group.value)] : all;
   const show = () => {
+    const valid = form.checkValidity();
+    by("invalid").hidden = valid;
+    for (const button of form.querySelectorAll("button")) button.disabled = !valid;
+    if (!valid) {
+      for (const cell of document.querySelectorAll("#costs td")) cell.textContent = "–";
+      by("line").setAttribute("points", "");
+      return;
+    }
     const of = chosen(), step = Number(fields.threshold.value), total = of.taken[0], best = cheapest(of);
     by("threshold").textContent = name(step);
     by("accepted").textContent = share(of.taken[step], total);
@@ -62,9 +70,9 @@ if (costsData) {
     const rows = data.labels.map((label, index) => [label, single[index]]).filter(([, of]) => of.taken[0]);
     const lines = rows.map(([label, of]) => {
       const best = cheapest(of);
-      return [/^[=+\-@\t\r]/.test(label) ? "'" + label : label, best > data.steps ? "" : best / data.steps, of.taken[0], of.taken[best], of.wrong[best], cost(of, best)];
+      return [label, best > data.steps ? "" : best / data.steps, of.taken[0], of.taken[best], of.wrong[best], cost(of, best)];
     });
-    saveFile("thresholds.csv", "\ufeff" + csvText([["predicted_label", "threshold", "images", "accepted", "errors", "cost"], ...lines]));
+    saveFile("thresholds.csv", csvText([["predicted_label", "threshold", "images", "accepted", "errors", "cost"], ...lines]));
   });
   show();
 }

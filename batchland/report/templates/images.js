@@ -10,8 +10,12 @@ const saveFile = (name, text) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
-const csvField = (value) => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
-const csvText = (rows) => rows.map((row) => row.map(csvField).join(",") + "\r\n").join("");
+// Like the CSV files beside the page: a byte order mark, and an apostrophe before text that a spreadsheet would run.
+const csvField = (value) => {
+  const text = typeof value === "string" && /^'*[=+\-@\t\r]/.test(value) ? "'" + value : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+};
+const csvText = (rows) => "\ufeff" + rows.map((row) => row.map(csvField).join(",") + "\r\n").join("");
 const Images = browser && (() => {
   const STEP = 48;  // cards that are added at a time
   const by = (id) => document.getElementById(id);
@@ -33,7 +37,7 @@ const Images = browser && (() => {
     }
   };
   const nameOf = (row) => data.folders[data.folder[row]] + data.file[row];
-  const percentOf = (value) => (value / 100).toFixed(1) + "%";
+  const percentOf = (value) => percent(value && (value + 0.001) / 10000);  // a half is rounded up
   const truthOf = (row) => visibleText(data.labels[data.truth[row]]) + (data.true[row] < 0 ? "" : " " + percentOf(data.true[row]));
   const wrong = (row) => data.truth[row] !== data.predicted[row];
 
@@ -51,7 +55,7 @@ const Images = browser && (() => {
   const select = () => {
     const parts = sliced();
     const text = fields.text.value.trim().toLocaleLowerCase(), kind = fields.kind.value;
-    const low = Number(fields.low.value) * 100, high = Number(fields.high.value) * 100;
+    const low = Number(fields.low.value) * 100, high = fields.high.value === "" ? Infinity : Number(fields.high.value) * 100;
     found = [];
     for (let row = 0; row < data.file.length; row++) {
       if (fields.truth.value !== "" && data.truth[row] !== Number(fields.truth.value)) continue;
@@ -120,11 +124,11 @@ const Images = browser && (() => {
     grid.replaceChildren();
     shown = 0;
     more();
-    const on = `${found.length} image${found.length === 1 ? "" : "s"}`, few = found.length === 1 ? "is" : "are";
+    const on = `${grouped(found.length)} image${found.length === 1 ? "" : "s"}`, few = found.length === 1 ? "is" : "are";
     const rest = "outcomes.parquet has all.";
     by("images-count").textContent = expected !== null && expected > found.length
-      ? `${found.length} of ${expected} images ${few} on this page; ${rest}`
-      : browser.dataset.all === "1" ? `${on}.` : `${on} here; this page has ${data.file.length} of ${browser.dataset.total} images, ${rest}`;
+      ? `${grouped(found.length)} of ${grouped(expected)} images ${few} on this page; ${rest}`
+      : browser.dataset.all === "1" ? `${on}.` : `${on} here; this page has ${grouped(data.file.length)} of ${grouped(Number(browser.dataset.total))} images, ${rest}`;
   };
 
   // One image, as large as the window allows: the file itself where this machine has it, else the small picture.
@@ -152,10 +156,11 @@ const Images = browser && (() => {
     note(file ? "" : small ? "This is the small picture of the page." : "This page has no picture of this image.");
     if (file || small) image.src = file || small;
     image.alt = visibleText(nameOf(row));
-    by("viewer-place").textContent = `${place + 1} of ${found.length}`;
+    by("viewer-place").textContent = `${grouped(place + 1)} of ${grouped(found.length)}`;
     showPath(by("viewer-name"), nameOf(row));
     by("viewer-truth").textContent = truthOf(row);
-    const choices = data.choices[row].length ? data.choices[row] : [data.predicted[row], data.confidence[row] / 10];
+    const choices = data.choices[row].length ? data.choices[row] : [data.predicted[row], 0];
+    const known = {[data.truth[row]]: data.true[row], [data.predicted[row]]: data.confidence[row]};  // more exact
     const body = by("viewer-choices").tBodies[0];
     body.replaceChildren();
     for (let at = 0; at < choices.length; at += 2) {
@@ -164,7 +169,8 @@ const Images = browser && (() => {
       label.textContent = visibleText(data.labels[choices[at]]);
       if (choices[at] === data.truth[row]) label.className = "truth";
       probability.className = "number";
-      probability.textContent = (choices[at + 1] / 10).toFixed(1) + "%";
+      const exact = known[choices[at]] ?? -1;
+      probability.textContent = exact >= 0 ? percentOf(exact) : percent(choices[at + 1] / 1000 || 1e-9);
     }
     by("review-label").value = String(data.predicted[row]);
     if (!viewer.contains(document.activeElement)) viewer.focus();
@@ -178,6 +184,10 @@ const Images = browser && (() => {
     if (button) button.focus();
   };
   const step = (by_) => { if (!viewer.hidden) look(place + by_); };
+  const goTo = (name) => {
+    const index = found.findIndex((row) => nameOf(row) === name);
+    if (index >= 0) look(index);
+  };
 
   const open = async (wanted) => {
     await unpack();
@@ -229,18 +239,17 @@ const Images = browser && (() => {
     const text = found.map(nameOf).join("\n");
     try {
       await navigator.clipboard.writeText(text);
-      by("images-count").textContent = `${found.length} names copied.`;
+      by("images-count").textContent = `${grouped(found.length)} names copied.`;
     } catch {
       saveFile("images.txt", text + "\n");
     }
   });
   by("images-csv").addEventListener("click", () => {
-    const safe = (text) => /^[=+\-@\t\r]/.test(text) ? "'" + text : text;  // a spreadsheet would run it as a formula
     const rows = found.map((row) => [
-      safe(nameOf(row)), safe(data.labels[data.truth[row]]), safe(data.labels[data.predicted[row]]),
+      nameOf(row), data.labels[data.truth[row]], data.labels[data.predicted[row]],
       data.confidence[row] / 10000, data.true[row] < 0 ? "" : data.true[row] / 10000,
     ]);
-    saveFile("images.csv", "\ufeff" + csvText([["image", "true_label", "predicted_label", "probability", "true_probability"], ...rows]));
+    saveFile("images.csv", csvText([["image", "true_label", "predicted_label", "probability", "true_probability"], ...rows]));
   });
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-open]");
@@ -253,5 +262,5 @@ const Images = browser && (() => {
       open(JSON.parse(opener.dataset.open));
     }
   });
-  return {open, step, load: unpack, data: () => data, wrong, source: (row) => pictures[row] || addressOf(row), nameOf, labelOf: (row) => data.labels[data.truth[row]], labels: () => data.labels, current: () => found[place], viewing: () => !viewer.hidden};
+  return {open, step, goTo, percentOf, load: unpack, data: () => data, wrong, source: (row) => pictures[row] || addressOf(row), nameOf, labelOf: (row) => data.labels[data.truth[row]], labels: () => data.labels, current: () => found[place], viewing: () => !viewer.hidden};
 })();

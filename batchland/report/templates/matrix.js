@@ -109,8 +109,8 @@ if (holder) {
     if (!view.cursor) return;
     const truth = view.order[view.cursor[0]], predicted = view.order[view.cursor[1]];
     const images = cells.get(truth * count + predicted) || 0, of = data.support[truth];
-    const share = of ? ` (${(100 * images / of).toFixed(1)}%)` : "";
-    const numbers = `${images} of ${of} images${share}`;
+    const share = of ? ` (${percent(images / of)})` : "";
+    const numbers = `${grouped(images)} of ${grouped(of)} images${share}`;
     readout.textContent = truth === predicted
       ? `${data.labels[truth]}, right: ${numbers}`
       : `${data.labels[truth]}, predicted as ${data.labels[predicted]}: ${numbers}`;
@@ -174,7 +174,7 @@ if (holder) {
     view.cursor = null;
     [view.y, view.x] = best;
     view.zoom = count / SQUARE;
-    readout.textContent = `${SQUARE} by ${SQUARE} classes with ${most} errors. “Zoom to errors” shows the next ones.`;
+    readout.textContent = `${SQUARE} by ${SQUARE} classes with ${grouped(most)} errors. “Zoom to errors” shows the next ones.`;
     redraw();
   };
 

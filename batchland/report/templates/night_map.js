@@ -34,7 +34,7 @@ for (const box of document.querySelectorAll("[data-night-map]")) {
     picture: (point) => map.pictures[point] || fileAddress(map.roots[map.night[point]], map.image[point]),
     text: (point) => {
       const known = map.known ? `, known ${map.known[point]}%` : "";
-      const answer = `${visibleText(map.labels[map.predicted[point]])} ${(map.confidence[point] / 10).toFixed(1)}%${known}`;
+      const answer = `${visibleText(map.labels[map.predicted[point]])} ${percent(Math.min(map.confidence[point] / 1000, 0.9999))}${known}`;
       return `${map.nights[map.night[point]]}: ${answer}: ${visibleText(map.image[point])}`;
     },
     open: (point) => {

@@ -4,6 +4,13 @@ document.documentElement.classList.remove("no-script");
 const visibleText = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, (sign) => sign === "\u200d"
   ? sign : `[U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
 
+// Numbers as in the rest of the page: 1,500; shares that are not 0 or 1 are never shown as such.
+const grouped = (number) => number.toLocaleString("en-US");
+const percent = (share) => {
+  const text = (100 * share).toFixed(1) + "%";
+  return text === "100.0%" && share < 1 ? ">99.9%" : text === "0.0%" && share > 0 ? "<0.1%" : text;
+};
+
 // A path may be broken after each slash.
 const showPath = (element, path) => {
   const parts = visibleText(path).split(/(?<=\/)/);
@@ -70,10 +77,10 @@ for (const form of document.querySelectorAll("form[data-filters]")) {
       row.hidden = !fits || fitting > most;
     }
     const shown = Math.min(fitting, most), rows = body.rows.length;
-    status.textContent = shown === rows ? `${rows} rows` : `${shown} of ${rows} rows`;
+    status.textContent = shown === rows ? `${grouped(rows)} rows` : `${grouped(shown)} of ${grouped(rows)} rows`;
     if (all) {
       all.hidden = fitting <= most;
-      all.textContent = `Show all ${fitting}`;
+      all.textContent = `Show all ${grouped(fitting)}`;
     }
   };
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -35,7 +35,7 @@ if (document.getElementById("map-data")) {
       const truth = visibleText(Images.labelOf(row)), predicted = visibleText(Images.labels()[data.predicted[row]]);
       const answer = wrong(point) ? `${truth} predicted as ${predicted}` : truth;
       const known = map.known ? `, known ${map.known[point]}%` : "";
-      return `${answer}, ${(data.confidence[row] / 100).toFixed(1)}%${known}: ${visibleText(Images.nameOf(row))}`;
+      return `${answer}, ${Images.percentOf(data.confidence[row])}${known}: ${visibleText(Images.nameOf(row))}`;
     },
     open: (point) => Images.open({row: map.row[point]}),
   });
