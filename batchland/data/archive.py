@@ -25,6 +25,8 @@ _CHUNK: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 64 << 20
 """The ratio is checked above this number of unpacked bytes: a small archive of uniform images may compress well."""
 _JUNK: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
+_ZIP: Final = b"PK\3\4"
+"""First bytes of a zip archive."""
 # What the readers raise on damaged archives; zipfile raises the last for a compression that it cannot read.
 _DAMAGE: Final = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError, UnicodeError,
@@ -97,6 +99,9 @@ def _members(archive: Path, name: str) -> Iterator[_Member]:
         return _zip_members(archive)
     if tarfile.is_tarfile(archive):
         return _tar_members(archive)
+    with archive.open("rb") as file:
+        if file.read(len(_ZIP)) == _ZIP:
+            raise UsageError(f"{name}: damaged (a zip archive that is cut off before its end); download it again")
     raise UsageError(f"{name}: neither a zip nor a tar archive; it may be a web page with an error")
 
 

@@ -142,6 +142,10 @@ def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
                 return None
             if error.code in _TEMPORARY:
                 raise _TemporaryError(f"the server answers {error.code} {error.reason}") from error
+            if str(error.reason).startswith(_SafeRedirects.inf_msg):
+                raise UsageError(
+                    f"{bare_url(url)}: the server redirects in a circle, or too often; check the address"
+                ) from error
             raise UsageError(
                 f"{bare_url(url)}: the server answers {error.code} {error.reason}; check the address"
             ) from error

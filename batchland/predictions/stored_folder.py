@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from batchland.errors import BatchlandError
 from batchland.predictions.storage import display_location
-from batchland.system.files import replace_file
+from batchland.system.files import read_error, replace_file
+from batchland.system.retries import storage_failed
 
 if TYPE_CHECKING:
     from batchland.predictions.objects import Objects
@@ -38,6 +40,16 @@ class StoredFolder:
         objects, path = self._objects, self._path(folder)
         further = objects.folders(path) if objects.filesystem.type_name == "gcs" else ()  # else they are listed, too
         return [*objects.list(path), *further]
+
+    def first_error(self, error: OSError) -> BatchlandError | None:
+        """The error for users if the storage fails or refuses the first request; None for other errors."""
+        if isinstance(self.location, Path):
+            return read_error(error, self.name) if storage_failed(error) else None
+        if isinstance(error, FileNotFoundError):
+            return None
+        from batchland.predictions.objects import first_error
+
+        return first_error(error, self.name)
 
     def read(self, name: str) -> bytes:
         """The content of a file."""

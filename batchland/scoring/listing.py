@@ -13,9 +13,11 @@ from typing import Final
 import pyarrow as pa
 
 from batchland.errors import UnreadableImagesError, UsageError
+from batchland.images.sources.folder import Folder
+from batchland.images.sources.image_list import is_web
 from batchland.images.sources.list_table import TABLE_SUFFIXES
 from batchland.images.sources.open import open_source
-from batchland.images.sources.refs import Ignored, ImageRef, may_exist
+from batchland.images.sources.refs import Ignored, ImageRef, LocalFiles, is_there
 from batchland.images.sources.selection import select_images
 from batchland.images.sources.source import ContainerSource, ListSource, Source
 from batchland.predictions.schema import RESERVED
@@ -23,8 +25,8 @@ from batchland.scoring.options import ScoreOptions, ScoreSettings, Shard
 from batchland.system.names import display_name, display_path
 from batchland.system.urls import split_url
 
-_TRIED: Final = 100
-"""At least one of this many first entries of a list must exist."""
+TRIED: Final = 100
+"""At least one of this many first entries of a list, or images of a plan, must exist."""
 ALREADY_SCORED: Final = "already scored"
 """Key of skipped images in the counts of ignored ones."""
 Skip = Callable[[ImageRef], bool]
@@ -74,13 +76,16 @@ class ImageListing:
             self._walk = chain([first], self._walk)
         return first
 
-    def images(self) -> Iterator[ImageRef]:
-        """All images, once. Raises UsageError if there are none, or if the source cannot be opened."""
+    def images(self, *, far: bool = True) -> Iterator[ImageRef]:
+        """All images, once. Raises UsageError if there are none, or if the source cannot be opened.
+
+        far: in an object store, too, check that one of the first images of a list exists. A plan reads no images.
+        """
         if self.first() is None:
             raise self._no_images()
         assert self._walk is not None
         if self._image_list is not None:
-            self._walk = self._checked_list(self._walk)
+            self._walk = self._checked_list(self._walk, far=far)
         return self._walk
 
     def selected(self, images: Iterable[ImageRef], ignored: Ignored) -> Iterator[ImageRef]:
@@ -90,6 +95,11 @@ class ImageListing:
                 ignored.counts[ALREADY_SCORED] += 1
             else:
                 yield ref
+
+    def check_root(self) -> None:
+        """Raise NoSuchImagesError if the images are in a local folder that is gone: its disk may not be mounted."""
+        if isinstance(self.source, Folder):
+            self.source.check()
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The images that replace the failed row `name`: one, or all images of a folder that could not be listed."""
@@ -128,14 +138,14 @@ class ImageListing:
             problem = f"none of its {len(unreadable)} files can be read; {unreadable[0].name}: {problem}"
         raise UnreadableImagesError(f"{self.source.name}: {problem}")
 
-    def _checked_list(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
+    def _checked_list(self, images: Iterator[ImageRef], *, far: bool) -> Iterator[ImageRef]:
         """Raise UsageError if the first entries name no files: then they are no paths, or are below another folder."""
         beginning: list[ImageRef] = []
-        for ref in islice(images, _TRIED):
+        for ref in islice(images, TRIED):
             beginning.append(ref)
-            if may_exist(ref):
+            if is_there(ref, far=far and not is_web(ref.name)):
                 return chain(beginning, images)
-        path = display_name(beginning[0].path)
+        path = display_name(beginning[0].path) if isinstance(beginning[0].store, LocalFiles) else beginning[0].name
         others = f", nor for any of the first {len(beginning)} entries" if len(beginning) > 1 else ""
         raise UsageError(f"{self._list_name()}: there is no file {path!r}{others}; {self._list_advice()}")
 

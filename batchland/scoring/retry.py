@@ -1,5 +1,6 @@
 """Score the failed rows of an output again, or add missing images; all other rows are kept."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -20,11 +21,14 @@ from batchland.scoring.run import Run
 from batchland.system.arrow import plain_columns
 from batchland.system.names import file_name
 
+_log = logging.getLogger("batchland")
+
 
 class RetryRun(Run):
     """Replace the predictions at `out` by ones with the same good rows and new rows for failed images.
 
-    Raises UsageError if there are no predictions of batchland at `out`.
+    Raises UsageError if there are no predictions of batchland at `out`, NoSuchImagesError if the folder of images is
+    gone.
     """
 
     def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions) -> None:
@@ -34,6 +38,9 @@ class RetryRun(Run):
         super().__init__(listing, out, options)
         if earlier.kind is None or not (parts := earlier.parts()):
             raise UsageError(f"{earlier.name}: there are no predictions yet to retry")
+        if any("/" in part for part in parts):
+            _log.warning("%s: its shards become one output; their folders and manifests are removed", earlier.name)
+        listing.check_root()  # else all images would be `vanished`
         self._info = _read_info(earlier, parts)
         self._ignored = _read_ignored(earlier)
         self._stamps = [(part, earlier.stamp(part)) for part in parts]

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from batchland.errors import UsageError
 from batchland.training.loop import Batch, Callbacks, validate
 from batchland.training.metrics import EpochReport, StageName
 
@@ -153,6 +154,11 @@ class LogisticPath:
             loss = loss + (weights * cross_entropy(logits, labels, reduction="none")).sum()
             right = right + (weights * (logits.argmax(1) == labels)).sum()
         validation_loss, validation_accuracy = validate(self._head, self._head, self._validation)
+        if not math.isfinite(validation_loss):
+            raise UsageError(
+                f"{self._model}: the loss is {validation_loss} at an L2 strength of {strength:g}, because the backbone "
+                f"gives features that are not finite; use other weights"
+            )
         best = validation_loss < self._best_loss
         self._start = copy.deepcopy(self._head.state_dict())
         if best:

@@ -26,6 +26,8 @@ _NESTED: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which training scripts keep a state_dict."""
 _COUNTER: Final = "num_batches_tracked"
 """A buffer of batch norm that eval mode does not use and some files lack."""
+_ZIP: Final = b"PK\3\4"
+"""First bytes of a file of torch.save."""
 _MAX_DOWNLOAD: Final = 10**10
 """Bytes."""
 _WAITS: Final = (1.0, 4.0)
@@ -51,7 +53,10 @@ def load_weights(network: nn.Module, backbone: Backbone, weights: str) -> None:
     else:
         path = find_weights(weights)
         state = _read_state(path, weights)
-        network.load_state_dict(match_state(state, network, backbone, f"weights {weights}"))
+        matched = match_state(state, network, backbone, f"weights {weights}")
+        if odd := next((name for name, tensor in matched.items() if not tensor.isfinite().all()), None):
+            raise UsageError(f"weights {weights}: {odd} has values that are not finite (NaN or infinity); use others")
+        network.load_state_dict(matched)
 
 
 def find_weights(weights: str) -> Path:
@@ -136,14 +141,22 @@ def _read_state(path: Path, weights: str) -> dict[str, Tensor]:
             f"weights {weights}: cannot be read ({error.strerror or error}); give imagenet, none, a file or a package"
         ) from error
     except Exception as error:  # torch's unpickler raises IndexError and others on garbage
-        raise UsageError(
-            f"weights {weights}: neither written by torch.save nor safetensors; give a state_dict"
-        ) from error
+        raise UsageError(f"weights {weights}: {_problem(path, str(error))}") from error
     while isinstance(state, dict) and (key := next((key for key in _NESTED if isinstance(state.get(key), dict)), None)):
         state = state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"weights {weights}: contains no state_dict (names to tensors); save model.state_dict()")
     return state
+
+
+def _problem(path: Path, error: str) -> str:
+    """Why torch or safetensors cannot load a file."""
+    if "Unsupported global" in error or "TorchScript" in error:
+        return "contains Python objects, such as a whole model, and loading those may run code; save model.state_dict()"
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) == _ZIP:
+            return "written by torch.save, but cut off or damaged; copy or download it again"
+    return "neither written by torch.save nor safetensors; give a state_dict"
 
 
 class _Parameter(NamedTuple):

@@ -133,6 +133,14 @@ def test_redirects_to_other_schemes_are_refused(partial: Path) -> None:
             _SafeRedirects().redirect_request(request, None, 302, "Found", {}, bad)
 
 
+def test_a_circle_of_redirects_is_named(partial: Path) -> None:
+    with server() as manners:
+        manners.redirect = manners.url
+        with pytest.raises(UsageError) as caught:
+            fetch(manners.url, partial, max_bytes=10**7)
+    assert str(caught.value) == f"{manners.url}: the server redirects in a circle, or too often; check the address"
+
+
 @pytest.mark.parametrize(
     "url", ["ftp://host/a.zip", "file:///etc/passwd", "http://", "http:///a", "http://ho st/", "http://h/ä"]
 )

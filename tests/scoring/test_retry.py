@@ -10,7 +10,7 @@ import pytest
 from toys import COLOURS, Stop, contents, options, picture, toy_card, write_toy_model
 
 from batchland import score
-from batchland.errors import TooManyFailedError, UsageError
+from batchland.errors import NoSuchImagesError, TooManyFailedError, UsageError
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, Counts, Manifest
 from batchland.scoring.options import FailureLimit
@@ -64,6 +64,18 @@ def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
     summary = score(night, out, options(toy_model, retry_failed=True))
     assert summary.manifest.counts.failed_by_code == {"empty": 3, "vanished": 8}
     assert (summary.manifest.counts.listed, summary.manifest.kept_images) == (60, 48)
+
+
+def test_without_the_folder_no_row_is_retried(tmp_path, night, toy_model):
+    """A disk that is not mounted: the failed rows keep their reasons."""
+    out = tmp_path / "p.parquet"
+    score(night, out, options(toy_model))
+    before = contents(tmp_path)
+    night.rename(tmp_path / "away")
+    with pytest.raises(NoSuchImagesError, match="night: does not exist; give a folder of images"):
+        score(night, out, options(toy_model, retry_failed=True))
+    (tmp_path / "away").rename(night)
+    assert contents(tmp_path) == before
 
 
 def test_without_failed_rows_the_output_stays_the_same(tmp_path, night, toy_model):

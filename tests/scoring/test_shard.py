@@ -349,7 +349,9 @@ def test_merge_locks_its_output_and_replaces_it_only_with_overwrite(tmp_path, fo
         assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 75
 
 
-@pytest.mark.parametrize("place", ["four/shard-00001-of-00004", "four/shard-00001-of-00004/p.parquet", "four", "."])
+@pytest.mark.parametrize(
+    "place", ["four/shard-00001-of-00004", "four/shard-00001-of-00004/p.parquet", "four/p.parquet", "four", "."]
+)
 def test_the_output_of_a_merge_never_replaces_a_shard(tmp_path, four, place):
     (tmp_path / "_manifest.json").touch()  # as if it were an output of ours
     kept = contents(tmp_path)

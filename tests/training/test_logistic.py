@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from batchland.errors import UsageError
 from batchland.training.logistic import LogisticPath, weighted_rows
 from batchland.training.loop import Fit
 from batchland.training.metrics import EpochReport
@@ -72,3 +73,16 @@ def test_weaker_strengths_than_two_without_improvement_are_not_tried() -> None:
     reports, _ = fit(strengths, balanced=True)
     best = next(each.epoch for each in reversed(reports) if each.best)
     assert len(reports) == best + 2 < len(strengths)
+
+
+def test_features_that_are_not_finite_are_an_error() -> None:
+    """The weights may be finite, and still overflow."""
+    rows = weighted_rows(torch.tensor(VIEWS), torch.tensor(LABELS), balanced=True)
+    held_out = [(torch.full_like(HELD_OUT_FEATURES, float("nan")), torch.tensor(HELD_OUT))]
+    path = LogisticPath(linear_head(FEATURES, 3), rows, held_out, (10.0,), None, "transfer", [], 1)
+    with pytest.raises(UsageError) as caught:
+        path.run(NoCallbacks())
+    assert str(caught.value) == (
+        "transfer: the loss is nan at an L2 strength of 10, because the backbone gives features that are not finite; "
+        "use other weights"
+    )

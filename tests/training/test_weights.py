@@ -143,7 +143,7 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "harmed",))
 
     torch.save({"conv1.weight": Harm()}, tmp_path / "weights.pth")
-    assert "neither written by torch.save nor safetensors" in refusal(tmp_path / "weights.pth")
+    assert "contains Python objects, such as a whole model" in refusal(tmp_path / "weights.pth")
     assert not (tmp_path / "harmed").exists()
 
 
@@ -259,3 +259,27 @@ def test_weights_of_densenet_have_other_names_on_the_server(
 
 def test_torchvision_says_where_the_weights_are() -> None:
     assert re.fullmatch(r"https://download\.pytorch\.org/models/resnet50-[0-9a-f]{8}\.pth", weights_url("resnet50"))
+
+
+def test_a_whole_model_and_a_file_that_is_cut_off_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    says = "contains Python objects, such as a whole model, and loading those may run code; save model.state_dict()"
+    for content in (nn.Linear(2, 2), {"model": nn.Linear(2, 2)}):
+        for zipped in (True, False):
+            torch.save(content, path, _use_new_zipfile_serialization=zipped)
+            assert refusal(path) == f"weights {path}: {says}"
+    torch.save({"conv1.weight": torch.zeros(9)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert refusal(path) == (
+        f"weights {path}: written by torch.save, but cut off or damaged; copy or download it again"
+    )
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = resnet18().state_dict()
+    for value in (float("nan"), float("inf")):
+        state["layer1.0.conv1.weight"][3, 1, 0, 2] = value
+        path = save(state, tmp_path / "weights.pt")
+        assert refusal(path) == (
+            f"weights {path}: layer1.0.conv1.weight has values that are not finite (NaN or infinity); use others"
+        )

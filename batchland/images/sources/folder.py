@@ -47,6 +47,10 @@ class Folder:
             )
         return list_images(self._root, **self._options, ignored=ignored)
 
+    def check(self) -> None:
+        """See `check_folder`."""
+        check_folder(self._root)
+
     def inputs(self) -> Iterable[str]:
         """The folder."""
         return [os.fspath(self._root)]
@@ -78,8 +82,19 @@ def list_images(
     links only. A folder that cannot be listed, even after retries, is yielded as a ref with the error `unreadable` and
     becomes a failed row. Counts skipped files in `ignored`.
 
-    Raises NoSuchImagesError if `root` is not a folder, UsageError if access to it is refused, InputError if its storage
-    fails; the last two after retries.
+    Raises what `check_folder` raises.
+    """
+    check_folder(root)
+    counts = ignored.counts if ignored is not None else Counter()
+    folder: _Folder = (os.fsencode(root), b"", ())
+    return walk(folder, _Lister(all_files, follow_links, counts).entries)
+
+
+def check_folder(root: str | os.PathLike[str]) -> None:
+    """Check that `root` is a folder.
+
+    Raises NoSuchImagesError if not, UsageError if access to it is refused, InputError if its storage fails; the last
+    two after retries.
     """
     top = os.fsencode(root)
     try:
@@ -93,9 +108,6 @@ def list_images(
         raise UsageError(f"{reason}; give a folder of images") from error
     if problem:
         raise NoSuchImagesError(f"{display_name(top)}: {problem}; give a folder of images")
-    counts = ignored.counts if ignored is not None else Counter()
-    folder: _Folder = (top, b"", ())
-    return walk(folder, _Lister(all_files, follow_links, counts).entries)
 
 
 def list_for_retry(

@@ -122,12 +122,26 @@ def shared_store(store: Store) -> Store:
     return store
 
 
-def may_exist(ref: ImageRef) -> bool:
-    """False only for a local path that certainly does not exist."""
-    if ref.error is not None or not isinstance(ref.store, LocalFiles):
+def is_there(ref: ImageRef, *, far: bool = True) -> bool:
+    """False only if the image certainly does not exist. far: read it to find out, if it is not a local file.
+
+    Raises InputError if its storage does not answer.
+    """
+    if ref.error is not None:
         return True
+    if isinstance(ref.store, LocalFiles):
+        return _may_exist(ref.path)
+    if far:
+        try:
+            read_image(ref)
+        except ImageError as error:
+            return error.code != "vanished"
+    return True
+
+
+def _may_exist(path: bytes) -> bool:
     try:
-        os.lstat(ref.path)
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     except OSError as error:

@@ -69,7 +69,8 @@ def _find_shards(common: StoredFolder) -> tuple[int, set[int], set[int]]:
     try:
         names = common.names()
     except OSError as error:
-        raise UsageError(f"{common.name}: cannot be opened ({error.strerror})", advice="shard_folder") from error
+        problem = UsageError(f"{common.name}: cannot be opened ({error.strerror})", advice="shard_folder")
+        raise common.first_error(error) or problem from error
     matches = [match for match in map(_FOLDER.fullmatch, names) if match]
     counts = sorted({int(match[3]) for match in matches})
     if not counts:

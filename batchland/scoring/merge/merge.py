@@ -48,7 +48,7 @@ def merge(
     begin = time.monotonic()
     common, out = open_shards(folder), output_location(out)
     shards = finished_shards(common)
-    _check_output(out, common, shards)
+    _check_output(out, common)
     config, stored = shards[0].manifest.config, _schema(shards)
     spec = PartSpec.of(
         {"merge": [shard.manifest_sha256 for shard in shards]},
@@ -102,9 +102,9 @@ def _schema(shards: list[FinishedShard]) -> pa.Schema:
     return PREDICTIONS
 
 
-def _check_output(out: Path | str, common: StoredFolder, shards: list[FinishedShard]) -> None:
+def _check_output(out: Path | str, common: StoredFolder) -> None:
     where, folder = (_comparable(location) for location in (out, common.location))
-    if f"{folder}/".startswith(f"{where}/") or any(f"{where}/".startswith(f"{folder}/{s.folder}/") for s in shards):
+    if f"{folder}/".startswith(f"{where}/") or where.startswith(f"{folder}/"):
         raise UsageError(f"{out}: lies among the shards to merge, or contains them", advice="other_out")
 
 

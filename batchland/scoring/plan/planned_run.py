@@ -13,21 +13,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchland.errors import OutputError, UsageError
-from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.errors import NoSuchImagesError, OutputError, UsageError
+from batchland.images.sources.refs import Ignored, ImageRef, is_there
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import MANIFEST, is_file_output
 from batchland.predictions.parts import Entry, PartSpec
 from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.predictions.storage import display_location, join_location, output_location
 from batchland.predictions.stored_folder import StoredFolder
-from batchland.predictions.writer import Survey
-from batchland.scoring.listing import ImageListing
+from batchland.predictions.writer import PredictionSink, Survey
+from batchland.scoring.listing import TRIED, ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan, open_planned
 from batchland.scoring.plan.schema import PlanOptions
 from batchland.scoring.run import Run
 from batchland.system.names import display_path
+from batchland.system.text import counted
 from batchland.system.urls import is_url
 
 
@@ -65,13 +66,24 @@ class PlannedListing(ImageListing):
         """The first image."""
         return next(self.stored.refs(self.source, 0, 1), None)
 
-    def images(self) -> Iterator[ImageRef]:
-        """All images."""
+    def images(self, *, far: bool = True) -> Iterator[ImageRef]:  # noqa: ARG002
+        """All images. They are checked by `check_images`."""
         return iter(self.range(0, self.plan.listed))
 
     def range(self, first: int, stop: int) -> PlannedRange:
         """The images from number `first` to before `stop`."""
         return PlannedRange(self._planned, first, stop)
+
+    def check_images(self, first: int) -> None:
+        """Raise NoSuchImagesError if the source is gone, or none of TRIED images from number `first` on exists."""
+        self.check_root()
+        start = max(min(first, self.plan.listed - TRIED), 0)  # as many as possible: a few may have been deleted
+        planned = [ref for ref in self.stored.refs(self.source, start, start + TRIED) if ref.error is None]
+        if planned and not any(map(is_there, planned)):
+            raise NoSuchImagesError(
+                f"{self.source.name}: has none of {counted(len(planned), 'planned image')} any more, the first is "
+                f"{display_path(planned[0].name)}; restore them, or plan again"
+            )
 
     def second_walk(self, shard: Shard | None = None) -> Iterator[Any]:
         """One item per image, without reading the plan."""
@@ -109,6 +121,11 @@ class PlannedRun(Run):
         """Ranges of the plan: workers read them themselves."""
         for first in self._range[::size]:
             yield self.listing.range(first, min(first + size, self._range.stop))
+
+    def open_sink(self, model: OpenModel, checkpoint_seconds: float) -> PredictionSink:
+        """The output, to be entered as a context. Raises NoSuchImagesError if the planned images are gone."""
+        self.listing.check_images(self._range.start)
+        return super().open_sink(model, checkpoint_seconds)
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """The fingerprint of a run that lists by itself, plus the plan and the shard."""

@@ -86,7 +86,7 @@ class StoredPlan:
         except NotADirectoryError as error:
             raise UsageError(f"{self.name}: is a file; give the folder of the plan") from error
         except OSError as error:
-            raise read_error(error, f"{self.name}/{name}", _REMEDY) from error
+            raise self._folder.first_error(error) or read_error(error, f"{self.name}/{name}", _REMEDY) from error
 
 
 def _is_list(schema: pa.Schema) -> bool:

@@ -61,7 +61,7 @@ def make_plan(
         listing = open_listing(listing, settings, image_list=image_list)
     folder = _PlanFolder(output_location(out))
     folder.begin(overwrite=overwrite)
-    refs = listing.images()
+    refs = listing.images(far=False)
     for earlier in without:
         refs = _without_planned(StoredPlan(output_location(earlier)), listing.source, refs)
     counting = _Counting(refs, on_progress)
@@ -185,5 +185,7 @@ class _PlanFolder:
         try:
             yield
         except OSError as error:
+            if isinstance(error, PermissionError) and (refused := self._folder.first_error(error)):
+                raise refused from error
             reason = error.strerror or str(error)
             raise OutputError(f"{self.name}: cannot be written ({reason}); run the same command again") from error

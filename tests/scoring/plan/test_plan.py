@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -25,13 +26,16 @@ from batchland.errors import OutputError, UsageError
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored
 from batchland.predictions import stored_folder
+from batchland.predictions.objects import Objects
 from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.scoring.merge.in_place import merge_in_place
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.plan import write
 from batchland.scoring.plan.planned_run import PlannedListing, shard_range
 from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan
 from batchland.scoring.plan.write import make_plan
+from batchland.system import filesystems
 
 NAMES = [f"camera-{number // 20}/{number:03}.jpg" for number in range(60)]
 
@@ -372,3 +376,104 @@ def test_the_commands_in_order(tmp_path, photos, toy_model, monkeypatch):
     )
     result = batchland("merge", "all", "--in-place", "--out", "p.parquet")
     assert (result.exit_code, "give either --out or --in-place" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty", "list", "s3", "zip", "tar"])
+def test_a_plan_without_its_images_is_not_scored(tmp_path, photos, toy_model, bucket, kind):
+    """A disk that is not mounted: exit code 2 and no files; the rerun scores the shard when the images are back."""
+    given = {"images": photos} if kind in ("folder", "empty") else place(kind, photos, bucket)
+    images = str(given["images"])
+    make_plan(given.pop("images"), tmp_path / "plan", image_list=given.get("image_list"))
+    gone = [bucket.folder / "photos"] if kind == "s3" else [photos, *photos.parent.glob(f"*.{kind}")]
+    for path in gone:
+        path.rename(path.with_name(f"away-{path.name}"))
+    if kind == "empty":
+        photos.mkdir()
+    command = ("score", *([images] if kind == "s3" else []), "--plan", tmp_path / "plan", "--model", toy_model)
+    for more in (("--shard", "0/2", "--out", tmp_path / "all"), ("--out", tmp_path / "p.parquet")):
+        result = batchland(*command, *more)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".all", ".p", "p.", "all"))]
+    if kind == "empty":
+        photos.rmdir()
+    for path in gone:
+        path.with_name(f"away-{path.name}").rename(path)
+    for index in range(2):
+        assert batchland(*command, "--shard", f"{index}/2", "--out", tmp_path / "all").exit_code == 0
+    shutil.rmtree(gone[0]) if gone[0].is_dir() else gone[0].unlink()
+    done = batchland(*command, "--shard", "0/2", "--out", tmp_path / "all")
+    assert (done.exit_code, "is scored already" in done.stderr + done.stdout) == (0, True)
+    assert merge(tmp_path / "all", tmp_path / "m.parquet").manifest.counts.failed == 6
+
+
+def test_a_store_that_refuses_or_does_not_answer_is_named(tmp_path, photos, toy_model, bucket, monkeypatch):
+    """`merge`, `plan` and `score --plan`: wrong keys are a usage error, a server that is down is 74."""
+    make_plan(photos, bucket.url("plan"))
+    plans, shards = bucket.url("plan"), bucket.url("shards")
+    commands = [
+        ("merge", shards, "--out", tmp_path / "p.parquet"),
+        ("merge", shards, "--in-place"),
+        ("plan", photos, "--out", bucket.url("other")),
+        ("score", "--plan", plans, "--out", tmp_path / "p", "--model", toy_model),
+    ]
+
+    def results() -> list[tuple[int, str]]:
+        found = [batchland(*command) for command in commands]
+        return [(each.exit_code, re.sub(r"\(AWS Error .*\)", "(AWS)", each.stderr)) for each in found]
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unknown")
+    filesystems._open.cache_clear()  # the environment has changed
+    refused = "access is refused (AWS); check the credentials in the environment and their permissions\n"
+    names = [shards, shards, bucket.url("other"), plans]
+    assert results() == [(2, f"batchland: {name}: {refused}") for name in names]
+    filesystems._open.cache_clear()
+
+    def down(objects: Objects, action: Any) -> None:
+        raise OSError(5, "AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7")
+
+    monkeypatch.setattr(Objects, "call", down)
+    silent = "does not answer (AWS); check the host, the endpoint and the region\n"
+    expected = [(74, f"batchland: {name}: {silent}") for name in names]
+    expected[2] = (74, f"batchland: {names[2]}: cannot be written (AWS); run the same command again\n")
+    assert results() == expected
+
+
+def test_a_merge_from_a_disk_that_fails_is_74(tmp_path, monkeypatch):
+    def fails(folder: StoredFolder, name: str = "") -> None:
+        raise OSError(5, "Input/output error", str(tmp_path))
+
+    monkeypatch.setattr(StoredFolder, "names", fails)
+    result = batchland("merge", tmp_path, "--out", tmp_path / "p.parquet")
+    assert (result.exit_code, result.stderr) == (
+        74,
+        f"batchland: {tmp_path}: cannot be read (Input/output error); check the storage, then run the same command "
+        f"again\n",
+    )
+
+
+def test_retrying_an_output_merged_in_place_says_that_its_shards_go(tmp_path, photos, toy_model, plan, caplog):
+    out = tmp_path / "all"
+    shards_by_plan(plan, toy_model, out, 2)
+    merge_in_place(out)
+    score(photos, out, options(toy_model, retry_failed=True))
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"][:1] == [
+        f"{out}: its shards become one output; their folders and manifests are removed"
+    ]
+    assert not list(out.glob("shard-*"))
+    assert read(out)["image"].to_list() == NAMES
+
+
+def test_a_list_of_objects_that_are_gone_is_refused(tmp_path, photos, toy_model, bucket):
+    """As a list of paths; one missing object stays a row."""
+    (tmp_path / "list.txt").write_text("gone.jpg\ngone-2.jpg\n")
+    command = ("score", bucket.url("p"), "--images", tmp_path / "list.txt", "--model", toy_model)
+    result = batchland(*command, "--out", tmp_path / "p.parquet")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"batchland: {tmp_path / 'list.txt'}: there is no file 'gone.jpg', nor for any of the first 2 entries; give a "
+        f"list with one path per line\n",
+    )
+    shutil.copytree(photos, bucket.folder / "p")
+    (tmp_path / "list.txt").write_text("gone.jpg\ncamera-0/000.jpg\n")
+    result = batchland(*command, "--out", tmp_path / "p.parquet", "--json")
+    assert json.loads(result.stdout)["counts"]["failed_by_code"] == {"vanished": 1}
