@@ -44,7 +44,8 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
 
     Changes of all pictures come first, because they explain the others, but after a stronger brightness or contrast;
     then findings that are easy to understand (classes, common measures); then the others. In each group the strongest
-    is first. A measure has several statistics: the message is about the one that is easiest to understand, and the strength is the largest.
+    is first. A measure has several statistics: the message is about the one that is easiest to understand, and the
+    strength is the largest.
 
     labels: of the classes, by index.
     """
