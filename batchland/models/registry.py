@@ -25,7 +25,7 @@ from batchland.errors import ModelError, OutputError, UsageError
 from batchland.models.canaries import canaries_path
 from batchland.models.session import open_session
 from batchland.system.documents import Document
-from batchland.system.files import write_file
+from batchland.system.files import read_error, write_file
 from batchland.system.folders import new_folder
 from batchland.system.lock import locked
 from batchland.system.text import SAFE_NAME, first_few, near_miss
@@ -156,7 +156,7 @@ class FolderRegistry:
         return self.folder / name / str(version) / f"{name}.onnx"
 
     def find(self, reference: Reference) -> Found:
-        """The file of a version. Raises ModelError, also if it is not the file that was added."""
+        """The file of a version. Raises ModelError, also if it is not the file that was added, and InputError."""
         try:
             version = self.version(reference)
         except UsageError as error:
@@ -164,8 +164,11 @@ class FolderRegistry:
         file = self.file(reference.name, version.version)
         if not file.is_file():
             raise ModelError(f"{file}: is missing in the registry; restore it, or promote another version")
-        with file.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        try:
+            with file.open("rb") as content:
+                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            raise read_error(error, str(file), wrong=ModelError) from error
         if sha256 != version.sha256:
             raise ModelError(
                 f"{file}: was replaced after it was added as version {version.version} (sha256 {sha256[:12]}, not "

@@ -42,9 +42,10 @@ _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:
     """The findings of a night, one for each measure, class and change; and the largest strength.
 
-    Changes of all pictures come first, because they explain the others; then findings that are easy to understand
-    (classes, common measures); then the others. In each group the strongest is first. A measure has several
-    statistics: the message is about the one that is easiest to understand, and the strength is the largest.
+    Changes of all pictures come first, because they explain the others, but after a stronger brightness or contrast;
+    then findings that are easy to understand (classes, common measures); then the others. In each group the strongest
+    is first. A measure has several statistics: the message is about the one that is easiest to understand, and the
+    strength is the largest.
 
     labels: of the classes, by index.
     """
@@ -63,7 +64,8 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
             found[key] = finding.model_copy(update={"strength": float(strengths[index])}), rows
     change = _change(reference, night, by_tone=bool(_TONE & found.keys()))
     ordered = by_strength([*change, *found.values()])
-    ordered.sort(key=lambda each: _group(each[0]))
+    strength = max((finding.strength for finding, _ in change), default=float("inf"))
+    ordered.sort(key=lambda each: _group(each[0], strength))
     return ordered, float(max([strengths.max(), *(finding.strength for finding, _ in change)]))
 
 
@@ -97,9 +99,12 @@ def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list
     return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[rows])]
 
 
-def _group(finding: Finding) -> int:
+def _group(finding: Finding, change: float) -> int:
+    """change: strength of the change of all pictures, infinite without one."""
     if finding.kind == "change":
         return 0
+    if ("measure", finding.what) in _TONE and finding.strength > change:
+        return -1
     return 1 if finding.kind == "classes" or finding.what in _PLAIN else 2
 
 

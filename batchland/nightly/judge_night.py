@@ -86,13 +86,18 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
 
 def repeats_hint(job: Job, night: date) -> str | None:
     """What to set if images stay in the folder; None if the job says that, or if nights have their own folders."""
-    other = night - timedelta(days=1) if night > date.min else night + timedelta(days=1)
-    if job.monitor.repeats or job.mode == "new" or job.images_of(night) != job.images_of(other):
+    if not replaces_images(job, night):
         return None
     return (
         "the nights have one folder of images; if images stay in it on purpose, set repeats = true in [monitor], or "
         'mode = "new" to score only new ones'
     )
+
+
+def replaces_images(job: Job, night: date) -> bool:
+    """Whether all nights have one folder, and each night has other images in it."""
+    other = night - timedelta(days=1) if night > date.min else night + timedelta(days=1)
+    return not job.monitor.repeats and job.mode == "all" and job.images_of(night) == job.images_of(other)
 
 
 def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]:

@@ -28,6 +28,7 @@ from batchland.nightly.judge_night import (
     judge_night,
     low_accuracy,
     many_strangers,
+    replaces_images,
     unchecked_accuracy,
     unchecked_strangers,
 )
@@ -136,6 +137,14 @@ class Steps:
                 self.recorder.models[name] = ModelRun(name=name, partition=partition, state="unfinished")
                 self.recorder.save()
             work[name] = _Work(listing, "replaced" if manifest else "scored")
+        later = [
+            record.date for record in records if record.date > self.night and any(run.counts for run in record.models)
+        ]
+        if work and later and replaces_images(self.job, self.night):
+            folder = display_location(self.job.images_of(self.night))
+            self.recorder.warn(
+                f"{folder}: is the folder of all nights, and may hold the images of a later one, {later[-1]}"
+            )
         self._score_models(work, refused)
         return refused
 

@@ -210,6 +210,15 @@ def test_a_changed_night_is_named_as_that_first(reference: Reference) -> None:
     assert max(each.strength for each in others) > first.strength
 
 
+def test_a_stronger_brightness_is_named_before_a_change(reference: Reference) -> None:
+    """A dark night was called one with swapped channels first."""
+    night = observed(np.random.default_rng(100), shift={"brightness": -6.0, "noise": 9.0})
+    turned = replace(night, thumbnails=np.ascontiguousarray(night.thumbnails[:, ::-1, ::-1] // 4))
+    first, second, *_ = (finding for finding, _ in describe(reference, turned, LABELS)[0])
+    assert (first.what, second.kind) == ("brightness", "change")
+    assert first.strength > second.strength
+
+
 def test_copies_of_one_picture_are_not_called_changed(reference: Reference) -> None:
     night = observed(np.random.default_rng(100))
     thumbnails = np.ascontiguousarray(night.thumbnails[:, ::-1, ::-1])

@@ -245,8 +245,8 @@ def test_a_failed_gate_does_not_hide_the_verdict(project: Path) -> None:
     assert describe_run(ended.record).startswith(f"Job toy, {day(0)}: {both} in ")
     history = table(nights([ended.record])).splitlines()
     assert (history[1].split("  ")[1], history[-1]) == (
-        "gate_failed and suspicious",
-        "1 night: 1 gate_failed and suspicious; none of them good.",
+        "gate failed and suspicious",
+        "1 night: 1 gate failed and suspicious; none of them good.",
     )
     notification = compose(ended.record, ended.attempt)
     assert notification.title == f"toy, {day(0)}: {both}"

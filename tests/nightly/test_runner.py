@@ -160,6 +160,16 @@ def test_a_good_night_that_lost_a_part_says_what_to_do(project):
     assert run(project, force=True).attempt.outcome == "ok"
 
 
+def test_an_older_night_of_a_folder_without_dates_is_warned_about(project):
+    folder = project / "in" / str(NIGHT)
+    settings = (f"images={folder}", "output=out")
+    for day in (0, 1):
+        assert run(project, NIGHT + timedelta(days=day), *settings).record.warnings == ()
+    warning = f"{folder}: is the folder of all nights, and may hold the images of a later one, 2024-11-24"
+    assert run(project, NIGHT, *settings, force=True).record.warnings == (warning,)
+    assert run(project, NIGHT, *settings, "monitor={action='off', repeats=true}", force=True).record.warnings == ()
+
+
 def test_readers_see_the_old_or_the_new_night(project):
     run(project)
     seen, done = set(), threading.Event()
