@@ -137,7 +137,8 @@ def damage(path):
         (lambda path: path.with_suffix(".manifest.json").unlink(), "it has no manifest, so it is not complete"),
         (
             lambda path: path.with_suffix(".manifest.json").write_text("{}"),
-            "{folder}/one.manifest.json: not a manifest that this version of batchland can read; restore it, or score "
+            "{folder}/one.manifest.json: not a manifest that this version of batchland can read; restore it, or delete "
+            "these predictions and score "
             "again",
         ),
     ],
