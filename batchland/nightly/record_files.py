@@ -97,7 +97,7 @@ def update_run(folder: Path, record: RunRecord) -> RunRecord:
             attempts = tuple(sorted(merged.values(), key=lambda attempt: datetime.fromisoformat(attempt.started_at)))
             locked_out = all(attempt.outcome == "locked" for attempt in record.attempts)
             record = (before if locked_out else record).model_copy(update={"attempts": attempts})
-        remove_leftovers(folder)
+        remove_leftovers(folder, locked=RUN_FILE)
         replace_file(path, record.model_dump_json(indent=2) + "\n")
     return record
 

@@ -129,11 +129,15 @@ def is_leftover(name: str) -> bool:
     return _LEFTOVER.fullmatch(name) is not None
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that killed processes left directly in `folder`."""
+def remove_leftovers(folder: Path, locked: str | None = None) -> None:
+    """Remove temporary files that killed processes left directly in `folder`.
+
+    locked: the name of a file that only the caller may write now, so that its temporary files may be of any age.
+    """
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            if is_leftover(path.name) and time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS:
+            is_dead = locked is not None and path.name.startswith(f".{locked}.")
+            if is_leftover(path.name) and (is_dead or time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS):
                 path.unlink()
 
 

@@ -169,7 +169,7 @@ def test_the_canaries_of_all_models_come_before_the_first_image_in_the_same_sess
         ("one", 24), ("none", None), ("two", 24)
     ]  # fmt: skip
     assert seen == [("toy.onnx", 24), ("two.onnx", 24), ("toy.onnx", 1), ("none.onnx", 1), ("two.onnx", 1)]
-    assert opened == ["toy.onnx", "two.onnx", "none.onnx"]
+    assert opened == ["toy.onnx", "none.onnx", "two.onnx"]
 
     seen.clear()
     write_toy_model(tmp_path / "two.onnx", toy_card().model_copy(update={"name": "newer"}))

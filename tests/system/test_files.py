@@ -199,6 +199,13 @@ def test_a_writer_that_needs_a_path_has_a_private_folder(shared):
             pass  # nothing was made
 
 
+def test_temporary_files_of_a_locked_file_are_removed_at_once(shared):
+    for name in ("run.json", f".run.json.{'a' * 16}.new", f".page.{'0' * 16}.new"):
+        (shared / name).touch()
+    remove_leftovers(shared, locked="run.json")
+    assert sorted(os.listdir(shared)) == [f".page.{'0' * 16}.new", "run.json"]
+
+
 def test_temporary_files_of_killed_processes_are_removed_when_they_are_old(shared):
     for name in ("summary.json", ".summary.json.new", f".summary.json.{'a' * 16}.new", f".page.{'0' * 16}.new"):
         (shared / name).touch()
