@@ -44,7 +44,7 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
         assert found.high is not None
         click.echo(f"accuracy {percent(found.value)} (95% interval {percent(found.low)} to {percent(found.high)})")
         if result.paid is False:
-            click.echo("note: as many images chosen at random would have told as much")
+            click.echo("note: the plan was no better than a random choice of as many images")
         if result.unlabelled:
             verb = "has" if result.unlabelled == 1 else "have"
             click.echo(f"note: {count(result.unlabelled)} of {count(result.rows)} rows of the plan {verb} no label")

@@ -102,7 +102,7 @@ def changes_of_delivery(job: Job, partition: Location, night: date) -> DeliveryC
 
 
 def _has_changed(ref: ImageRef, known: np.ndarray) -> bool:
-    """Whether a file has another size or modification time than in `known`. One that is gone has not."""
+    """Whether a file has another size or modification time than in `known`. A file that is gone has not changed."""
     try:
         size, modified_us = ref.store.facts(ref.path) or (None, None)
     except OSError:

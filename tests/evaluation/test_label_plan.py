@@ -77,7 +77,7 @@ def test_the_command_plans_and_evaluates(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.startswith("accuracy 9")
     assert result.output.splitlines()[1:] == [
-        "note: as many images chosen at random would have told as much",
+        "note: the plan was no better than a random choice of as many images",
         "note: 5 of 100 rows of the plan have no label",
     ]
     again = CliRunner().invoke(main, ["label-plan", str(path), "--out", str(plan)])

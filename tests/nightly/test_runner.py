@@ -302,8 +302,8 @@ def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(pr
 
 def test_a_run_that_changed_nothing_says_that_the_night_stays_good(project):
     """Its text, error and notification are about the run, not about the night's earlier result."""
-    command = "notify.command=['sh', '-c', 'echo \"$BATCHLAND_TITLE\" >> told; cat >> told']"
-    arguments = ("run", project / "toy.toml", "--date", NIGHT, "--set", command.replace("told", f"{project}/told"))
+    command = "notify.command=['sh', '-c', 'echo \"$BATCHLAND_TITLE\" >> sent; cat >> sent']"
+    arguments = ("run", project / "toy.toml", "--date", NIGHT, "--set", command.replace("sent", f"{project}/sent"))
     assert batchland(*arguments).exit_code == 0
     result = batchland(*arguments, "--set", "evaluation.labels=none")
     first = f"Job toy, {NIGHT}: failed. The night is still ok.\n"
@@ -313,7 +313,7 @@ def test_a_run_that_changed_nothing_says_that_the_night_stays_good(project):
     )
     assert (result.exit_code, result.stdout) == (2, first)
     assert result.stderr.splitlines()[-1] == f"batchland: job toy, {NIGHT}: failed: {error}"
-    assert (project / "told").read_text() == f"toy, {NIGHT}: failed\n{first}{error}\n"
+    assert (project / "sent").read_text() == f"toy, {NIGHT}: failed\n{first}{error}\n"
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good
 
 

@@ -47,7 +47,7 @@ class Notification(Document):
     job: str
     date: date
     outcome: Outcome
-    """Outcome of the run. That of the night, in run.json, is another one if the run changed nothing."""
+    """Outcome of the run. The outcome of the night, in run.json, differs from it if the run changed nothing."""
     exit_code: int | None
     """None while the night runs."""
     good: bool

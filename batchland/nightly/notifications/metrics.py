@@ -47,7 +47,7 @@ def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None
 
 
 def metrics_file(records: Sequence[RunRecord], today: date) -> Path | None:
-    """The metrics file that the newest record names that is not in the future; None without any."""
+    """The metrics file of the newest record that is not in the future; None if there is none."""
     path = without_future(records, today)[-1].config.get("metrics") if records else None
     return Path(path) if path else None
 
