@@ -8,8 +8,12 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
+import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from batchland.errors import ImageError
+from batchland.images.preprocess import PreprocessSpec, decode
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
@@ -145,3 +149,10 @@ def with_right_checksums(data: bytes) -> bytes:
         chunks += [data[offset : offset + 4], body, struct.pack(">I", zlib.crc32(body))]
         offset += size + 12
     return b"".join([*chunks, data[offset:]])
+
+
+def error_of(data: bytes, max_pixels: int = 10**8) -> tuple[str, str]:
+    """Code and message of the error that decoding gives."""
+    with pytest.raises(ImageError) as caught:
+        decode(data, PreprocessSpec(max_pixels=max_pixels))
+    return caught.value.code, str(caught.value)
