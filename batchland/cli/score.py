@@ -17,6 +17,7 @@ from batchland.cli.options import (
     options_of,
     out_option,
     print_json,
+    report_failures,
 )
 from batchland.system.text import accepted_and_asked, count, counted, first_few, ignored_files
 
@@ -73,7 +74,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
     Every image gives one row, `ok` or `failed`, in a stable order. The same command resumes an interrupted run. Once
     the cause of failed images is fixed, --retry-failed scores those again. --json prints the manifest.
     """
-    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
+    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model
     from batchland.system.cores import usable_cores
 
     model = find_model(values["model"])
@@ -109,10 +110,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
         )
     else:
         click.echo(_score_paragraph(images or options.image_list or options.plan or "", summary))
-    if limit:
-        limit.check(summary.manifest.counts)
-    elif missing := unlisted_folders(summary.manifest.counts):
-        _log.warning(missing)
+    report_failures(summary.manifest, limit)
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:

@@ -199,8 +199,13 @@ class FailureLimit(NamedTuple):
             )
 
 
-def check_answered(counts: "Counts") -> None:
-    """Raise TooManyFailedError if every image failed, so that there is nothing to use or to judge."""
+def check_failures(counts: "Counts", limit: FailureLimit | None) -> None:
+    """Raise TooManyFailedError for more failures than the limit allows, or if every image failed.
+
+    If every image failed, there is nothing to use or to judge, whatever the limit.
+    """
+    if limit:
+        limit.check(counts)
     if counts.listed and counts.failed == counts.listed:
         raise TooManyFailedError(f"none of {images(counts.listed)} could be scored ({_codes(counts)}); {_SEE_ROWS}")
 
