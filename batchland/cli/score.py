@@ -75,11 +75,16 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
     the cause of failed images is fixed, --retry-failed scores those again. --json prints the manifest.
     """
     from batchland.scoring.options import FailureLimit, ScoreOptions, find_model
-    from batchland.system.file_hash import begin_hashing
+    from batchland.system.cores import usable_cores
 
     model = find_model(values["model"])
-    begin_hashing(model)  # while the rest is imported
-    from batchland.scoring.listing import open_listing
+    options = build(ScoreOptions, values | {"model": model})
+    if options.engine == "local" and options.decode == "cpu":
+        from batchland.models.session import begin_opening
+
+        threads = options.threads_per_call(usable_cores())
+        begin_opening(model, options.device, intra_op_threads=threads, features=options.features)
+    from batchland.scoring.listing import open_listing  # while a thread opens the model
     from batchland.scoring.plan.planned_run import PlannedListing
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
@@ -87,8 +92,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
 
     keep_pandas_out()
     limit = FailureLimit.parse(max_failed) if max_failed else None
-    options = build(ScoreOptions, values | {"model": model})
-    _log.info("model: %s", options.model)
+    _log.info("model: %s", model)
     listing = (
         PlannedListing(images, options)
         if options.plan

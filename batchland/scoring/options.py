@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
 
 MAX_SHARDS: Final = 1_000_000
+MAX_CPU_CALLS: Final = 4
+"""Calls of the model at once on a CPU; each takes memory for the activations of its batch."""
 TopK = Annotated[int, Field(gt=0, le=1_000_000)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
@@ -129,6 +132,10 @@ class ScoreSettings(Options):
     """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
     ray_address: str | None = None
     """Ray cluster to use. Default: $RAY_ADDRESS, else Ray on this machine, for this run."""
+
+    def threads_per_call(self, cores: int) -> int:
+        """onnxruntime's threads per call on a CPU with this number of cores."""
+        return self.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
 
 
 class ScoreOptions(ScoreSettings):

@@ -17,14 +17,14 @@ from batchland.models.contract import read_model
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, PartSpec, PartSummary
 from batchland.predictions.schema import WrittenFile
-from batchland.scoring.engines.engine import MAX_CPU_CALLS, Part, PartEngine, ScoredPart
+from batchland.scoring.engines.engine import Part, PartEngine, ScoredPart
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.pool import ActorHandle, WorkerPool, ray_errors
 from batchland.scoring.engines.ray.shared_images import TRIED, KnownImage
 from batchland.scoring.engines.ray.start import start_ray
 from batchland.scoring.engines.ray.worker import PartWorker, StoredContent, WorkerSettings
 from batchland.scoring.manifest import versions
-from batchland.scoring.options import ScoreOptions
+from batchland.scoring.options import MAX_CPU_CALLS, ScoreOptions
 from batchland.system.paths import resolved
 
 _MAX_LOSSES: Final = 10
