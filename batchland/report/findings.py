@@ -55,7 +55,7 @@ def headline(summary: EvaluationSummary) -> str:
     level = f"{summary.options.get('confidence', 0.95) * 100:g}%"
     return (
         f"The first choice is right for {count(right)} of {images(account.scored)}: {percent(top1.value)} "
-        f"({level} interval {top1.low * 100:.1f} to {top1.high * 100:.1f}%)."
+        f"({level} interval {interval(top1)})."
     )
 
 
