@@ -59,7 +59,7 @@ class ZipMembers:
             what = "encrypted" if method < 0 else f"packed by method {method}; stored and deflated members are read"
             raise ImageError("unsupported_format", f"the member is {what}")
         file = open_files.get(self.location)
-        header = file.read_at(offset, _LOCAL_HEADER.size)
+        header = file.read_at(offset, _LOCAL_HEADER.size) if 0 <= offset < file.size else b""
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
             raise ImageError("corrupt", "the zip file has no header where its list says")
         names = sum(_LOCAL_HEADER.unpack(header)[-2:])

@@ -227,6 +227,18 @@ def test_one_odd_member_does_not_spoil_the_others(tmp_path):
     assert caught.value.code == "too_large"
 
 
+@pytest.mark.parametrize("position", [2**40, 2**63 - 1, 2**64 - 1], ids=str)
+def test_a_member_beyond_the_end_is_corrupt(tmp_path, position):
+    archive = bytearray(zip_with_names((b"1.jpg", 0, struct.pack("<2HQ", 1, 8, position)), (b"2.jpg", 0, b"")))
+    struct.pack_into("<I", archive, archive.index(b"PK\x01\x02") + 42, 0xFFFFFFFF)
+    (tmp_path / "d.zip").write_bytes(archive)
+    bad, good = open_source(tmp_path / "d.zip").images(Ignored())
+    with pytest.raises(ImageError) as caught:
+        refs.read_image(bad)
+    assert (caught.value.code, str(caught.value)) == ("corrupt", "the zip file has no header where its list says")
+    assert refs.read_image(good).data == b"x"
+
+
 def test_a_damaged_list_of_members_is_one_row(tmp_path):
     archive = zip_with_names((b"1.jpg", 0, b""), (b"\xff.jpg", 0x800, b""))
     at = archive.rindex(b"PK\x01\x02")
