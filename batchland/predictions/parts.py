@@ -28,7 +28,7 @@ CHECKPOINT_SECONDS: Final = 30.0
 _FIRST_CHECKPOINT_SECONDS: Final = 0.5
 """After this time it is written first."""
 _INTERVAL_GROWTH: Final = 1.5
-"""Each interval is longer by this factor, up to the given one: a run that is killed later loses about a third at most."""
+"""Each interval is longer by this factor, up to the given one: a run that is killed loses about a third of its work."""
 _NOTHING: Final = pa.schema([])
 _FINGERPRINT_KEY: Final = b"batchland.fingerprint"
 
