@@ -10,11 +10,9 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import stat
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -22,7 +20,7 @@ import numpy as np
 
 from batchland.models.card import METADATA_KEY
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
-from batchland.models.ort import CPU, Threads, cpuinfo, create_session, ort
+from batchland.models.ort import CPU, Threads, create_session, instruction_sets, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.system.file_hash import chunks, hash_file
 from batchland.system.files import remove
@@ -127,16 +125,8 @@ def _card(session: Any) -> str:
 
 
 def _folder(sha256: str) -> Path:
-    key = json.dumps([sha256, ort.__version__, _cpu()])
+    key = json.dumps([sha256, ort.__version__, instruction_sets()])
     return cache_folder() / "models" / hashlib.sha256(key.encode()).hexdigest()[:32]
-
-
-@cache
-def _cpu() -> str:
-    """The CPU's instruction sets: onnxruntime arranges weights for them."""
-    lines = cpuinfo().splitlines()  # none on macOS
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.machine()} {flags}"
 
 
 @contextlib.contextmanager
