@@ -723,6 +723,14 @@ def test_images_that_changed_after_a_complete_night_are_named(project, settings)
     assert run(project, NIGHT, *settings).record.warnings == ()
 
 
+def test_a_check_of_several_models_names_a_missing_delivery_once(project, toy_model):
+    job_file = project / "toy.toml"
+    text = job_file.read_text().replace('model = "toy.onnx"\n', "")
+    job_file.write_text(f'{text}\n[models]\na = "toy.onnx"\nb = "toy.onnx"\n')
+    (problem,) = plan_night(load_job(job_file), NIGHT + timedelta(days=9)).problems
+    assert "does not exist" in str(problem)
+
+
 def test_late_images_of_mode_new_are_those_that_no_night_has(project):
     new = (f'images="in/{NIGHT}"', "mode=new")
     run(project, NIGHT, *new)
