@@ -79,12 +79,11 @@ class DeliveryChanges(NamedTuple):
                 f"({first_few(self.changed)})"
             )
         if self.deleted:
-            verb = "was" if len(self.deleted) == 1 else "were"
-            which = first_few(self.deleted)
-            parts.append(f"{images(len(self.deleted))} of the night {verb} deleted after it was scored ({which})")
-        if self.late and not self.changed and not self.deleted:
+            verbs = "was deleted and stays" if len(self.deleted) == 1 else "were deleted and stay"
+            parts.append(f"{images(len(self.deleted))} {verbs} in the scored night ({first_few(self.deleted)})")
+        if self.late and not self.changed:
             parts.append('`late = "score"` in [delivery] adds late images, a forced run scores the whole night again')
-        elif parts:
+        elif self.changed:
             parts.append("a forced run scores the whole night again")
         return "; ".join(parts)
 

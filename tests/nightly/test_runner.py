@@ -709,7 +709,7 @@ def test_images_that_changed_after_a_complete_night_are_named(project, settings)
         "00.Red_Tower/1.jpg); "
     )
     if "mode=new" not in settings:  # a folder of all nights may be emptied
-        changed += "1 image of the night was deleted after it was scored (00.Red_Tower/2.jpg); "
+        changed += "1 image was deleted and stays in the scored night (00.Red_Tower/2.jpg); "
     changed += "a forced run scores the whole night again"
     assert run(project, NIGHT, *settings).record.warnings == (changed,)
     (folder / "new.jpg").write_bytes(picture())
