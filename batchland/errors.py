@@ -11,7 +11,8 @@
     │   └── DeviceError                 5   the requested device cannot be used
     ├── SuspiciousNightError            6   a night of a job is not like the good ones
     ├── MissingInputError              66   a job's delivery, or a shard, is missing or not complete yet
-    │   └── IncompleteDeliveryError    66   a job's delivery lacks images that its contract asks for
+    │   ├── IncompleteDeliveryError    66   a job's delivery lacks images that its contract asks for
+    │   └── GrowingDeliveryError       66   a job's delivery changed a short time ago
     ├── DownloadError                  69   a server cannot be reached, or breaks the connection; a rerun resumes
     ├── EngineError                    69   a Ray cluster cannot be reached or broke down; a rerun resumes
     ├── InputError                     74   the storage of the images does not answer; a rerun resumes
@@ -106,6 +107,14 @@ class MissingInputError(BatchlandError):
 
 class IncompleteDeliveryError(MissingInputError):
     """A job's delivery lacks images that its contract asks for; they may still come."""
+
+
+class GrowingDeliveryError(MissingInputError):
+    """A job's delivery changed a short time ago. seconds: until it has settled, if nothing changes."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class DownloadError(BatchlandError):

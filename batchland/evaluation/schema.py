@@ -111,7 +111,7 @@ class LabelAccount(Document):
     blank_labels: Count
     """Rows of a label table without a label."""
     corrected: Count = 0
-    """Labelled images with another label in the corrections, also those without a prediction."""
+    """Scored images with another label in the corrections."""
 
 
 class ReliabilityBin(Document):

@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from batchland.errors import MissingInputError, NoSuchImagesError, UnreadableImagesError
+from batchland.errors import GrowingDeliveryError, MissingInputError, NoSuchImagesError, UnreadableImagesError
 from batchland.images.sources.folder import Folder
 from batchland.images.sources.remote import Remote
 from batchland.images.sources.source import Source
@@ -36,7 +36,8 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
                     f"storage wrong?"
                 )
             if age < settle:
-                raise MissingInputError(f"{name}: is still growing, it changed {age:.0f} s ago; settle is {settle:g} s")
+                message = f"{name}: is still growing, it changed {int(age)} s ago; settle is {settle:g} s"
+                raise GrowingDeliveryError(message, settle - age)
     except UnreadableImagesError as error:
         raise MissingInputError(f"{error}; is the delivery still being written?") from error
     except NoSuchImagesError as error:

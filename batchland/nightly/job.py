@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from batchland.errors import UsageError
+from batchland.errors import BatchlandError, IncompleteDeliveryError, MissingInputError, UsageError
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
 from batchland.models.find import find_model_version
@@ -105,7 +105,8 @@ class Job(ScoreSettings):
     on_missing: Literal["fail", "skip"] = "fail"
     """fail or skip the night if the folder of images is missing, empty or still growing."""
     settle: Duration = dt.timedelta(0)
-    """The folder counts as still growing until nothing in it has changed for this long."""
+    """The folder counts as still growing until nothing in it has changed for this long. A run that waits (`[retry]`)
+    looks again as soon as this can be the case."""
     time_limit: PositiveDuration | None = None
     """A run stops after this time, at the end of a batch; the next run resumes there."""
     finish_by: ClockTime | None = None
@@ -187,6 +188,11 @@ class Job(ScoreSettings):
         """The ONNX file of a model. Raises ModelError if the registry does not have it."""
         model = self._models[name]
         return model if isinstance(model, Path) else self._find_version(name, model).file
+
+    def skips_night(self, error: BatchlandError) -> bool:
+        """Whether a night that ends with this error is skipped: nothing was delivered, and `on_missing` allows that."""
+        missing = isinstance(error, MissingInputError) and not isinstance(error, IncompleteDeliveryError)
+        return missing and self.on_missing == "skip"
 
     @property
     def checks_canaries(self) -> bool:

@@ -179,7 +179,7 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
         listing = delivered_images(job, root, known.__contains__ if known else None)
         check_contract(job, night, records, known.__contains__ if known else None)
     except (MissingInputError, WrongDeliveryError, UsageError) as error:
-        skip = type(error) is MissingInputError and job.on_missing == "skip"
+        skip = job.skips_night(error)
         return _Step(f"  skip: {error}") if skip else _Step.fail(error)
     count = sum(1 for _ in listing.images()) if listing.first() else 0
     what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {display_location(root)}"

@@ -4,6 +4,7 @@ record = run_night(load_job(Path("jobs/nightly.toml")), date(2026, 11, 23))
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from typing import Final, NamedTuple
 from batchland.errors import (
     BatchlandError,
     DeviceError,
+    GrowingDeliveryError,
     InputError,
     Interrupted,
     LockedError,
@@ -123,15 +125,19 @@ class _Night:
             self.recorder.finish(Ending.of(error))
 
     def _attempts(self) -> None:
-        wait = self.job.retry.wait.total_seconds()
+        first = self.job.retry.wait.total_seconds()
+        waits = [first * 2**number for number in range(self.job.retry.attempts - 1)]
         error = self._attempt()
-        for _ in range(self.job.retry.attempts - 1):
+        while waits and isinstance(error, _TEMPORARY):
+            wait = waits.pop(0)
+            if isinstance(error, GrowingDeliveryError) and (settled := math.ceil(error.seconds)) < wait:
+                waits.insert(0, wait - settled)  # for a delivery that goes on growing
+                wait = settled
             left = self._steps.time.left()
-            if not isinstance(error, _TEMPORARY) or (left is not None and left <= wait):
+            if left is not None and left <= wait:
                 break
             _log.warning("%s; trying again in %g s", self.job.placeholders.hide(str(error)), wait)
             error = self._attempt(wait)
-            wait *= 2
 
     def _attempt(self, wait: float = 0.0) -> BatchlandError | None:
         """Wait, work, and record the ending."""
@@ -140,7 +146,7 @@ class _Night:
             self.recorder.start()
             skipped = self._steps.run()
         except BatchlandError as error:
-            skip = type(error) is MissingInputError and self.job.on_missing == "skip"
+            skip = self.job.skips_night(error)
             self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
             return error
         except OSError as error:

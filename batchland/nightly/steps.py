@@ -47,7 +47,7 @@ from batchland.predictions.storage import Location, display_location, remove_lef
 from batchland.scoring.account import Progress
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
-from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings, check_answered
+from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings, check_failures
 from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
 from batchland.system.text import counted, first_few, images
@@ -354,9 +354,7 @@ class Steps:
             self.recorder.warn(unchecked_strangers(self.job, model))
         limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
         for counts in (model.counts for model in models.values() if model.counts):
-            if limit:
-                limit.check(counts)
-            check_answered(counts)
+            check_failures(counts, limit)
         self._check_gates()
         if suspicious := explain(self.recorder.models.values()):
             if self.recorder.accepted:

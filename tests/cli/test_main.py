@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -57,6 +58,17 @@ def test_every_command_and_flag_in_the_documentation_exists():
             except (click.UsageError, KeyError) as error:
                 wrong.append(f"{path.name}: {line}: {error}")
     assert wrong == []
+
+
+def test_every_extra_that_is_named_exists_and_the_readme_lists_them():
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named = {
+        name: set(",".join(re.findall(r"'(?:batchland|\.)\[([a-z,-]+)\]'", path.read_text())).split(",")) - {""}
+        for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "batchland").rglob("*.py"))
+        for name in [str(path.relative_to(ROOT))]
+    }
+    assert named["README.md"] == extras - {"bench", "demo", "dev"}
+    assert {name: unknown for name, names in named.items() if (unknown := names - extras)} == {}
 
 
 @EACH_COMMAND

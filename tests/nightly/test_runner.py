@@ -10,6 +10,7 @@ import threading
 import time
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import forks
 import pyarrow.dataset as ds
@@ -19,6 +20,8 @@ from job_files import EVALUATION, JOB, deliver
 from prometheus_client.parser import text_string_to_metric_families
 from toys import picture, toy_card, write_toy_model
 
+import batchland.nightly.delivery as delivery_module
+import batchland.nightly.runner as runner_module
 import batchland.nightly.steps as steps_module
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.refs import MAX_FILE_BYTES
@@ -199,6 +202,17 @@ def test_a_missing_delivery_fails_or_is_skipped_as_the_job_says(project):
     assert (attempt.outcome, attempt.exit_code) == ("skipped", 0)
     assert attempt.error.startswith(f"{project}/in/2024-11-24: does not exist; ")
     assert not record.good
+
+
+def test_a_growing_delivery_is_retried_as_soon_as_it_can_have_settled(project, monkeypatch):
+    ages, waits = iter((30.5, 10.5, 50.5, 91)), []  # seconds since the last change, at each attempt
+    monkeypatch.setattr(delivery_module, "_changed_at", lambda *_: time.time() - next(ages))
+    monkeypatch.setattr(runner_module, "time", SimpleNamespace(sleep=waits.append))
+    record, attempt = run(project, NIGHT, "settle='90s'", "retry={attempts=3, wait='100s'}")
+    assert waits == [0, 60, 40, 40]  # 60 and 40 are the first 100 seconds
+    errors = [(tried.error or "ok").partition("2024-11-23: ")[2] for tried in record.attempts]
+    assert errors == [f"is still growing, it changed {age} s ago; settle is 90 s" for age in (30, 10, 50)] + [""]
+    assert attempt.outcome == "ok"
 
 
 def test_only_temporary_faults_are_retried(project):

@@ -465,6 +465,14 @@ def test_one_weak_pair_is_described_in_the_singular(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("repeats", "kind"), [(1, "scroll fit"), (9, "scroll fit tall")])
+def test_a_long_table_of_slices_scrolls(tmp_path, repeats, kind):
+    evaluation = sliced(tmp_path)
+    summary = evaluation.summary.model_copy(update={"slices": evaluation.summary.slices * repeats})
+    page = write_report(replace(evaluation, summary=summary), tmp_path / "report", ReportOptions(picture_bytes=0)).html
+    assert f'<div class="{kind}" tabindex="0" role="region" aria-label="Slices">' in page.read_text()
+
+
 @needs_browser
 def test_a_slice_opens_its_wrong_images(browser, tmp_path):
     evaluation = sliced(tmp_path)

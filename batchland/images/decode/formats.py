@@ -78,6 +78,8 @@ def _format_of_iso_media(data: bytes) -> str:
     known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
     if known:
         return "AVIF" if "AVIF" in known else "HEIF"
+    if len(data) < max(size, 12):
+        raise ImageError("truncated", "the file ends within its header")
     name = brands[0].decode("ascii", "replace").strip()
     raise ImageError(
         "unsupported_format", f"an ISO media file of brand {name} (video, camera raw), not a picture that is read here"

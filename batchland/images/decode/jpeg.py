@@ -397,12 +397,9 @@ def _decode_by_pillow(data: bytes, header: JpegHeader) -> Pixels:
         raise ImageError("unsupported_format", "a JPEG with an unusual subsampling in several scans")
     if _padding(data) > _MAX_PADDING:
         raise ImageError("corrupt", "a part of the picture is replaced by zeros")
-    try:
-        with open_with_pillow(data[: _end(data)] + bytes(16), "JPEG") as image:
-            image.load()
-            return rgb_pixels(image)
-    except OSError as error:
-        raise damage(error) from error
+    with open_with_pillow(data[: _end(data)] + bytes(16), "JPEG") as image:
+        image.load()
+        return rgb_pixels(image)
 
 
 def _check_zeros(data: bytes, header: JpegHeader) -> None:

@@ -14,7 +14,6 @@ from batchland.images.decode.picture import (
     Pixels,
     check_size,
     check_transfer,
-    damage,
     grey_to_rgb,
     open_with_pillow,
     rgb_pixels,
@@ -98,10 +97,7 @@ class _Contents(NamedTuple):
 def decode_png(data: bytes, max_pixels: int) -> Picture:
     """Decode a PNG; of an animation, the default image. Raises ImageError."""
     png = _read(data, max_pixels)
-    try:
-        pixels = _rgb(png)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise damage(error) from error
+    pixels = _rgb(png)
     return Picture(pixels, png.width, png.height, find_orientation(png.exif, png.xmp), png.profile)
 
 

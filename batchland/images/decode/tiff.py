@@ -23,7 +23,6 @@ from batchland.images.decode.picture import (
     Pixels,
     Samples,
     check_zeros,
-    damage,
     grey_to_rgb,
     over_white,
     palette_to_rgb,
@@ -53,10 +52,7 @@ _CHUNK_SAMPLES: Final = 4_000_000
 def decode_tiff(data: bytes, max_pixels: int) -> Picture:
     """Decode the first page of a TIFF. Raises ImageError."""
     page = read_page(data, max_pixels)
-    try:
-        pixels = _rgb(data, page)
-    except (OSError, SyntaxError, ValueError, TypeError, zlib.error) as error:
-        raise damage(error) from error
+    pixels = _rgb(data, page)
     directory = page.directory
     orientation = directory.number("orientation", 1)
     if "orientation" not in directory:

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from damage import encoded, photo
+from damage import encoded, error_of, photo
 from PIL import Image
 
 from batchland.errors import ImageError
@@ -30,12 +30,6 @@ def gif(canvas: tuple[int, int] = (8, 8), corner: tuple[int, int] = (0, 0), befo
         + struct.pack("<HH", *corner)
         + data[start + 5 :]
     )
-
-
-def error_of(data: bytes) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        decode_gif(data, 10**8)
-    return caught.value.code, str(caught.value)
 
 
 TRANSPARENT = b"\x21\xf9\4\1\0\0\0\0"

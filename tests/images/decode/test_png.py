@@ -5,19 +5,11 @@ import zlib
 
 import numpy as np
 import pytest
-from damage import encoded, photo
+from damage import encoded, error_of, photo
 from picture_files import ADAM7, packed_rows, png, png_chunk, png_rows, samples
 from PIL import Image
 
-from batchland.errors import ImageError
 from batchland.images.decode.png import decode_png
-
-
-def error_of(data: bytes) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        decode_png(data, 10**8)
-    return caught.value.code, str(caught.value)
-
 
 PNG = encoded(photo(40, 30), "PNG")
 HEADER_END = 33

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from damage import encoded, photo
+from damage import encoded, error_of, photo
 from picture_files import HEIGHT, WIDTH, by_tifffile, packed_rows, samples, tiff
 from PIL import Image
 
-from batchland.errors import ImageError
 from batchland.images.decode.tiff import decode_tiff
 from batchland.images.preprocess import PreprocessSpec, decode
 
@@ -24,12 +23,6 @@ def grey(order: str = "<", rows: bytes = ROWS, **tags: Any) -> bytes:
     """A grey TIFF. tags: `tag_NUMBER=value` or None to leave one out."""
     changed = {**GREY, **{int(name.removeprefix("tag_")): value for name, value in tags.items()}}
     return tiff(order, {number: value for number, value in changed.items() if value is not None}, [rows])
-
-
-def error_of(data: bytes) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        decode_tiff(data, 10**8)
-    return caught.value.code, str(caught.value)
 
 
 def test_the_plain_file_is_read():

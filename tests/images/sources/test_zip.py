@@ -14,7 +14,7 @@ from s3_server import Bucket
 from toys import options, picture, read_all
 
 from batchland import Shard, merge, score
-from batchland.errors import UsageError
+from batchland.errors import ImageError, UsageError
 from batchland.images.sources import random_access, refs
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored
@@ -205,7 +205,43 @@ def test_names_are_utf8_if_anything_says_so_else_cp437(tmp_path):
     assert ignored.counts == {}
 
 
-def test_a_damaged_list_of_members_is_named_in_words(tmp_path):
-    (tmp_path / "d.zip").write_bytes(zip_with_names((b"\xff.jpg", 0x800, b"")))
+def test_one_odd_member_does_not_spoil_the_others(tmp_path):
+    """A name that is not UTF-8 as its flag says, extra fields that are cut or damaged, a version from the future."""
+    cut, no_sizes, no_name = b"\x55\x54\x09\0\1\0\0\0\0", struct.pack("<2HI", 1, 4, 7), b"\x75\x70\x06\0\1\0\0\0\0\xff"
+    archive = bytearray(
+        zip_with_names(
+            ("é1.jpg".encode("cp437"), 0x800, b""), (b"2.jpg", 0, cut), (b"3.jpg", 0, no_name), (b"4.jpg", 0, no_sizes),
+            ("é5.jpg".encode(), 0x800, unicode_path("x.jpg", of=b"x")), (b"6.jpg", 0, b""),
+        )
+    )  # fmt: skip
+    struct.pack_into("<H", archive, archive.index(b"PK\x01\x02") + 6, 99)
+    fourth = archive.rindex(b"4.jpg") - 46
+    struct.pack_into("<2I", archive, fourth + 20, 0xFFFFFFFF, 0xFFFFFFFF)
+    (tmp_path / "d.zip").write_bytes(archive)
+    found = list(open_source(tmp_path / "d.zip").images(Ignored()))
+    assert [ref.name for ref in found] == [f"d.zip/{name}.jpg" for name in ("é1", "2", "3", "4", "é5", "6")]
+    good = [ref for ref in found if "4" not in ref.name]
+    assert {ref.store.read(ref.path).data for ref in good} == {b"x"}
+    with pytest.raises(ImageError, match=r"4294967295 bytes, more than \d+") as caught:
+        found[3].store.read(found[3].path)
+    assert caught.value.code == "too_large"
+
+
+@pytest.mark.parametrize("position", [2**40, 2**63 - 1, 2**64 - 1], ids=str)
+def test_a_member_beyond_the_end_is_corrupt(tmp_path, position):
+    archive = bytearray(zip_with_names((b"1.jpg", 0, struct.pack("<2HQ", 1, 8, position)), (b"2.jpg", 0, b"")))
+    struct.pack_into("<I", archive, archive.index(b"PK\x01\x02") + 42, 0xFFFFFFFF)
+    (tmp_path / "d.zip").write_bytes(archive)
+    bad, good = open_source(tmp_path / "d.zip").images(Ignored())
+    with pytest.raises(ImageError) as caught:
+        refs.read_image(bad)
+    assert (caught.value.code, str(caught.value)) == ("corrupt", "the zip file has no header where its list says")
+    assert refs.read_image(good).data == b"x"
+
+
+def test_a_damaged_list_of_members_is_one_row(tmp_path):
+    archive = zip_with_names((b"1.jpg", 0, b""), (b"\xff.jpg", 0x800, b""))
+    at = archive.rindex(b"PK\x01\x02")
+    (tmp_path / "d.zip").write_bytes(archive[:at] + b"PK\x01\x03" + archive[at + 4 :])
     (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
-    assert ref.error == ("unreadable", "the zip file cannot be read: its list of members is damaged")
+    assert ref.error == ("unreadable", "the zip file cannot be read: Bad magic number for central directory")
