@@ -3,6 +3,8 @@
 `runs/NAME/DATE/monitor/MODEL.parquet` holds the figures of the night's images, because predictions may be deleted.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
@@ -12,10 +14,12 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchland._version import __version__
 from batchland.errors import UsageError
 from batchland.monitoring.estimate import estimator_path, read_estimator
+from batchland.monitoring.kept_reference import read_reference, write_reference
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
-from batchland.monitoring.reference import MIN_PHOTOS
+from batchland.monitoring.reference import MIN_PHOTOS, Reference
 from batchland.monitoring.rules import MIN_IMAGES, Night
 from batchland.monitoring.schema import Estimator, Finding, NightVerdict
 from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, judge
@@ -77,6 +81,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         same_model=same_model,
         new_images=not job.monitor.repeats,
         estimator=_estimator(job.model_file(name), model),
+        keep=_Keep(job, model, [(record.date, run_of(record, model)) for record in reference], same_model=same_model),
     )
     hint = repeats_hint(job, night)
     if hint and any(finding.kind == "earlier_copies" for finding in verdict.findings):
@@ -239,7 +244,36 @@ def _night(job: Job, record: RunRecord, model: ModelRun) -> Night:
     run = run_of(record, model)
     assert run is not None
     assert run.counts is not None
-    return Night(record.date, _observed(_figures_file(job, record.date, run)), run.counts.listed, run.counts.failed)
+    assert run.monitor is not None
+    file = _figures_file(job, record.date, run)
+    images = run.monitor.images if file.exists() else 0
+    return Night(record.date, lambda: _observed(file), run.counts.listed, run.counts.failed, images)
+
+
+class _Keep:
+    """Keeps the reference of a model beside the job's nights: `runs/NAME/reference/MODEL.npz`."""
+
+    def __init__(
+        self, job: Job, model: ModelRun, runs: Sequence[tuple[date, ModelRun | None]], *, same_model: bool
+    ) -> None:
+        """runs: those that the reference may be made of."""
+        self._path = job.folder / "reference" / f"{model.name}.npz"
+        self._files = {day: _figures_file(job, day, run) for day, run in runs if run}
+        self._same_model = same_model
+
+    def read(self, nights: Sequence[Night]) -> Reference | None:
+        """As in `Keep`."""
+        return read_reference(self._path, self._key(nights))
+
+    def write(self, nights: Sequence[Night], reference: Reference) -> None:
+        """As in `Keep`. Raises OutputError."""
+        write_reference(self._path, self._key(nights), reference)
+
+    def _key(self, nights: Sequence[Night]) -> str:
+        """A digest of what the reference depends on: the program, and the files of figures."""
+        stats = [self._files[night.date].stat() for night in nights]
+        made_of = [(str(night.date), each.st_size, each.st_mtime_ns) for night, each in zip(nights, stats, strict=True)]
+        return hashlib.sha256(json.dumps([__version__, self._same_model, made_of]).encode()).hexdigest()
 
 
 def _write_figures(path: Path, rows: pa.Table) -> None:
