@@ -1,7 +1,7 @@
 """Read predictions and report tables into pandas, ready for filters and Excel."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
     for number, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and field.type.tz:
             table = table.set_column(number, field.name, table[field.name].cast(pa.timestamp("us")))
-    types = {
+    types: dict[pa.DataType, Any] = {
         pa.float32(): pd.Float32Dtype(),
         pa.float64(): pd.Float64Dtype(),
         pa.bool_(): pd.BooleanDtype(),
