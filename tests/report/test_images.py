@@ -347,7 +347,7 @@ def test_saved_corrections_are_safe_in_a_spreadsheet_and_are_read_back(browser, 
     assert saved.read_bytes().decode() == (
         "\ufeffpath,label,decision\r\n90,'=Blue Lake,wrong\r\n'=1,Red Tower,wrong\r\n''=1,Green Hill,wrong\r\n"
     )
-    assert read_corrections(saved) == {"90": "=Blue Lake", "=1": "Red Tower", "'=1": "Green Hill"}
+    assert read_corrections(saved).labels == {"90": "=Blue Lake", "=1": "Red Tower", "'=1": "Green Hill"}
 
 
 @needs_browser
