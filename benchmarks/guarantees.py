@@ -216,10 +216,11 @@ def _tally(codes: np.ndarray, right: np.ndarray) -> PairTally:
         nothing, zeros = np.full(count, np.nan, np.float32), np.zeros(count, np.int64)
         tally.add(
             Outcomes(
-                images=own[names[0]], error_codes=own[names[0]], facts=own, own=own, ok=np.ones(count, bool),
-                truth=zeros, predicted=np.where(right[part], 0, 1), probability=nothing, margin=nothing,
-                true_rank=zeros, true_probability=nothing, squares=nothing.astype(float),
-                complete=np.zeros(count, bool), choices=nothing[:, None], chosen=zeros[:, None],
+                rows=zeros, images=own[names[0]], error_codes=own[names[0]], facts=own, own=own,
+                ok=np.ones(count, bool), truth=zeros, predicted=np.where(right[part], 0, 1),
+                probability=nothing, margin=nothing, true_rank=zeros, true_probability=nothing,
+                squares=nothing.astype(float), complete=np.zeros(count, bool), choices=nothing[:, None],
+                chosen=zeros[:, None], has_all=np.zeros(count, bool), log_probabilities=np.zeros((0, 2), np.float16),
             )
         )  # fmt: skip
     return tally

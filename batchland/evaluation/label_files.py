@@ -8,7 +8,7 @@ for block in labels.blocks():
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
@@ -62,8 +62,8 @@ class Labels(Protocol):
         ...
 
     @property
-    def corrected(self) -> int:
-        """Images with another label by corrections; known after the last block."""
+    def changed(self) -> Set[int]:
+        """Numbers of the rows of `blocks` with another label by corrections; known after the last block."""
         ...
 
     @property
@@ -97,7 +97,8 @@ class _Folders:
 
     kind: LabelKind = "folder"
     own = pa.schema([])
-    blank_labels = corrected = 0
+    blank_labels = 0
+    changed: Set[int] = frozenset()
 
     def __init__(self, root: Path) -> None:
         self.source = str(root)
@@ -132,7 +133,8 @@ class _Table(ABC):
 
     kind: LabelKind
     folders: tuple[str, ...] = ()
-    loose_images = corrected = 0
+    loose_images = 0
+    changed: Set[int] = frozenset()
 
     def __init__(self, source: Path, image_root: str) -> None:
         self.source = str(source)

@@ -111,7 +111,7 @@ class LabelAccount(Document):
     blank_labels: Count
     """Rows of a label table without a label."""
     corrected: Count = 0
-    """Labelled images with another label in the corrections, also those without a prediction."""
+    """Scored images with another label in the corrections."""
 
 
 class ReliabilityBin(Document):
@@ -165,7 +165,8 @@ class PairSlice(Document):
     difference: float
     """Accuracy here less that of all other images."""
     p_value: float
-    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices."""
+    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices, weighted
+    by size."""
 
 
 class PairSlices(Document):

@@ -11,6 +11,7 @@ from batchland.evaluation.averages import Cells
 from batchland.evaluation.calibration import ROUND_THRESHOLDS, bins_of, round_group
 from batchland.evaluation.counts import KeyCounts, Sample, ScoreCounts, Sums
 from batchland.evaluation.curves import CurveCounts
+from batchland.evaluation.intervals import Ints
 from batchland.evaluation.label_errors import CHOICES, FITTED_IMAGES, LabelledChoices
 from batchland.evaluation.matching import EXAMPLES
 from batchland.evaluation.options import EvaluateOptions
@@ -24,9 +25,11 @@ MIN_PROBABILITY: Final = float(np.finfo(np.float32).eps)
 class Tally:
     """Sums and counts over outcomes; `add` takes one block after another."""
 
-    def __init__(self, classes: int, options: EvaluateOptions) -> None:
+    def __init__(self, classes: int, options: EvaluateOptions, changed: Ints) -> None:
+        """changed: rows of the predictions with a label of the corrections."""
         self.classes = classes
-        self.images = self.scored = 0
+        self.images = self.scored = self.corrected = 0
+        self._changed = changed
         self.kept: int | None = None
         """Choices that every scored image has; None before the first scored one."""
         self.ranks = np.zeros(1, np.int64)
@@ -65,6 +68,7 @@ class Tally:
         if not ok.any():
             return
         self.scored += int(ok.sum())
+        self.corrected += int(np.isin(self._changed, outcomes.rows[ok]).sum())
         self.kept = outcomes.kept if self.kept is None else min(self.kept, outcomes.kept)
         truth, predicted, rank = outcomes.truth[ok], outcomes.predicted[ok], outcomes.true_rank[ok]
         chosen = outcomes.probability[ok]

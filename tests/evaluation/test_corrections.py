@@ -40,13 +40,19 @@ def test_text_of_spreadsheets_is_read_with_and_without_its_apostrophe(tmp_path: 
         assert plain_text(csv_text(name)) == name
 
 
-def test_the_number_of_changed_labels_is_shown(tmp_path: Path) -> None:
-    predictions = write_predictions(tmp_path / "p.parquet", ("00.a", "01.b"), ROWS)
+@pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), ("2.jpg", "1.jpg")])
+def test_the_number_of_changed_labels_of_scored_images_is_shown(tmp_path: Path, names: tuple[str, str]) -> None:
+    """4.jpg failed, 5.jpg has no prediction, 2.jpg has the same class as before."""
+    rows = [*(Row(f"x/{name}", (0.9, 0.1)) for name in (*names, "3.jpg")), Row("x/4.jpg", error_code="truncated")]
+    predictions = write_predictions(tmp_path / "p.parquet", ("00.a", "01.b"), rows)
     labels, corrections = tmp_path / "l.csv", tmp_path / "c.csv"
-    labels.write_text("image,label\n1.jpg,01.b\n2.jpg,01.b\n3.jpg,00.a\n4.jpg,00.a\n")
-    corrections.write_text("path,label,decision\n1.jpg,a,wrong\n2.jpg,b,wrong\n3.jpg,b,keep\n4.jpg,00.a,wrong\n")
-    before = evaluate(predictions, labels)
-    after = evaluate(predictions, labels, EvaluateOptions(corrections=corrections))
+    labels.write_text(
+        "image,label\n1.jpg,01.b\n5.jpg,01.b\n2.jpg,01.b\n3.jpg,00.a\n4.jpg,00.a\n1.jpg,01.b\n"  # 1.jpg is twice
+    )
+    changes = "1.jpg,a,wrong\n2.jpg,b,wrong\n3.jpg,b,keep\n4.jpg,01.b,wrong\n5.jpg,a,wrong\n"
+    corrections.write_text(f"path,label,decision\n{changes}")
+    before = evaluate(predictions, labels, EvaluateOptions(strip_prefix="x/"))
+    after = evaluate(predictions, labels, EvaluateOptions(strip_prefix="x/", corrections=corrections))
     assert (before.summary.account.corrected, after.summary.account.corrected) == (0, 1)
     note = "1 label is changed by the corrections in c.csv."
     assert f"note: {note}\n" in evaluation_terminal_text(after)

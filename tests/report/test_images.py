@@ -460,9 +460,17 @@ def test_one_weak_pair_is_described_in_the_singular(tmp_path):
     page = write_report(evaluation, tmp_path / "report", ReportOptions(picture_bytes=0)).html.read_text()
     assert page.split('<h3 id="pairs">Weak pairs</h3>')[1].split("</p>")[0].strip() == (
         "<p>1 combination of two columns with at least 20 images was tested. 1 is weaker than all other images "
-        "(p &lt; 0.1 by Fisher's exact test, after adjustment by Benjamini and Hochberg). On average, at most a tenth "
-        "of such findings are chance."
+        "(p &lt; 0.1 by Fisher's exact test, after adjustment by Benjamini and Hochberg, weighted by size). On "
+        "average, at most a tenth of such findings are chance."
     )
+
+
+@pytest.mark.parametrize(("repeats", "kind"), [(1, "scroll fit"), (9, "scroll fit tall")])
+def test_a_long_table_of_slices_scrolls(tmp_path, repeats, kind):
+    evaluation = sliced(tmp_path)
+    summary = evaluation.summary.model_copy(update={"slices": evaluation.summary.slices * repeats})
+    page = write_report(replace(evaluation, summary=summary), tmp_path / "report", ReportOptions(picture_bytes=0)).html
+    assert f'<div class="{kind}" tabindex="0" role="region" aria-label="Slices">' in page.read_text()
 
 
 @needs_browser
