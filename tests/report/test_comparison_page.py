@@ -57,7 +57,7 @@ def comparison() -> Comparison:
 
 
 SUMMARY = """\
-tuesday compared with monday: 39 images that both scored
+tuesday compared with monday: 39 images that both scored with the same label
                      monday  tuesday  difference
   top-1 accuracy      66.7%    94.9%  +28.2 points  (+10.2 to +43.4)
   balanced accuracy   67.4%    94.7%  +27.4 points  (+14.8 to +39.9)
