@@ -46,8 +46,8 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
         if result.expected and result.half_width > _MISSED * result.expected:
             click.echo(
                 f"note: the accuracy is known within {100 * result.half_width:.1f} points, not within the "
-                f"{100 * result.expected:.1f} that a plan expects if the probabilities are right; label more to know it "
-                f"better"
+                f"{100 * result.expected:.1f} that a plan expects if the probabilities are right; label more to know "
+                f"it better"
             )
         if result.paid is False:
             click.echo("note: the plan was no better than a random choice of as many images")

@@ -24,6 +24,7 @@ from batchland.system.text import counted
 
 STRATA: Final = 8
 MIN_BUDGET: Final = 40
+"""Images."""
 BY_SIZE: Final = 0.25
 """Share of the labels that is allotted by size alone."""
 MIN_LABELS: Final = 4

@@ -110,6 +110,26 @@ def test_the_exact_test_finds_changes_beyond_chance(tmp_path: Path) -> None:
     assert "\nNo clear difference. " in comparison_terminal_text(compare(*sides))
 
 
+def test_intervals_beyond_the_scale_have_an_arrow(tmp_path: Path) -> None:
+    """The interval of the 25 green images fits the scale (10 points for the difference alone); that of 4 red ones does
+    not."""
+    names = [f"{FOLDERS[number >= 4]}/{number:02}.jpg" for number in range(29)]
+    images = write_label_folders(tmp_path / "images", names, PHOTO)
+    sides = []
+    for name, wrong in (("a", (10, 11)), ("b", ())):
+        rows = [Row(each, (RED if n < 4 or n in wrong else GREEN)) for n, each in enumerate(names)]
+        sides.append(evaluate(write_predictions(tmp_path / f"{name}.parquet", FOLDERS, rows), images))
+    found = compare(*sides)
+    page = write_comparison(found, tmp_path / "changes").html.read_text()
+    assert "The bars' scale is \N{MINUS SIGN}30.0 to +30.0 points" in page
+    cut = {}
+    for row in found.per_class.to_pylist():
+        line = next(each for each in page.split("<tr") if f'<bdi class="name">{row["label"]}</bdi></th>' in each)
+        cut[row["label"]] = (row["difference_low"] < -0.3, row["difference_high"] > 0.3)
+        assert ("cut-low" in line, "cut-high" in line) == cut[row["label"]]
+    assert cut == {"Red Tower": (True, True), "Green Hill": (False, False)}
+
+
 def test_markdown(nights: Path) -> None:
     text = comparison_markdown(comparison())
     assert text.startswith("## tuesday compared with monday\n\ntuesday is better than monday. ")
