@@ -38,15 +38,16 @@ _USABLE_SHARE: Final = 0.9
 
 Mask = npt.NDArray[np.bool_]
 """Which of MEASURES, [MEASURES]."""
+_NO_ANSWERS: Final = np.array([measure not in ANSWER for measure in MEASURES])
 
 
 class Keep(Protocol):
     """Keeps fitted references."""
 
-    def read(self, nights: Sequence[Night]) -> Reference | None:
-        """The reference of these nights, if it was kept."""
+    def read(self, nights: Sequence[Night], *, answers: bool) -> Reference | None:
+        """The reference of these nights, if it was kept. answers: whether their answers are compared."""
 
-    def write(self, nights: Sequence[Night], reference: Reference) -> None:
+    def write(self, nights: Sequence[Night], reference: Reference, *, answers: bool) -> None:
         """Keep the reference of these nights."""
 
 
@@ -66,6 +67,7 @@ def judge(
     new_images: bool = True,
     estimator: Estimator | None = None,
     keep: Keep | None = None,
+    other_model: Sequence[Night] = (),
 ) -> NightVerdict:
     """The verdict on a night. Its findings: those by exact rules, then those of `describe`.
 
@@ -78,7 +80,8 @@ def judge(
     budget: false alarms a year, see budget.py.
     same_model: whether the same model scored the reference; if not, only pictures are compared.
     new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
-    keep: for the reference of these nights.
+    keep: for the reference of these nights. other_model: more good nights, some scored by another model; pictures are
+    compared with them, too, until the reference has SURE_NIGHTS.
     """
     rules = by_strength(check_rules(night, recent, usual, new_images=new_images, start=start))
     observed = night.observed
@@ -100,6 +103,13 @@ def judge(
         known = replace(known, limit=limit)
         filled = _filled(observed, known.pool.columns)
         unusual, strength = describe(known, filled, labels)
+        if len(nights) < SURE_NIGHTS and len(other_model) > len(nights):
+            longer, _ = _reference(other_model, wanted & _NO_ANSWERS, keep, answers=False)
+            if longer:
+                more, stronger = describe(replace(longer, limit=limit), filled, labels)
+                named = {(finding.kind, finding.what) for finding, _ in unusual}
+                unusual += [each for each in more if (each[0].kind, each[0].what) not in named]
+                strength = max(strength, stronger)
         found = [*rules, *unusual]
         if not found:  # a bad night is not added to the sums
             if photos is None and len(nights) < SURE_NIGHTS:
@@ -162,14 +172,14 @@ def _reference(
 
     What is kept has all measures of the nights, whatever tonight has.
     """
-    whole = keep.read(nights) if keep else None
+    whole = keep.read(nights, answers=answers) if keep else None
     if whole is None:
         nights = [each for each in nights if len(each.observed) >= MIN_IMAGES]  # a damaged file gives none
         if len(nights) < MIN_NIGHTS:
             return None, nights
-        whole = _fitted(nights, np.array([answers or measure not in ANSWER for measure in MEASURES]))
+        whole = _fitted(nights, _NO_ANSWERS | answers)
         if whole and keep:
-            keep.write(nights, whole)
+            keep.write(nights, whole, answers=answers)
     if whole is None or wanted[whole.pool.columns].all():
         return whole, nights
     return _fitted(nights, wanted), nights
@@ -193,9 +203,7 @@ def _usable(groups: Sequence[Observations], *, answers: bool = True) -> Mask:
     for images in groups:
         if len(images):
             usable &= np.isfinite(images.values).mean(axis=0) >= _USABLE_SHARE
-    if not answers:
-        usable &= [measure not in ANSWER for measure in MEASURES]
-    return usable
+    return usable if answers else usable & _NO_ANSWERS
 
 
 def _filled(observed: Observations, usable: npt.NDArray[Any]) -> Observations:
