@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from batchland.embeddings.copies import find_copies
+from batchland.embeddings.copies import COPY_WITH_FEATURES, find_copies
 from batchland.embeddings.signatures import COPY, signatures
 from batchland.images.preprocess import PreprocessSpec, decode, fit
 from batchland.images.signals import SIGNAL_DTYPE, measure
@@ -26,7 +26,7 @@ from batchland.images.sources.folder import list_images
 from batchland.models.session import Session, open_session
 
 KINDS = ("resized", "quality 50", "cropped 5%", "mirrored", "stamped")
-LIMITS = (0.4, 0.5, 0.55, COPY, 0.7, 0.8)
+LIMITS = (0.4, 0.5, 0.55, COPY, COPY_WITH_FEATURES, 0.7, 0.8)
 
 
 def copies(photo: Image.Image, seed: int) -> Iterator[Image.Image]:
@@ -75,8 +75,7 @@ def main() -> None:
     parts: list[tuple[np.ndarray, np.ndarray | None]] = []
     for number, ref in enumerate(refs):
         data = Path(ref.path.decode()).read_bytes()
-        with Image.open(io.BytesIO(data)) as opened:
-            photo = opened.convert("RGB")
+        photo = Image.fromarray(decode(data, PreprocessSpec()).pixels)
         qualities = [50 if kind == "quality 50" else 90 for kind in KINDS]
         files = [saved(each, quality) for each, quality in zip(copies(photo, number), qualities, strict=True)]
         parts.append(measured([data, *files], session))

@@ -8,8 +8,14 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - registers the format
+import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from batchland.errors import ImageError
+from batchland.images.preprocess import PreprocessSpec, decode
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
@@ -35,6 +41,11 @@ def valid_images() -> dict[str, bytes]:
 
     def animated(kind: str) -> bytes:
         return encoded(rgb, kind, save_all=True, append_images=[photo(seed=1), photo(seed=2)])
+
+    def heif(image: Image.Image) -> bytes:
+        buffer = BytesIO()
+        pillow_heif.from_pillow(image).save(buffer)
+        return buffer.getvalue()
 
     return {
         "jpeg": encoded(rgb, "JPEG"),
@@ -64,10 +75,18 @@ def valid_images() -> dict[str, bytes]:
         "tiff jpeg": encoded(rgb, "TIFF", compression="jpeg"),
         "tiff fax": encoded(rgb.convert("1"), "TIFF", compression="group4"),
         "tiff cmyk": encoded(rgb.convert("CMYK"), "TIFF"),
+        "avif": encoded(rgb, "AVIF"),
+        "avif alpha exif": encoded(rgb.convert("RGBA"), "AVIF", exif=exif),
+        "avif animated": animated("AVIF"),
+        "heif": heif(rgb),
+        "heif alpha": heif(rgb.convert("RGBA")),
+        "jxl": encoded(rgb, "JXL"),
+        "jxl lossless alpha": encoded(rgb.convert("RGBA"), "JXL", lossless=True),
+        "jxl of a jpeg": encoded(Image.open(BytesIO(encoded(rgb, "JPEG"))), "JXL", lossless_jpeg=True),
     }
 
 
-FORMATS = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
+FORMATS = ("jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "heif", "jxl")
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 """Numbers that break arithmetic."""
@@ -145,3 +164,10 @@ def with_right_checksums(data: bytes) -> bytes:
         chunks += [data[offset : offset + 4], body, struct.pack(">I", zlib.crc32(body))]
         offset += size + 12
     return b"".join([*chunks, data[offset:]])
+
+
+def error_of(data: bytes, max_pixels: int = 10**8) -> tuple[str, str]:
+    """Code and message of the error that decoding gives."""
+    with pytest.raises(ImageError) as caught:
+        decode(data, PreprocessSpec(max_pixels=max_pixels))
+    return caught.value.code, str(caught.value)

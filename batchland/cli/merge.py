@@ -1,15 +1,12 @@
 """`batchland merge`: the outputs of all shards as one."""
 
-import logging
 from pathlib import Path
 
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import complete_path, json_option, max_failed_option, print_json
+from batchland.cli.options import complete_path, json_option, max_failed_option, print_json, report_failures
 from batchland.system.text import counted, images
-
-_log = logging.getLogger("batchland")
 
 
 @command(epilog="Example: batchland merge preds/ --out preds.parquet")
@@ -36,7 +33,7 @@ def merge(folder: str, out: str | None, in_place: bool, max_failed: str | None, 
     from batchland.predictions.storage import manifest_location
     from batchland.scoring.merge.in_place import merge_in_place
     from batchland.scoring.merge.merge import merge as run
-    from batchland.scoring.options import FailureLimit, unlisted_folders
+    from batchland.scoring.options import FailureLimit
     from batchland.scoring.progress import ScoreProgress
     from batchland.system.arrow import keep_pandas_out
     from batchland.system.names import display_path
@@ -64,7 +61,4 @@ def merge(folder: str, out: str | None, in_place: bool, max_failed: str | None, 
             f"Predictions: {display_path(out)}; "
             f"manifest: {display_path(manifest_location(out if is_url(out) else Path(out)))}."
         )
-    if limit:
-        limit.check(manifest.counts)
-    elif missing := unlisted_folders(manifest.counts):
-        _log.warning(missing)
+    report_failures(manifest, limit)

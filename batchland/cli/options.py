@@ -9,6 +9,7 @@ line: short flags, metavars, and flags with another spelling. A model is importe
 first needed, so that `batchland --help` does not import pydantic.
 """
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
+    from batchland.predictions.schema import Manifest
+    from batchland.scoring.options import FailureLimit
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Model = TypeVar("Model", bound="BaseModel")
 
 PATH: Final = click.Path(path_type=Path)
+_log = logging.getLogger("batchland")
 _BYTES: Final = {"GB": 10**9, "GiB": 2**30}
 
 
@@ -157,6 +162,21 @@ overwrite_option = click.option(
 max_failed_option = click.option(
     "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
 )
+
+
+def report_failures(manifest: "Manifest", limit: "FailureLimit | None") -> None:
+    """Raise TooManyFailedError as `check_failures` does, and warn of folders that could not be listed.
+
+    A shard of which every image failed raises nothing: its merge counts all images.
+    """
+    from batchland.scoring.options import check_failures, unlisted_folders
+
+    if not manifest.shard:
+        check_failures(manifest.counts, limit)
+    elif limit:
+        limit.check(manifest.counts)
+    if missing := unlisted_folders(manifest.counts):
+        _log.warning(missing)
 
 
 def split_names(given: tuple[str, ...]) -> tuple[str, ...]:

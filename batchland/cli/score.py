@@ -17,6 +17,7 @@ from batchland.cli.options import (
     options_of,
     out_option,
     print_json,
+    report_failures,
 )
 from batchland.system.text import accepted_and_asked, count, counted, first_few, ignored_files
 
@@ -73,12 +74,17 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
     Every image gives one row, `ok` or `failed`, in a stable order. The same command resumes an interrupted run. Once
     the cause of failed images is fixed, --retry-failed scores those again. --json prints the manifest.
     """
-    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
-    from batchland.system.file_hash import begin_hashing
+    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model
+    from batchland.system.cores import usable_cores
 
     model = find_model(values["model"])
-    begin_hashing(model)  # while the rest is imported
-    from batchland.scoring.listing import open_listing
+    options = build(ScoreOptions, values | {"model": model})
+    if options.engine == "local" and options.decode == "cpu":
+        from batchland.models.session import begin_opening
+
+        threads = options.threads_per_call(usable_cores())
+        begin_opening(model, options.device, intra_op_threads=threads, features=options.features)
+    from batchland.scoring.listing import open_listing  # while a thread opens the model
     from batchland.scoring.plan.planned_run import PlannedListing
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
@@ -86,8 +92,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
 
     keep_pandas_out()
     limit = FailureLimit.parse(max_failed) if max_failed else None
-    options = build(ScoreOptions, values | {"model": model})
-    _log.info("model: %s", options.model)
+    _log.info("model: %s", model)
     listing = (
         PlannedListing(images, options)
         if options.plan
@@ -105,10 +110,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
         )
     else:
         click.echo(_score_paragraph(images or options.image_list or options.plan or "", summary))
-    if limit:
-        limit.check(summary.manifest.counts)
-    elif missing := unlisted_folders(summary.manifest.counts):
-        _log.warning(missing)
+    report_failures(summary.manifest, limit)
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:

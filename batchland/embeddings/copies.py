@@ -18,6 +18,12 @@ SURE: Final = 0.45
 a small picture changes its features more than its signature."""
 MIN_SIMILARITY: Final = 0.75
 """Smallest inner product of the features of copies. Different photos with close signatures often have a smaller one."""
+COPY_WITH_FEATURES: Final = 0.68
+"""Like COPY, if the features distinguish pictures (benchmarks/results/duplicates.md)."""
+_SIMILAR: Final = 0.05
+"""Largest share of pairs with at least MIN_SIMILARITY, for features that distinguish pictures."""
+_COMPARED: Final = 256
+"""Pictures that this is measured on."""
 
 
 class Copies(NamedTuple):
@@ -64,6 +70,18 @@ def find_copies(
         ]
     )
     return found.take((products >= MIN_SIMILARITY) | (found.distance <= SURE))
+
+
+def copy_limit(features: Vectors | None) -> float:
+    """The largest distance of copies: larger with features, unless most pictures have similar ones.
+
+    Those of a network that was trained with few pictures are so similar that they rule out hardly any pair.
+    """
+    if features is None or len(features) < 2:
+        return COPY
+    some = features[:: len(features) // _COMPARED + 1].astype(np.float32)
+    products = (some @ some.T)[np.triu_indices(len(some), 1)]
+    return COPY_WITH_FEATURES if np.mean(products >= MIN_SIMILARITY) <= _SIMILAR else COPY
 
 
 def equal_files(digests: npt.NDArray[np.object_]) -> Copies:

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from batchland.embeddings.copies import Copies, equal_files, find_copies, groups, joined
+from batchland.embeddings.copies import Copies, copy_limit, equal_files, find_copies, groups, joined
 from batchland.embeddings.lists import has_lists
 from batchland.embeddings.pictures import Pictures, read_pictures
-from batchland.embeddings.signatures import COPY, signatures
+from batchland.embeddings.signatures import signatures
 from batchland.errors import UsageError
 from batchland.images.signals import BLANK_CONTRAST, THUMBNAIL_SIDE
 from batchland.predictions.storage import Location
@@ -46,8 +46,9 @@ class DuplicateOptions(Options):
     """Also find copies that are mirrored left to right."""
     across: bool = False
     """Only groups with images from more than one of the predictions files."""
-    distance: Annotated[float, Field(gt=0, le=2)] = COPY
-    """Largest distance of two copies. Smaller values miss cropped copies; larger ones report other photos as copies."""
+    distance: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Largest distance of two copies. Smaller values miss cropped copies; larger ones report other photos as copies.
+    Default: 0.63, or 0.68 with features that distinguish the images."""
 
 
 class DuplicateImage(Document):
@@ -89,6 +90,8 @@ class Duplicates(Document):
     """Number of scored images that were not compared, because their predictions have no difference hash."""
     used_features: bool
     """Whether features were compared, too."""
+    distance: float | None = None
+    """Largest distance of two copies; null in documents of earlier versions."""
     approximate: bool
     """Whether an index was used, which may miss some copies."""
     groups: tuple[DuplicateGroup, ...]
@@ -124,11 +127,12 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
     approximate = len(pictures) >= APPROXIMATE_FROM and has_lists()
     if len(pictures) >= APPROXIMATE_FROM and not approximate:
         _log.warning("%s are compared exactly; pip install 'batchland[index]' takes less time", images(len(pictures)))
+    limit = copy_limit(pictures.features) if options.distance is None else options.distance
     copies = find_copies(
         picture_signatures(pictures),
         pictures.features,
         also_mirrored=options.mirrored,
-        limit=options.distance,
+        limit=limit,
         approximate=approximate,
     )
     copies = joined(copies, equal_files(pictures.facts["sha256"].to_numpy()))
@@ -143,6 +147,7 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
         blank=blank,
         without_signals=without,
         used_features=pictures.features is not None,
+        distance=limit,
         approximate=approximate,
         groups=_groups(table),
     )

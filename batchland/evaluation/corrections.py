@@ -27,13 +27,15 @@ class CorrectedLabels:
         classes: those that the labels must be of; None: any. Raises UsageError.
         """
         self._labels = labels
-        self._name, self._by_image = str(corrections), read_corrections(corrections)
+        self._name, (self._by_image, self._kept) = str(corrections), read_corrections(corrections)
         if classes and (unknown := match_classes(set(self._by_image.values()), classes).unknown):
             raise UsageError(unknown_classes_message(self._name, unknown, classes))
         self._classes = classes
         self.source, self.kind, self.own, self.folders = labels.source, labels.kind, labels.own, labels.folders
-        self.corrected = 0
-        """Number of images with another label than before; known after the last block."""
+        self.reviewed: dict[int, bool] = {}
+        """Numbers of the rows of `blocks` with the decision `wrong` or `keep`, and whether that changed the label.
+
+        Known after the last block."""
 
     @property
     def loose_images(self) -> int:
@@ -52,15 +54,19 @@ class CorrectedLabels:
         """
         images, labels = pa.array(list(self._by_image), pa.string()), pa.array(self._by_image.values(), pa.string())
         corrected = np.zeros(len(images), bool)
-        changed: set[int] = set()
+        reviewed = pa.array(self._kept.union(self._by_image), pa.string())
+        row = 0
         for block in self._labels.blocks():
             at = pc.index_in(block.images, value_set=images)
             corrected[at.drop_null().to_numpy()] = True
             here = at.is_valid()
-            old, new = block.names.filter(here).cast(pa.string()), at.drop_null()
-            changed |= self._changed(old.to_pylist(), labels.take(new).to_pylist(), new.to_pylist())
+            old, new = block.names.filter(here).cast(pa.string()), labels.take(at.drop_null())
+            rows = row + np.flatnonzero(here)
+            checked = pc.is_in(block.images, value_set=reviewed).to_numpy(zero_copy_only=False)
+            self.reviewed |= dict.fromkeys((row + np.flatnonzero(checked)).tolist(), False)
+            self.reviewed |= dict.fromkeys(self._changed(old.to_pylist(), new.to_pylist(), rows.tolist()), True)
+            row += len(here)
             yield block._replace(names=pc.coalesce(labels.take(at), block.names.cast(pa.string())))
-        self.corrected = len(changed)
         if len(images) and not corrected.any():
             raise UsageError(f"{self._name}: none of its images has a label in {self.source}")
         if not corrected.all():
@@ -68,12 +74,12 @@ class CorrectedLabels:
             what = counted(len(left), "corrected image")
             _log.warning("%s: %s without a label in %s: %s", self._name, what, self.source, first_few(left))
 
-    def _changed(self, old: list[str | None], new: list[str], numbers: list[int]) -> set[int]:
-        """Those of the numbers with another class than before. A folder and its label are one class."""
+    def _changed(self, old: list[str | None], new: list[str], rows: list[int]) -> set[int]:
+        """Those of the rows with another class than before. A folder and its label are one class."""
         names = {*new, *(name for name in old if name)}
         index: dict[str, int] = match_classes(names, self._classes).index if self._classes else {}
         return {
-            number
-            for number, before, after in zip(numbers, old, new, strict=True)
+            row
+            for row, before, after in zip(rows, old, new, strict=True)
             if index.get(before or "", before) != index.get(after, after)
         }

@@ -97,9 +97,11 @@ class Matches:
     """Rows with the columns of MATCHES and the labels' own columns. Can be read only once."""
     own: pa.Schema
     account: dict[str, Any]
-    """The fields of LabelAccount, except scored and failed."""
+    """The fields of LabelAccount, except scored, failed, reviewed and corrected."""
     fingerprint: str
     labels: Labels
+    reviewed: dict[int, bool]
+    """Rows of the predictions with a label that was kept or corrected, and whether that changed it."""
 
 
 @dataclass
@@ -112,6 +114,8 @@ class _Found:
     unpredicted: int = 0
     both: int = 0
     """Predicted images with a label, of unknown classes, too."""
+    reviewed: dict[int, bool] = field(default_factory=dict)
+    """As in Matches."""
     by_name: Counter[int] = field(default_factory=Counter)
     """Labelled images by number of the class name."""
     unlabelled_first: "_First" = field(default_factory=lambda: _First())
@@ -191,13 +195,12 @@ class _Run:
             "empty_folders": tuple(name for name in labels.folders if not counts.get(name)),
             "loose_images": labels.loose_images,
             "blank_labels": labels.blank_labels,
-            "corrected": labels.corrected,
         }
         batches = (
             pa.RecordBatch.from_arrays(batch.columns, names=[*MATCHES.names, *own.names])
             for batch in chain([first], ordered)
         )
-        return Matches(batches, own, account, fingerprint.hexdigest(), labels)
+        return Matches(batches, own, account, fingerprint.hexdigest(), labels, found.reviewed)
 
     def _by_range(self, starts: pa.Array) -> Iterator[pa.RecordBatch]:
         """Predictions in their order, and labels, by ranges of names; a range with many labels is sorted and cut."""
@@ -328,6 +331,13 @@ class _Run:
         self._count(batch, row, lonely, found.unpredicted_first, "unpredicted")
         taken = np.flatnonzero(is_prediction & (class_of[group] >= 0))
         found.both += int((is_prediction & labelled[group]).sum())
+        if reviewed := self._labels.reviewed:
+            labels_of = row[label_of[group[taken]]].tolist()
+            found.reviewed |= {
+                at: reviewed[label]
+                for at, label in zip(row[taken].tolist(), labels_of, strict=True)
+                if label in reviewed
+            }
         whole = len(taken) and taken[-1] - taken[0] == len(taken) - 1
         rows = batch[taken[0] : taken[-1] + 1] if whole else batch.take(pa.array(taken))
         own = [column.take(pa.array(label_of[group[taken]])) for column in batch.columns[5:]]

@@ -65,6 +65,8 @@ class Predictions(NamedTuple):
 class Outcomes:
     """Consecutive images with a label and a predictions row, in the predictions' order; all arrays of that length."""
 
+    rows: Ints
+    """Rows of the predictions, from 0."""
     images: pa.Array
     error_codes: pa.Array
     """Null where the image was scored."""
@@ -209,6 +211,7 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
     if not complete[has_all].all():
         _add_all_classes(np.flatnonzero(has_all), logs, truth, true_probability, squares)
     return Outcomes(
+        rows=matches["row"].to_numpy(),
         images=batch["image"],
         error_codes=batch["error_code"],
         facts=_facts(batch),

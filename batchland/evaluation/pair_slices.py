@@ -2,7 +2,8 @@
 
 Two steps keep false alarms rare. First, Simes' test at ANY_LEVEL decides whether any slice is weak; ANY_LEVEL is the
 probability of a report if none is. Then the slices are chosen by Benjamini and Hochberg at SLICE_LEVEL, the expected
-share of false ones among those reported.
+share of false ones among those reported. Both divide each p-value by a weight, because most pairs of values are too
+small to show a loss (Genovese, Roeder and Wasserman, 2006).
 """
 
 from itertools import combinations
@@ -25,6 +26,10 @@ SHOWN: Final = 200
 """Largest number of weak slices that are listed."""
 ANY_LEVEL: Final = 0.001
 SLICE_LEVEL: Final = 0.1
+LOSS: Final = 0.1
+"""Loss of accuracy that the weights are chosen for."""
+EQUAL_SHARE: Final = 0.5
+"""Part of the weights that is equal for all slices: a small slice loses at most a factor of two."""
 _CODE_BITS: Final = 24
 
 
@@ -56,7 +61,8 @@ class PairTally:
         """The slices with a lower accuracy than all other images, the smallest p-value first."""
         parts = [self._tested(number, counts) for number, counts in enumerate(self._counts.values())]
         pair, cell, images, right = (np.concatenate(column) for column in zip(*parts, strict=True))
-        raw = _p_values(images, right, self._images, self._right)
+        raw = p_values(images, right, self._images, self._right)
+        raw /= size_weights(images, self._right / max(self._images, 1))
         adjusted = benjamini_hochberg(raw)
         found = np.flatnonzero(adjusted < SLICE_LEVEL) if adjusted.min(initial=1) < ANY_LEVEL else np.zeros(0, int)
         found = found[np.lexsort((cell[found], raw[found]))]
@@ -94,6 +100,21 @@ class PairTally:
         return found
 
 
+def size_weights(images: Ints, accuracy: float) -> Floats:
+    """Weights of slices with a mean of 1: those that would show a LOSS get more. accuracy: of all images.
+
+    The weights depend on the sizes of the slices alone, not on their answers, so that weighted tests stay valid.
+    """
+    from scipy.special import ndtr, ndtri
+
+    if not len(images):
+        return np.ones(0)
+    deviation = np.sqrt(max(accuracy * (1 - accuracy), LOSS / 100) / images)
+    power = ndtr(LOSS / deviation + ndtri(SLICE_LEVEL / len(images)))
+    weights: Floats = EQUAL_SHARE + (1 - EQUAL_SHARE) * power / power.mean()
+    return weights
+
+
 def benjamini_hochberg(p_values: Floats) -> Floats:
     """p-values adjusted by Benjamini and Hochberg; their minimum is the p-value of Simes' test."""
     count = len(p_values)
@@ -103,7 +124,7 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
     return np.minimum(adjusted, 1)
 
 
-def _p_values(images: Ints, right: Ints, all_images: int, all_right: int) -> Floats:
+def p_values(images: Ints, right: Ints, all_images: int, all_right: int) -> Floats:
     """p-values of Fisher's exact test, one-sided, of the hypothesis that a slice is as good as all other images."""
     from scipy.stats import hypergeom
 

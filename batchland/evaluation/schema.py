@@ -110,8 +110,10 @@ class LabelAccount(Document):
     """Images beside the class folders."""
     blank_labels: Count
     """Rows of a label table without a label."""
+    reviewed: Count = 0
+    """Scored images with a label that the corrections keep or replace."""
     corrected: Count = 0
-    """Labelled images with another label in the corrections, also those without a prediction."""
+    """Scored images with another label in the corrections."""
 
 
 class ReliabilityBin(Document):
@@ -165,7 +167,8 @@ class PairSlice(Document):
     difference: float
     """Accuracy here less that of all other images."""
     p_value: float
-    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices."""
+    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices, weighted
+    by size."""
 
 
 class PairSlices(Document):
@@ -520,7 +523,8 @@ MISTAKES: Final = pa.schema(
             "label_error_probability",
             pa.float32(),
             "Probability that the label is wrong, right only if the model of label noise is (docs/analysts.md). 0 for "
-            "all images without a clear sign of wrong labels, and for two classes that are often confused.",
+            "all images without a clear sign of wrong labels, for two classes that are often confused, and for labels "
+            "that corrections keep or replace.",
             nullable=False,
         ),
     ]

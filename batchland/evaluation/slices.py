@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, starmap
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -343,33 +343,45 @@ class _SourceFolders(_Named):
             self._too_many, self._by_class = True, {}
 
     def parts(self) -> list[Part]:
-        paths = {folder: folder.split("/") if folder else [] for folder, _ in self._by_class}
-        self._level = self._class_level([(paths[folder], label) for folder, label in self._by_class])
-        values = {folder: self._without_class(path) for folder, path in paths.items()}
-        self._counts = {}
-        for (folder, _), (images, right) in self._by_class.items():
-            count = self._counts.setdefault(values[folder], [0, 0])
-            count[0], count[1] = count[0] + images, count[1] + right
-        return super().parts()
+        """See `_Dimension.parts`. A million folders are usual, so nothing is made for each of them but its counts."""
+        if not self._by_class:
+            return []
+        folders = pa.array([folder for folder, _ in self._by_class])
+        labels = np.fromiter((label for _, label in self._by_class), np.int64, len(self._by_class))
+        counts = np.array(list(self._by_class.values()))
+        self._level = _class_level(folders, labels)
+        encoded = self._without_class(folders).dictionary_encode()
+        number, values = encoded.indices.to_numpy(), encoded.dictionary
+        images, right = (np.bincount(number, each).astype(np.int64) for each in counts.T)
+        order = pc.sort_indices(
+            pa.table({"images": images, "value": values}), [("images", "descending"), ("value", "ascending")]
+        )
+        rows = zip(values.take(order).to_pylist(), images[order].tolist(), right[order].tolist(), strict=True)
+        return list(starmap(Part, rows))
 
     def values(self, images: Images) -> list[str | None]:
         if self._too_many:
             return [None] * len(images.images)
-        folders = _beside_last("/", images.images, 0).to_pylist()
-        return [self._without_class(folder.split("/") if folder else []) for folder in folders]
+        found: list[str | None] = self._without_class(_beside_last("/", images.images, 0)).to_pylist()
+        return found
 
-    def _without_class(self, path: list[str]) -> str:
-        return "/".join(path[: self._level] + path[self._level + 1 :])
+    def _without_class(self, folders: pa.Array) -> pa.Array:
+        pattern = rf"^((?:[^/]*/){{{self._level - 1}}}[^/]*)/[^/]*" if self._level else "^()[^/]*/?"
+        return pc.replace_substring_regex(folders, pattern, r"\1", max_replacements=1)
 
-    @staticmethod
-    def _class_level(paths: list[tuple[list[str], int]]) -> int:
-        """The first level at which each folder holds one class; beyond all levels if there is none."""
-        deepest = max((len(path) for path, _ in paths), default=0)
-        for level in range(deepest):
-            seen = {(path[level], label) for path, label in paths if len(path) > level}
-            if len(seen) == len({folder for folder, _ in seen}):
-                return level
-        return deepest
+
+def _class_level(folders: pa.Array, labels: Ints) -> int:
+    """The first level at which each folder holds one class; beyond all levels if there is none."""
+    paths = pc.split_pattern(folders, "/")
+    depth = np.where(pc.equal(folders, ""), 0, pc.list_value_length(paths))
+    starts, deepest = paths.offsets.to_numpy()[:-1], int(depth.max())
+    for level in range(deepest):
+        deep = depth > level
+        names = paths.values.take(pa.array(starts[deep] + level)).dictionary_encode()
+        pairs = names.indices.to_numpy() * (labels.max() + 1) + labels[deep]
+        if len(counted(pairs)[0]) == len(names.dictionary):
+            return level
+    return deepest
 
 
 class _Brightness(_Ranges):
@@ -408,10 +420,14 @@ def check_columns(names: Sequence[str], by: Sequence[str]) -> None:
 
 
 def own_values(images: Images, name: str) -> pa.Array:
-    """An own column as text; empty where it is null."""
+    """An own column as text; empty where it is null. Times of a zone that is not known here are shown as UTC."""
     check_columns(images.own.schema.names, [name])
     column = images.own[name]
-    return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
+    try:
+        texts = column if column.type == pa.string() else column.cast(pa.string())
+    except pa.ArrowInvalid:
+        texts = column.view(pa.timestamp(column.type.unit, "UTC")).cast(pa.string())
+    return pc.fill_null(texts, "")
 
 
 def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:

@@ -1,6 +1,7 @@
 """Sums over all outcomes that the figures are computed from, added up block by block."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -24,9 +25,12 @@ MIN_PROBABILITY: Final = float(np.finfo(np.float32).eps)
 class Tally:
     """Sums and counts over outcomes; `add` takes one block after another."""
 
-    def __init__(self, classes: int, options: EvaluateOptions) -> None:
+    def __init__(self, classes: int, options: EvaluateOptions, reviewed: Mapping[int, bool]) -> None:
+        """reviewed: as in Matches."""
         self.classes = classes
-        self.images = self.scored = 0
+        self.images = self.scored = self.reviewed = self.corrected = 0
+        self._reviewed = np.array(list(reviewed), np.int64)
+        self._corrected = np.array([row for row, changed in reviewed.items() if changed], np.int64)
         self.kept: int | None = None
         """Choices that every scored image has; None before the first scored one."""
         self.ranks = np.zeros(1, np.int64)
@@ -65,6 +69,8 @@ class Tally:
         if not ok.any():
             return
         self.scored += int(ok.sum())
+        self.reviewed += int(np.isin(self._reviewed, outcomes.rows[ok]).sum())
+        self.corrected += int(np.isin(self._corrected, outcomes.rows[ok]).sum())
         self.kept = outcomes.kept if self.kept is None else min(self.kept, outcomes.kept)
         truth, predicted, rank = outcomes.truth[ok], outcomes.predicted[ok], outcomes.true_rank[ok]
         chosen = outcomes.probability[ok]

@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
-from multiprocessing.connection import Connection, Pipe
-from typing import Any, Final, NamedTuple, Never
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never
 
 import numpy as np
 
@@ -31,6 +30,9 @@ from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, shared_store
 from batchland.system.helper_process import HelperProcess
 from batchland.system.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection  # takes 20 ms to import
 
 CORES_PER_PROCESS: Final = 4
 """With this number of threads, a process seldom waits for the GIL."""
@@ -71,7 +73,7 @@ class _Process:
     """A decoding process, and its requests in order."""
 
     number: int
-    connection: Connection
+    connection: "Connection"
     helper: HelperProcess
     requests: deque[_Request] = field(default_factory=deque)
     is_ready: bool = False
@@ -170,6 +172,8 @@ class DecodingProcesses:
         self._processes = [self._start_process(number) for number in range(self._count)]
 
     def _start_process(self, number: int) -> _Process:
+        from multiprocessing.connection import Pipe
+
         assert self._memory is not None
         ours, theirs = Pipe()
         try:
@@ -231,6 +235,8 @@ def _send(process: _Process, request: _Request) -> None:
 
 def serve(connection_fd: int, memory_fd: int) -> Never:
     """Run in a decoding process, until the other process closes the connection."""
+    from multiprocessing.connection import Connection
+
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the other process decides
         signal.signal(number, signal.SIG_IGN)
     connection = Connection(connection_fd)
@@ -242,7 +248,7 @@ def serve(connection_fd: int, memory_fd: int) -> Never:
         os._exit(0)
 
 
-def _serve(connection: Connection, memory_fd: int) -> None:
+def _serve(connection: "Connection", memory_fd: int) -> None:
     keep_freed_memory()
     gc.set_threshold(10_000)
     settings: _Settings = connection.recv()
@@ -269,7 +275,7 @@ def _serve(connection: Connection, memory_fd: int) -> None:
             _answer(connection, answer)
 
 
-def _receive(connection: Connection, threads: DecodingThreads, started: "queue.SimpleQueue[Any]") -> None:
+def _receive(connection: "Connection", threads: DecodingThreads, started: "queue.SimpleQueue[Any]") -> None:
     """Start to load each batch that arrives. The end of the connection ends this process, also if threads still run."""
     with suppress(EOFError, OSError):
         while True:
@@ -279,7 +285,7 @@ def _receive(connection: Connection, threads: DecodingThreads, started: "queue.S
     os._exit(0)
 
 
-def _answer(connection: Connection, answer: "list[Outcome] | BaseException") -> None:
+def _answer(connection: "Connection", answer: "list[Outcome] | BaseException") -> None:
     if isinstance(answer, BaseException) and not isinstance(answer, BatchlandError):
         answer = RuntimeError(f"{type(answer).__name__} in a process that decodes images: {answer}")
     connection.send(answer)

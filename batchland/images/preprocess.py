@@ -41,6 +41,7 @@ _DECODERS: Final = {
     "HEIF": decode_heif,
     "JXL": decode_jxl,
 }
+"""Functions that raise ImageError for what they find wrong. What their libraries raise, `decode` turns into one."""
 _PILLOW_FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # Pillow warns of unusual metadata, once for each line of its code. Real problems raise an ImageError for one image.
@@ -113,8 +114,9 @@ def decode(data: bytes, spec: PreprocessSpec, *, reuse: bool = False) -> Decoded
     """
     if not data:
         raise ImageError("empty", "the file has no content")
+    kind = format_of(data)
     try:
-        picture = _decode(data, spec, reuse=reuse)
+        picture = _decode(data, kind, spec, reuse=reuse)
         check_profile(picture.profile)
         pixels = to_srgb(picture.pixels, picture.profile) if spec.colour == "srgb" else picture.pixels
         pixels = turn_upright(pixels, picture.orientation)
@@ -122,23 +124,17 @@ def decode(data: bytes, spec: PreprocessSpec, *, reuse: bool = False) -> Decoded
         raise ImageError("out_of_memory", "not enough memory to decode it") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error).partition(",")[0]) from error  # without Pillow's guess at why
-    except ImageError:
-        raise
     except Exception as error:  # parsers of other people's formats raise almost anything on damaged input
-        raise damage(error) from error
+        raise as_truncated(error if isinstance(error, ImageError) else damage(error), data, kind) from error
     size = (picture.width, picture.height)
     return Decoded(pixels, *(size[::-1] if picture.orientation >= 5 else size))
 
 
-def _decode(data: bytes, spec: PreprocessSpec, *, reuse: bool) -> Picture:
-    kind = format_of(data)
+def _decode(data: bytes, kind: str, spec: PreprocessSpec, *, reuse: bool) -> Picture:
     if kind == "JPEG":
         choose = partial(jpeg_divisor, spec=spec)
         return decode_jpeg(data, spec.max_pixels, choose, four_channels=spec.resize == "simd", reuse=reuse)
-    try:
-        return _DECODERS[kind](data, spec.max_pixels)
-    except ImageError as error:
-        raise as_truncated(error, data, kind) from error
+    return _DECODERS[kind](data, spec.max_pixels)
 
 
 def fit(pixels: Pixels, spec: PreprocessSpec) -> Pixels:

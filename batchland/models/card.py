@@ -80,7 +80,7 @@ class ExportSummary(BaseModel):
 class AdoptionSummary(BaseModel):
     """Where an adopted model comes from, and everything that was found or assumed about it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     source: str
     """Name of the foreign file."""
@@ -111,7 +111,7 @@ class AdoptionSummary(BaseModel):
 class Int8Summary(BaseModel):
     """How a network was quantised, and its accuracy and speed on labelled photos."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     method: Literal["minmax", "percentile", "entropy"]
     """How the ranges of activations were measured."""
@@ -140,7 +140,7 @@ class Int8Summary(BaseModel):
 class AddedClass(BaseModel):
     """A class that was added without training, and its measured accuracy."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     label: str
     photos: int
@@ -242,11 +242,11 @@ class ModelCard(BaseModel):
 def class_names(folders: Sequence[str]) -> tuple[ClassName, ...]:
     """Classes of training folders: `09.Golden_Gate_Bridge` gets the label `Golden Gate Bridge`.
 
-    Folders that would get the same label get their own names as labels.
+    Folders that would get the same label, or another folder's name, get their own names as labels.
     """
     labels = [re.sub(r"^\d+\.(?=.)", "", folder).replace("_", " ").strip() or folder for folder in folders]
-    counts = Counter(labels)
+    counts = Counter(labels) + Counter(folders)
     return tuple(
-        ClassName(folder=folder, label=label if counts[label] == 1 else folder)
+        ClassName(folder=folder, label=label if counts[label] == 1 + (label == folder) else folder)
         for folder, label in zip(folders, labels, strict=True)
     )

@@ -19,7 +19,7 @@ STRANGER: Final = 0.05
 class AcceptThresholds(BaseModel):
     """The probability from which an answer is accepted, and the promise about accepted answers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     promise: str
     """Such as `error <= 2%`: the error rate of accepted answers, in the long run, for images like the labelled ones."""
@@ -44,7 +44,7 @@ class AcceptThresholds(BaseModel):
 class PredictionSets(BaseModel):
     """The probability from which a class is in the prediction set of an image (split conformal prediction)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     coverage: float
     """Share of images whose true class is in their set, in the long run, for images like the labelled ones."""
@@ -56,7 +56,7 @@ class PredictionSets(BaseModel):
 class KnownPhotos(BaseModel):
     """Distances between known photos. An image farther away than nearly all of them is probably of no class."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     images: int
     """Labelled images that it is based on, without copies."""

@@ -9,12 +9,12 @@ could have written, is not used.
 import contextlib
 import hashlib
 import json
+import mmap
 import os
-import platform
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -22,9 +22,8 @@ import numpy as np
 
 from batchland.models.card import METADATA_KEY
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
-from batchland.models.ort import CPU, Threads, cpuinfo, create_session, ort
+from batchland.models.ort import CPU, Threads, create_session, instruction_sets, ort
 from batchland.models.probe_pictures import probe_pictures
-from batchland.system.file_hash import chunks, hash_file
 from batchland.system.files import remove
 from batchland.system.folders import cache_folder
 from batchland.system.regular_files import open_regular
@@ -32,8 +31,12 @@ from batchland.system.regular_files import open_regular
 _MIN_BYTES: Final = 4 << 20
 """Smaller models open fast enough."""
 _MAX_COPIES: Final = 8
-_CHUNK_BYTES: Final = 1 << 20
-"""The checksum of the weights depends on it."""
+_CHUNK_BYTES: Final = 16 << 20
+"""Large, because after each chunk this thread waits for Python's lock, which another thread holds while it imports."""
+_BLOCK_WORDS: Final = 1 << 17
+"""64-bit words of the weights that are added up together. The checksum of the weights depends on it."""
+_SETTLED_SECONDS: Final = 2.0
+"""A file that changed more recently may change again without another time of change, because its clock is coarse."""
 _PICTURES: Final = 4
 _GRAPH: Final = "graph.onnx"
 _WEIGHTS: Final = "weights.bin"
@@ -55,14 +58,38 @@ class Copy(NamedTuple):
 
 
 def find_copy(model: Path) -> Copy | None:
-    """The copy of the model in that file; None if this user has made none."""
+    """The copy of the model in that file; None if this user has made none.
+
+    The model's sha256 is computed once. Later, a note in the copy's folder says that the file is the same: it has the
+    inode, size and times of then. Nobody can set the time of the last change (ctime) back.
+    """
     try:
         with open_regular(model) as file:
-            if os.fstat(file.fileno()).st_size < _MIN_BYTES:
+            status = os.fstat(file.fileno())
+            if status.st_size < _MIN_BYTES:
                 return None
-        return find_copy_of(hash_file(model))
+            settled = time.time() - status.st_ctime > _SETTLED_SECONDS
+            note = f"file-{_sha256(str(_identity(status)))[:32]}"
+            if copy := _noted_copy(note):
+                return copy
+            copy = find_copy_of(_hash(file))
     except OSError:  # opening the model itself will report it
         return None
+    if copy and settled:
+        with contextlib.suppress(OSError):
+            remove(copy.folder / note)
+            with open(copy.folder / note, "x", opener=_private) as new:
+                new.write(copy.sha256)
+    return copy
+
+
+def _noted_copy(name: str) -> Copy | None:
+    for note in _copies().glob(f"*/{name}"):
+        with contextlib.suppress(OSError, ValueError):  # damaged or planted
+            copy = find_copy_of(_read(note).decode())
+            if copy and copy.folder == note.parent:
+                return copy
+    return None
 
 
 def find_copy_of(sha256: str) -> Copy | None:
@@ -118,6 +145,18 @@ def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
     return create_session(content, [(CPU, {})], threads)
 
 
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Changes when somebody replaces the file or writes to it."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _hash(file: BinaryIO) -> str:
+    total, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK_BYTES))
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        total.update(buffer[:count])
+    return total.hexdigest()
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -127,16 +166,12 @@ def _card(session: Any) -> str:
 
 
 def _folder(sha256: str) -> Path:
-    key = json.dumps([sha256, ort.__version__, _cpu()])
-    return cache_folder() / "models" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    key = json.dumps([sha256, ort.__version__, instruction_sets()])
+    return _copies() / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-@cache
-def _cpu() -> str:
-    """The CPU's instruction sets: onnxruntime arranges weights for them."""
-    lines = cpuinfo().splitlines()  # none on macOS
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.machine()} {flags}"
+def _copies() -> Path:
+    return cache_folder() / "models"
 
 
 @contextlib.contextmanager
@@ -159,13 +194,13 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 def _index(card: str, graph: bytes, weights: Path) -> dict[str, object]:
     """The values that are checked when a copy is opened: card, graph's sha256, size and checksum of the weights."""
-    total = hashlib.sha256()
     with _open(weights) as file:
-        size = 0
-        for chunk in chunks(file, _CHUNK_BYTES):
-            size += len(chunk)
-            whole = len(chunk) // 8 * 8
-            total.update(np.frombuffer(chunk[:whole], np.uint64).sum(dtype=np.uint64).tobytes() + chunk[whole:])
+        size = os.fstat(file.fileno()).st_size
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    words = np.frombuffer(content, np.uint64, size // 8)
+    # One call, because it does not need Python's lock, and the threads that import and decode do.
+    sums = np.add.reduceat(words, range(0, len(words), _BLOCK_WORDS)) if size >= 8 else words
+    total = hashlib.sha256(sums.tobytes() + content[len(words) * 8 :])
     return {
         "card": card,
         "card_sha256": _sha256(card),

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from batchland.errors import DeviceError, ModelError
 from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
@@ -152,8 +152,11 @@ def open_session(
     path = Path(path)
     request = parse_device(device)
     threads = Threads(intra_op_threads, spinning)
-    if keep_copy and decode == "cpu" and (session := _open_copy(path, content, request, threads, features)):
-        return session
+    if keep_copy and decode == "cpu":
+        begun = None if content else _begun.pop((path, device, threads, features), None)
+        session = begun.result() if begun else _open_copy(path, content, device, threads, features)
+        if session is not None:
+            return session
     data = content.read() if content else read_model(path)
     require_self_contained(path, data)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -174,10 +177,23 @@ def open_session(
     return Session(path, card, sha256, "cpu", CPU, fallback, features=features, _session=opened)
 
 
+_begun: Final[dict[tuple[Path, str, Threads, bool], "Future[Session | None]"]] = {}
+
+
+def begin_opening(path: Path, device: str, *, intra_op_threads: int | None, features: bool) -> None:
+    """Let a thread open the kept copy of a model, if there is one, for a later `open_session` with these arguments.
+
+    Errors are raised by `open_session`.
+    """
+    threads = Threads(intra_op_threads)
+    _begun[path, device, threads, features] = _opener().submit(_open_copy, path, None, device, threads, features)
+
+
 def _open_copy(
-    path: Path, content: ModelContent | None, request: DeviceRequest, threads: Threads, features: bool
+    path: Path, content: ModelContent | None, device: str, threads: Threads, features: bool
 ) -> Session | None:
     """A session of the kept copy of a model, which a thread opens; None without a copy, or if a GPU may be used."""
+    request = parse_device(device)
     fallback = gpu_problem() if request.kind == "auto" else None
     if request.kind != "cpu" and not fallback:
         return None

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -24,6 +25,8 @@ from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import display_location
 from batchland.scoring.listing import Skip, open_listing
 from batchland.system.cores import usable_cores
+from batchland.system.csv_files import first_fault, separator
+from batchland.system.regular_files import read_regular
 from batchland.system.text import counted, first_few, images
 
 USUAL_NIGHTS: Final = 28
@@ -92,18 +95,27 @@ def usual_number(night: date, good: Iterable[RunRecord]) -> float | None:
 def read_expected(path: Path) -> dict[str, ExpectedImage]:
     """Read a CSV file with the column `image`, and maybe `size` (bytes) and `sha256`. Returns them by image name.
 
-    Raises IncompleteDeliveryError if the file does not exist, UsageError if it is invalid.
+    Values are separated by commas, semicolons or tabs. Raises IncompleteDeliveryError if the file does not exist,
+    UsageError if it is invalid.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if "image" not in (rows.fieldnames or ()):
-                raise UsageError(f"{path}: has no column image; give a CSV file with image (size, sha256 optional)")
-            return {row["image"]: _expected(path, rows.line_num, row) for row in rows}
+        lines = list(StringIO(read_regular(path).decode("utf-8-sig"), newline=""))
     except FileNotFoundError as error:
         raise IncompleteDeliveryError(f"{path}: the list of expected images does not exist") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a CSV file ({error})") from error
+    delimiter, before = separator(lines[0] if lines else "")
+    rows = csv.DictReader(lines[before:], delimiter=delimiter)
+    if (rows.fieldnames or []).count("image") != 1:
+        raise UsageError(f"{path}: has no column image; give a CSV file with image (size, sha256 optional)")
+    if fault := first_fault(path, "image"):
+        raise UsageError(f"{path}, {fault}")
+    found: dict[str, ExpectedImage] = {}
+    for row in rows:
+        expected = _expected(path, before + rows.line_num, row)
+        if found.setdefault(row["image"], expected) != expected:
+            raise UsageError(f"{path}, line {before + rows.line_num}: {row['image']} has other values than before")
+    return found
 
 
 def _expected(path: Path, line: int, row: dict[str, str | None]) -> ExpectedImage:

@@ -102,8 +102,9 @@ class DeliveryTable(JobTable):
     max_of_usual: Percentage | None = None
     """With more images than this share of the usual number, the delivery is wrong (4)."""
     expected: DatedPath | None = None
-    """CSV file with the column image, and optionally size (bytes) and sha256. If images are missing or have other
-    contents, the delivery is incomplete (66); with unexpected images it is wrong (4). May contain {date}."""
+    """CSV file (with commas, semicolons or tabs) with the column image, and optionally size (bytes) and sha256. If
+    images are missing or have other contents, the delivery is incomplete (66); with unexpected images it is wrong (4).
+    May contain {date}."""
     max_ignored: Amount | None = None
     """With more ignored files than this (a number or a percentage of the images), the delivery is wrong (4). Hidden,
     excluded and already scored files are not counted."""

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
 
 MAX_SHARDS: Final = 1_000_000
+MAX_CPU_CALLS: Final = 4
+"""Calls of the model at once on a CPU; each takes memory for the activations of its batch."""
 TopK = Annotated[int, Field(gt=0, le=1_000_000)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
@@ -130,6 +133,10 @@ class ScoreSettings(Options):
     ray_address: str | None = None
     """Ray cluster to use. Default: $RAY_ADDRESS, else Ray on this machine, for this run."""
 
+    def threads_per_call(self, cores: int) -> int:
+        """onnxruntime's threads per call on a CPU with this number of cores."""
+        return self.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
+
 
 class ScoreOptions(ScoreSettings):
     """How to score, with the options that a job file cannot set."""
@@ -192,8 +199,13 @@ class FailureLimit(NamedTuple):
             )
 
 
-def check_answered(counts: "Counts") -> None:
-    """Raise TooManyFailedError if every image failed, so that there is nothing to use or to judge."""
+def check_failures(counts: "Counts", limit: FailureLimit | None) -> None:
+    """Raise TooManyFailedError for more failures than the limit allows, or if every image failed.
+
+    If every image failed, there is nothing to use or to judge, whatever the limit.
+    """
+    if limit:
+        limit.check(counts)
     if counts.listed and counts.failed == counts.listed:
         raise TooManyFailedError(f"none of {images(counts.listed)} could be scored ({_codes(counts)}); {_SEE_ROWS}")
 

@@ -6,7 +6,7 @@ from photo_like import photo
 from PIL import Image
 
 from batchland.embeddings import copies
-from batchland.embeddings.copies import find_copies, groups, near_copies
+from batchland.embeddings.copies import copy_limit, find_copies, groups, near_copies
 from batchland.embeddings.signatures import mirrored, signatures
 from batchland.images.signals import SIGNAL_DTYPE, measure
 
@@ -47,6 +47,16 @@ def test_features_rule_out_pairs_that_are_not_sure(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(copies, "SURE", -1.0)
     pairs = find_copies(rows, features)
     assert list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)) == [(0, 1)]
+
+
+def test_the_limit_is_larger_with_features_that_distinguish_pictures() -> None:
+    """A network that was trained with few pictures gives all of them similar features."""
+    different = RNG.normal(size=(600, 20))
+    different /= np.linalg.norm(different, axis=1, keepdims=True)
+    similar = different + 4 * different[0]
+    similar /= np.linalg.norm(similar, axis=1, keepdims=True)
+    limits = [copy_limit(features) for features in (None, different, similar, different[:1], different[:20])]
+    assert limits == [0.63, 0.68, 0.63, 0.63, 0.68]
 
 
 def test_groups_are_connected_and_in_order() -> None:

@@ -72,7 +72,7 @@ def test_features_are_compared_if_all_predictions_have_them(
     one = with_features(scored / "one.parquet", tmp_path / "one.parquet", rows[:6])
     two = with_features(scored / "two.parquet", tmp_path / "two.parquet", rows[6:])
     found = find_duplicates([one, two])
-    assert found.result.used_features
+    assert (found.result.used_features, found.result.distance) == (True, 0.68)
     assert names(found) == [["3.jpg", "same.jpg"]]  # the same file
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from toys import write_dense_model
 
-from batchland.errors import ModelError
+from batchland.errors import BatchlandError, ModelError
 from batchland.models import optimised_copy
 from batchland.models.ort import Threads
-from batchland.models.session import ModelContent, open_session
+from batchland.models.session import ModelContent, begin_opening, open_session
 from batchland.system.folders import cache_folder
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 24, 24, 3), np.uint8)
@@ -150,6 +150,88 @@ def test_changed_model_has_its_own_copy(model):
     assert not copy_is_used(model)
     assert open_session(model, "cpu", keep_copy=True).card.preprocess.height == 32
     assert len(copies()) == 2
+
+
+def hashes_of(model: Path, monkeypatch) -> list[str]:
+    """A list that grows by the sha256 of a file each time `find_copy` computes it. All files count as settled."""
+    computed: list[str] = []
+    whole = optimised_copy._hash
+    monkeypatch.setattr(optimised_copy, "_hash", lambda file: computed.append(whole(file)) or computed[-1])
+    monkeypatch.setattr(optimised_copy, "_SETTLED_SECONDS", -60.0)
+    assert optimised_copy.find_copy(model).sha256 == hashlib.sha256(model.read_bytes()).hexdigest() == computed.pop()
+    return computed
+
+
+def write_in_place(model: Path) -> None:
+    """Another card of the same length, with the old times."""
+    times = model.stat().st_atime_ns, model.stat().st_mtime_ns
+    model.write_bytes(model.read_bytes().replace(b"Green", b"Groan"))
+    os.utime(model, ns=times)
+
+
+@pytest.mark.parametrize("rename", [False, True])
+def test_unchanged_model_is_hashed_once_and_a_changed_one_again(model, monkeypatch, rename):
+    folder = open_twice(model)
+    computed = hashes_of(model, monkeypatch)
+    assert optimised_copy.find_copy(model).folder == folder
+    assert computed == []
+    if rename:
+        model.rename(model.with_name("old"))
+        model.with_name("old").rename(model)
+        assert optimised_copy.find_copy(model).folder == folder
+    else:
+        write_in_place(model)
+        assert optimised_copy.find_copy(model) is None
+        assert "Groan" in open_session(model, "cpu", keep_copy=True).card.to_json()
+    assert computed != []
+
+
+def test_model_that_has_just_changed_is_hashed_each_time(model):
+    """Its next change may have the same time."""
+    folder = open_twice(model)
+    assert copy_is_used(model)
+    assert [path for path in folder.iterdir() if path.name.startswith("file-")] == []
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "of another copy"])
+def test_damaged_or_planted_note_about_the_file_is_not_used(model, monkeypatch, damage):
+    folder = open_twice(model)
+    computed = hashes_of(model, monkeypatch)
+    (note,) = folder.glob("file-*")
+    if damage == "of another copy":
+        other = write_dense_model(model.with_name("other.onnx"), 16)
+        open_session(other, "cpu", keep_copy=True)
+        note.write_text(computed.pop())
+    else:
+        DAMAGE[damage](note)
+    assert optimised_copy.find_copy(model).folder == folder
+    assert computed == [hashlib.sha256(model.read_bytes()).hexdigest()]
+
+
+def test_copy_is_opened_once_if_it_was_begun_early(model, monkeypatch):
+    expected = open_session(model, "cpu", intra_op_threads=1).predict(PIXELS)
+    open_twice(model)
+    opened: list[object] = []
+    open_copy = optimised_copy.open_copy
+    monkeypatch.setattr(optimised_copy, "open_copy", lambda *given: opened.append(given) or open_copy(*given))
+    begin_opening(model, "cpu", intra_op_threads=1, features=False)
+    for count in (1, 2):
+        session = open_session(model, "cpu", intra_op_threads=1, keep_copy=True)
+        np.testing.assert_array_equal(session.predict(PIXELS), expected)
+        assert len(opened) == count
+
+
+@pytest.mark.parametrize("wrong", ["missing", "device", "features"])
+def test_error_of_an_early_opening_is_raised_when_the_model_is_needed(model, wrong):
+    open_twice(model)
+    path = model.with_name("missing.onnx") if wrong == "missing" else model
+    device, features = "gpu" if wrong == "device" else "cpu", wrong == "features"
+    begin_opening(path, device, intra_op_threads=1, features=features)
+    with pytest.raises(BatchlandError) as early:
+        open_session(path, device, intra_op_threads=1, keep_copy=True, features=features)
+    with pytest.raises(BatchlandError) as plain:
+        open_session(path, device, intra_op_threads=1, keep_copy=True, features=features)
+    assert str(early.value) == str(plain.value)
 
 
 def test_copy_with_other_answers_is_not_kept(model, monkeypatch):

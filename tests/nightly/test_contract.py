@@ -143,13 +143,23 @@ def test_a_list_that_is_missing_or_invalid(tmp_path, project):
         (b"image,size\na.jpg,many\n", "line 2: size 'many' is not a number of bytes"),
         (b"image,sha256\na.jpg,abc\n", "line 2: sha256 'abc' is not 64 hexadecimal digits"),
         ("image\na\n".encode("utf-16"), "cannot be read as a CSV file"),
+        (b"", "has no column image; give a CSV file with image (size, sha256 optional)"),
+        (b"image,image\na,b\n", "has no column image; give a CSV file with image (size, sha256 optional)"),
+        (b"image\na,b.jpg\n", "line 2: has 2 values, the header has 1"),
+        (b"image;size\na.jpg;1\nb.jpg,2\n", "line 3: has 1 value, the header has 2"),
+        (b"sep=;\nimage;size\na.jpg;many\n", "line 3: size 'many' is not a number of bytes"),
+        (b'image,size\n"a.jpg,1\n', "line 2: a quote is not closed"),
+        (b"image,size\n,1\n", "line 2: has no image"),
+        (b"image,size\na.jpg,1\na.jpg,2\n", "line 3: a.jpg has other values than before"),
     ):
         path.write_bytes(content)
         with pytest.raises(UsageError) as caught:
             read_expected(path)
         assert message in str(caught.value)
-    path.write_text("\ufeffimage,label\na.jpg,x\n")
-    assert list(read_expected(path)) == ["a.jpg"]
+    for separated in ("image,size\na.jpg,1\n", "image;size\r\na.jpg;1\r\n", "image\tsize\na.jpg\t1\n",
+                      "sep=|\nimage|size\na.jpg|1\n", "\ufeffsize,image\n1,a.jpg\n1,a.jpg\n\n"):  # fmt: skip
+        path.write_text(separated)
+        assert read_expected(path) == {"a.jpg": (1, None)}
 
 
 def test_ignored_files_are_counted_and_named(project):
@@ -211,7 +221,8 @@ def test_late_images_are_added_to_the_partition(project):
     assert plan_night(job, NIGHT).lines[3] == "  add 4 images that came late"
     record = run_night(job, NIGHT).record
     (model,) = record.models
-    assert (model.state, model.counts.listed, model.counts.failed, record.warnings) == ("extended", 10, 1, ())
+    assert (model.state, model.counts.listed, model.counts.failed) == ("extended", 10, 1)
+    assert record.warnings == ("toy: 1 image was deleted and stays in the scored night (1.jpg)",)
     after = {row["image"]: row for row in rows(project)}
     names = ["0.jpg", "00.jpg", "1.jpg", "2.jpg", "3-.jpg", "3.jpg", "4.jpg", "5.jpg", "b/1.jpg", "z.jpg"]
     assert list(after) == names

@@ -50,13 +50,14 @@ def test_checkpoints_are_frequent_at_first(tmp_path: Path, monkeypatch: pytest.M
     refs = [ImageRef(f"{number}.jpg", b"") for number in range(100)]
     batch = Batch(refs[:1], np.zeros((1, 8, 8, 3), np.uint8), [Outcome(width=30, height=20, file_size=99)])
     rows = to_rows(batch, np.full((1, 3), 1 / 3, np.float32), toy_card(), top_k=2)
-    now, written = [0], []
+    now, written = [0.0], []
     with open_output(tmp_path / "p.parquet") as output:
         monkeypatch.setattr(output, "write_part", lambda *_: written.append(now[0]))
         spec = PartSpec.of({}, batch_size=1, part_size=200)
         with PartWriter(output, spec, clock=lambda: now[0]) as writer:
             assert list(writer.pending([(0, refs)])) == [*refs, None]
-            for now[0] in range(99):
+            for step in range(99):
+                now[0] = step / 2
                 writer.write(rows)
                 writer.wait()
-    assert written == [1, 3, 7, 15, 31, 61, 91]
+    assert written == [0.5, 1.5, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0, 40.0]

@@ -49,6 +49,8 @@ def format_of(data: bytes) -> str:
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature) and name != "BMP":
             return name
+    if 1 < len(data) < 12 and _is_cut_signature(data):
+        raise ImageError("truncated", "the file ends within its header")
     if data[:4] == b"RIFF":
         if data[8:12] == b"WEBP":
             return "WEBP"
@@ -65,6 +67,12 @@ def format_of(data: bytes) -> str:
             "corrupt", f"starts like a {'PNG' if data[0] == 0x89 else 'GIF'} file, but its header is damaged"
         )
     raise ImageError("not_an_image", "the content is not that of an image file")
+
+
+def _is_cut_signature(data: bytes) -> bool:
+    """Whether fewer than 12 bytes are the beginning of a picture."""
+    is_media = len(data) > 4 and data[:3] == bytes(3) and b"ftyp".startswith(data[4:8])
+    return is_media or data[:4] == b"RIFF" or any(signature.startswith(data) for signature in _SIGNATURES)
 
 
 def _is_bmp(data: bytes) -> bool:

@@ -7,7 +7,7 @@ from PIL import GifImagePlugin  # noqa: F401 - registers the format
 
 from batchland.errors import ImageError
 from batchland.images.decode.gif_lzw import check_lzw
-from batchland.images.decode.picture import Picture, Pixels, check_size, damage, open_with_pillow, rgb_pixels
+from batchland.images.decode.picture import Picture, Pixels, check_size, open_with_pillow, rgb_pixels
 
 _MAX_BLOCKS: Final = 100_000
 """Blocks of extensions before the first frame: about 25 MB."""
@@ -31,14 +31,11 @@ def decode_gif(data: bytes, max_pixels: int) -> Picture:
     covers = (left, top) == (0, 0) and across >= width and down >= height
     if not covers and transparent is None:
         raise ImageError("unsupported_format", "a GIF with a first frame that leaves a part of the picture undefined")
-    try:
-        with open_with_pillow(data[: 13 + table] + control + data[begin:], "GIF") as image:
-            image.load()
-            _check_colours(np.asarray(image), (own_table or table) // 3, transparent)
-            pixels = rgb_pixels(image)
-            size = image.size
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise damage(error) from error
+    with open_with_pillow(data[: 13 + table] + control + data[begin:], "GIF") as image:
+        image.load()
+        _check_colours(np.asarray(image), (own_table or table) // 3, transparent)
+        pixels = rgb_pixels(image)
+        size = image.size
     check_lzw(data, begin + 10 + own_table, across * down)
     return Picture(pixels, *size)
 

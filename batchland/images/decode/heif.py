@@ -18,7 +18,6 @@ from batchland.images.decode.picture import (
     Picture,
     Pixels,
     check_size,
-    damage,
     grey_to_rgb,
     open_with_pillow,
     rgb_pixels,
@@ -34,18 +33,15 @@ def decode_avif(data: bytes, max_pixels: int) -> Picture:
     if b"clap" in data[begin : begin - 4 + int.from_bytes(data[begin - 4 : begin])]:
         raise ImageError("unsupported_format", "an AVIF that crops its picture, not a kind that is read here")
     check_avif_properties(data)
-    try:
-        with open_with_pillow(data, "AVIF") as image:
-            check_size(*image.size, max_pixels)
-            check_avif_sizes(data, image.size, max_pixels)
-            check_colours(data)
-            check_pictures(data)
-            image.load()
-            _check_end(data)
-            image.info.pop("xmp", None)  # Pillow would look there for an orientation
-            return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
-        raise damage(error) from error
+    with open_with_pillow(data, "AVIF") as image:
+        check_size(*image.size, max_pixels)
+        check_avif_sizes(data, image.size, max_pixels)
+        check_colours(data)
+        check_pictures(data)
+        image.load()
+        _check_end(data)
+        image.info.pop("xmp", None)  # Pillow would look there for an orientation
+        return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
 
 
 def _check_end(data: bytes) -> None:
@@ -83,7 +79,7 @@ def decode_heif(data: bytes, max_pixels: int) -> Picture:
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         if "nsupported" in str(error):
             raise ImageError("unsupported_format", f"a HEIF file of a kind that is not read ({error})") from error
-        raise damage(error) from error
+        raise
 
 
 def _rgb(image: Image.Image) -> Pixels:

@@ -5,6 +5,7 @@ Boxes and their fields: ISO/IEC 14496-12, `meta`, `iinf` and `iloc`.
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -27,6 +28,8 @@ _MAX_CONFIGURATIONS: Final = 100
 """Largest number of descriptions of compressed data. The tiles of a picture share one."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
+_SAMPLE_ENTRY: Final = 86
+"""Bytes before the boxes in the description of a track."""
 _MAX_ZERO_RUN: Final = 64
 """Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
 
@@ -63,14 +66,13 @@ def without_end_of_picture(data: bytes, spare: int) -> bytes | None:
 def check_colours(data: bytes) -> None:
     """Raise ImageError (`unsupported_format`) for HDR.
 
-    What the container says about the picture that is shown counts; if it says nothing about colours, the compressed
-    data. Leaves files with damaged boxes to the decoder.
+    What the container says about the picture that is shown, or about an animation, counts; if it says nothing about
+    colours, the compressed data. Leaves files with damaged boxes to the decoder.
     """
-    try:
-        for number in _transfers(data):
-            check_transfer(number)
-    except (struct.error, KeyError, IndexError):
-        return
+    for found in (_transfers(data), _transfers_of_tracks(data)):
+        with suppress(struct.error, KeyError, IndexError):
+            for number in found:
+                check_transfer(number)
 
 
 def _transfers(data: bytes) -> Iterator[int]:
@@ -79,8 +81,7 @@ def _transfers(data: bytes) -> Iterator[int]:
     colours = [each.begin for each in by_item.get(shown, ()) if each.kind == b"colr"]
     if colours:
         for begin in colours:
-            if data[begin : begin + 4] == b"nclx":
-                yield int.from_bytes(data[begin + 6 : begin + 8])
+            yield from _of_colr(data, begin)
         return
     configurations = [each for each in properties if each.kind == b"hvcC"]
     if len(configurations) > _MAX_CONFIGURATIONS:
@@ -91,6 +92,18 @@ def _transfers(data: bytes) -> Iterator[int]:
         yield hevc.transfer_of(data[each.begin : each.end])
     for _, content in _av1_items(data):
         yield av1.read_sequence(content).transfer
+
+
+def _transfers_of_tracks(data: bytes) -> Iterator[int]:
+    """Transfer characteristics of animations."""
+    for described, content in _av1_tracks(data):
+        colour = described.get(b"colr")
+        yield from _of_colr(data, colour[0]) if colour else [av1.read_sequence(content).transfer]
+
+
+def _of_colr(data: bytes, begin: int) -> list[int]:
+    """The transfer characteristics in a `colr` box; none in one with an ICC profile."""
+    return [int.from_bytes(data[begin + 6 : begin + 8])] if data[begin : begin + 4] == b"nclx" else []
 
 
 def _av1_items(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -127,17 +140,23 @@ def _av1_pictures(data: bytes, size: tuple[int, int]) -> Iterator[tuple[bytes, t
         for item, content in _av1_items(data):
             at = [each.begin for each in by_item.get(item, ()) if each.kind == b"ispe"]
             yield content, struct.unpack_from(">II", data, at[0] + 4)
-    for kind, begin, end in boxes(data, *top.get(b"moov", (0, 0))):
+    for _, content in _av1_tracks(data):
+        yield content, size
+
+
+def _av1_tracks(data: bytes) -> Iterator[tuple[dict[bytes, tuple[int, int]], bytes]]:
+    """Of each animation, the boxes that describe it (begin and end, by type), and its first picture."""
+    for kind, begin, end in boxes(data, *_children(data, 0, len(data)).get(b"moov", (0, 0))):
         if kind == b"trak":
             media = _children(data, *_children(data, begin, end)[b"mdia"])
             table = _children(data, *_children(data, *media[b"minf"])[b"stbl"])
-            kinds = table[b"stsd"][0]
-            if data[kinds + 12 : kinds + 16] == b"av01":
+            entry, last = table[b"stsd"][0] + 8, table[b"stsd"][1]
+            if data[entry + 4 : entry + 8] == b"av01":
                 places, width = (table[b"stco"][0], 4) if b"stco" in table else (table[b"co64"][0], 8)
                 first = int.from_bytes(data[places + 8 : places + 8 + width])
                 sizes = table[b"stsz"][0]
                 length, first_length = struct.unpack_from(">I4xI", data, sizes + 4)
-                yield data[first : first + (length or first_length)], size
+                yield _children(data, entry + _SAMPLE_ENTRY, last), data[first : first + (length or first_length)]
 
 
 def check_avif_properties(data: bytes) -> None:

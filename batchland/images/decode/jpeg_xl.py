@@ -15,7 +15,6 @@ from batchland.images.decode.picture import (
     Pixels,
     check_size,
     check_transfer,
-    damage,
     grey_to_rgb,
     over_white,
     rgb_pixels,
@@ -56,10 +55,7 @@ def decode_jxl(data: bytes, max_pixels: int) -> Picture:
             "unsupported_format",
             "a JPEG XL file, which the package pillow-jxl-plugin reads: pip install 'batchland[jxl]'",
         ) from error
-    try:
-        is_jpeg, info, content, profile, _ = Decoder(num_threads=0)(data)
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
-        raise damage(error) from error
+    is_jpeg, info, content, profile, _ = Decoder(num_threads=0)(data)
     if is_jpeg:  # a JPEG that was packed without loss
         return decode_jpeg(content, max_pixels, lambda width, height: 1)  # noqa: ARG005
     return Picture(_rgb(info.mode, info.width, info.height, content), info.width, info.height, profile=profile or None)

@@ -17,13 +17,11 @@ from PIL import Image, TiffImagePlugin
 from batchland.errors import ImageError
 from batchland.images.decode import jpeg
 from batchland.images.decode import tiff_page as tiff
-from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import (
     Picture,
     Pixels,
     Samples,
     check_zeros,
-    damage,
     grey_to_rgb,
     over_white,
     palette_to_rgb,
@@ -53,17 +51,8 @@ _CHUNK_SAMPLES: Final = 4_000_000
 def decode_tiff(data: bytes, max_pixels: int) -> Picture:
     """Decode the first page of a TIFF. Raises ImageError."""
     page = read_page(data, max_pixels)
-    try:
-        pixels = _rgb(data, page)
-    except (OSError, SyntaxError, ValueError, TypeError, zlib.error) as error:
-        raise damage(error) from error
-    directory = page.directory
-    orientation = directory.number("orientation", 1)
-    if "orientation" not in directory:
-        orientation = find_orientation(None, directory.content("xmp"))
-    elif not 1 <= orientation <= 8:
-        orientation = 1
-    return Picture(pixels, page.width, page.height, orientation, directory.content("profile"))
+    pixels = _rgb(data, page)
+    return Picture(pixels, page.width, page.height, page.directory.orientation(), page.directory.content("profile"))
 
 
 def _rgb(data: bytes, page: Page) -> Pixels:

@@ -12,7 +12,7 @@ from PIL import WebPImagePlugin  # noqa: F401 - registers the format
 
 from batchland.errors import ImageError
 from batchland.images.decode.orientation import find_orientation
-from batchland.images.decode.picture import Picture, check_size, check_zeros, damage, open_with_pillow, rgb_pixels
+from batchland.images.decode.picture import Picture, check_size, check_zeros, open_with_pillow, rgb_pixels
 
 _LOSSY, _LOSSLESS, _ALPHA, _FRAME = b"VP8 ", b"VP8L", b"ALPH", b"ANMF"
 """Chunks with pixels; of an animation, they are in a chunk for each frame."""
@@ -28,20 +28,17 @@ _SPARE: Final = 16
 
 def decode_webp(data: bytes, max_pixels: int) -> Picture:
     """Decode a WebP with transparency over white. Raises ImageError."""
-    try:
-        with open_with_pillow(data, "WEBP") as image:
-            width, height = image.size
-            check_size(width, height, max_pixels)
-            _check_first_frame(data, width, height)
-            frame = dict(_first_frame(data))
-            for kind in (_LOSSY, _LOSSLESS):
-                check_zeros(frame.get(kind, b""), _PADDING + width * height // _PIXELS_PER_ZERO)
-            image.load()
-            _check_end(frame)
-            orientation = find_orientation(image.info.get("exif"), image.info.get("xmp"))
-            return Picture(rgb_pixels(image), width, height, orientation, image.info.get("icc_profile"))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise damage(error) from error
+    with open_with_pillow(data, "WEBP") as image:
+        width, height = image.size
+        check_size(width, height, max_pixels)
+        _check_first_frame(data, width, height)
+        frame = dict(_first_frame(data))
+        for kind in (_LOSSY, _LOSSLESS):
+            check_zeros(frame.get(kind, b""), _PADDING + width * height // _PIXELS_PER_ZERO)
+        image.load()
+        _check_end(frame)
+        orientation = find_orientation(image.info.get("exif"))
+        return Picture(rgb_pixels(image), width, height, orientation, image.info.get("icc_profile"))
 
 
 def _check_first_frame(data: bytes, width: int, height: int) -> None:

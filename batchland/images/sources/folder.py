@@ -91,23 +91,26 @@ def list_images(
 
 
 def check_folder(root: str | os.PathLike[str]) -> None:
-    """Check that `root` is a folder.
+    """Check that `root` is a folder that can be listed.
 
     Raises NoSuchImagesError if not, UsageError if access to it is refused, InputError if its storage fails; the last
     two after retries.
     """
     top = os.fsencode(root)
+    problem = "does not exist"
     try:
-        problem = None if stat.S_ISDIR(refs.retries.call(lambda: os.stat(top)).st_mode) else "is not a folder"
-    except (FileNotFoundError, NotADirectoryError):
-        problem = "does not exist"
+        refs.retries.call(lambda: os.scandir(top).close())
+        return
+    except NotADirectoryError:
+        problem = "is not a folder" if os.path.exists(top) else problem  # noqa: PTH110 - bytes
+    except FileNotFoundError:
+        pass
     except OSError as error:
         reason = f"{display_name(top)}: cannot be opened ({error.strerror})"
         if storage_failed(error):
             raise InputError(reason) from error
         raise UsageError(f"{reason}; give a folder of images") from error
-    if problem:
-        raise NoSuchImagesError(f"{display_name(top)}: {problem}; give a folder of images")
+    raise NoSuchImagesError(f"{display_name(top)}: {problem}; give a folder of images")
 
 
 def list_for_retry(

@@ -17,15 +17,29 @@ from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.containers import Containers, joined_facts, split_facts, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
-from batchland.images.sources.random_access import Reader, open_files
+from batchland.images.sources.random_access import RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
 
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
+_ENTRY: Final = struct.Struct("<6x2H10x2I3H8xI")
+"""Of the list: version that is needed, flags, sizes as stored and unpacked, sizes of the name, the extra fields and the
+comment, and the position of the member."""
+_ENTRY_MARK: Final = b"PK\x01\x02"
+_HEADER_MARK: Final = b"PK\x03\x04"
+_END_MARK: Final = b"PK\x05\x06"
+_END_BYTES: Final = 22 + 65_535
+"""Largest size of the record at the end of a zip file, with its comment."""
+_VERSION: Final = 45
+"""A higher version is only needed for methods and encryption that are not read."""
+_SIZE_ELSEWHERE: Final = 0xFFFFFFFF
 _ENCRYPTED: Final = 0x1
 _UTF8: Final = 0x800
 _UNICODE_PATH: Final = 0x7075
 """Extra field with the name in UTF-8: a version, the checksum of the plain name, and the name."""
+_SIZES: Final = 1
+"""Extra field with sizes and a position that do not fit into the entry."""
+_UNKNOWN_FIELD: Final = 0xFFFF
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
 
@@ -49,8 +63,8 @@ class ZipMembers:
             what = "encrypted" if method < 0 else f"packed by method {method}; stored and deflated members are read"
             raise ImageError("unsupported_format", f"the member is {what}")
         file = open_files.get(self.location)
-        header = file.read_at(offset, _LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+        header = file.read_at(offset, _LOCAL_HEADER.size) if 0 <= offset < file.size else b""
+        if len(header) < _LOCAL_HEADER.size or header[:4] != _HEADER_MARK:
             raise ImageError("corrupt", "the zip file has no header where its list says")
         names = sum(_LOCAL_HEADER.unpack(header)[-2:])
         data = file.read_at(offset + _LOCAL_HEADER.size + names, packed)
@@ -98,9 +112,7 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
     """The images of a zip file, or one ref if it cannot be read."""
     store = ZipMembers(location)
     try:
-        reader = Reader(refs.retries.call(lambda: open_files.get(location)))
-        with ZipFile(cast("IO[bytes]", reader)) as archive:
-            members = archive.infolist()
+        members = _read_list(refs.retries.call(lambda: open_files.get(location)))
     except BatchlandError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged files
@@ -115,6 +127,84 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
             yield ImageRef(f"{zip_name}/{name}", _facts(member), store=store)
         elif kind:
             ignored[kind] += 1
+
+
+def _read_list(file: RandomAccess) -> list[ZipInfo]:
+    """The members. Raises almost anything if the list is damaged, or if it is only that of a part of the file."""
+    try:
+        with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
+            members = archive.infolist()
+    except (BadZipFile, NotImplementedError, UnicodeDecodeError):
+        with ZipFile(cast("IO[bytes]", _TolerantReader(file))) as archive:
+            members = archive.infolist()
+    begin = min((member.header_offset for member in members), default=archive.start_dir)
+    if _list_before(file, begin) or _HEADER_MARK in _after_list(file):
+        raise BadZipFile("it holds several zip files, as if they were put together with cat; unpack them")
+    return members
+
+
+def _list_before(file: RandomAccess, position: int) -> bool:
+    """Whether another zip file ends before that byte. Bytes of other kinds are those of a program that unpacks."""
+    first = max(0, position - _END_BYTES)
+    before = file.read_at(first, position - first)
+    at = before.rfind(_END_MARK)
+    while at >= 0:
+        size = int.from_bytes(before[at + 12 : at + 16], "little")
+        if 0 < size <= first + at and file.read_at(first + at - size, len(_ENTRY_MARK)) == _ENTRY_MARK:
+            return True
+        at = before.rfind(_END_MARK, 0, at)
+    return False
+
+
+def _after_list(file: RandomAccess) -> bytes:
+    """What follows the list of members and the comment."""
+    end = file.read_at(max(0, file.size - _END_BYTES), _END_BYTES)
+    record = end[end.rfind(_END_MARK) :]
+    return record[22 + int.from_bytes(record[20:22], "little") :]
+
+
+class _TolerantReader(Reader):
+    """Reads the list of members without what zipfile refuses in one of them, and so for all."""
+
+    def read(self, size: int = -1) -> bytes:
+        """See `Reader.read`."""
+        data = super().read(size)
+        if not data.startswith(_ENTRY_MARK):
+            return data
+        changed, at = bytearray(data), 0
+        while data.startswith(_ENTRY_MARK, at) and at + _ENTRY.size <= len(data):
+            version, flags, *sizes, name_size, extra_size, comment_size, place = _ENTRY.unpack_from(data, at)
+            name_at = at + _ENTRY.size
+            extra_at = name_at + name_size
+            if flags & _UTF8 and _decoded(data[name_at:extra_at]) is None:
+                flags &= ~_UTF8
+            struct.pack_into("<2H", changed, at + 6, min(version, _VERSION), flags)
+            extra = data[extra_at : extra_at + extra_size]
+            if len(extra) >= 4 and not _is_readable(extra, 8 * [*sizes, place].count(_SIZE_ELSEWHERE)):
+                struct.pack_into("<2H", changed, extra_at, _UNKNOWN_FIELD, len(extra) - 4)
+            at = extra_at + extra_size + comment_size
+        return bytes(changed)
+
+
+def _fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """The extra fields of a member: kind and content, shorter than it should be if the last one is cut."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<2H", extra)
+        yield kind, extra[4 : 4 + size]
+        extra = extra[4 + size :]
+
+
+def _is_readable(extra: bytes, sizes: int) -> bool:
+    """Whether extra fields are whole, and have that many bytes of sizes."""
+    end = 0
+    for kind, content in _fields(extra):
+        size = int.from_bytes(extra[end + 2 : end + 4], "little")
+        if len(content) < size or (kind == _SIZES and size < sizes):
+            return False
+        if kind == _UNICODE_PATH and (size < 5 or _decoded(content[5:]) is None):
+            return False
+        end += 4 + size
+    return True
 
 
 def _inflated(data: bytes, size: int) -> bytes:
@@ -158,9 +248,7 @@ def _decoded(name: bytes) -> str | None:
 
 def _unicode_path(extra: bytes, checksum: int) -> str | None:
     """The name in a Unicode Path field that belongs to the name with that checksum; None if there is none."""
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<2H", extra)
-        value, extra = extra[4 : 4 + size], extra[4 + size :]
+    for kind, value in _fields(extra):
         if kind == _UNICODE_PATH and value[:5] == struct.pack("<BI", 1, checksum):
             return _decoded(value[5:])
     return None

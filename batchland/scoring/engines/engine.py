@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import pyarrow as pa
 
@@ -19,9 +19,6 @@ from batchland.predictions.parts import Entry, PartSpec, PartSummary
 from batchland.predictions.rows import to_rows
 from batchland.predictions.schema import WrittenFile
 from batchland.scoring.options import ScoreSettings
-
-MAX_CPU_CALLS: Final = 4
-"""Calls of the model at once on a CPU; each takes memory for the activations of its batch."""
 
 
 class Scored(NamedTuple):

@@ -21,8 +21,8 @@ from batchland.images.decoding_processes import (
 from batchland.images.loader import BatchLoader, decode_image, keep_jpegs_encoded
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import ModelContent, open_session
-from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
-from batchland.scoring.options import ScoreOptions
+from batchland.scoring.engines.engine import Scored, score_batch
+from batchland.scoring.options import MAX_CPU_CALLS, ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
 from batchland.system.memory import keep_freed_memory
 
@@ -48,7 +48,7 @@ class LocalEngine:
         require_memory(MIN_MEMORY)
         keep_freed_memory()
         self._cores = cores = cores or usable_cores()
-        threads = options.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
+        threads = options.threads_per_call(cores)
         self.model = open_session(
             model,
             options.device,

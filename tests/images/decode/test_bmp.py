@@ -4,17 +4,10 @@ import struct
 
 import numpy as np
 import pytest
+from damage import error_of
 from picture_files import bmp, samples
 
-from batchland.errors import ImageError
 from batchland.images.decode.bmp import decode_bmp
-
-
-def error_of(data: bytes) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        decode_bmp(data, 10**8)
-    return caught.value.code, str(caught.value)
-
 
 RGB = bmp(samples(8, 3)[:, :, ::-1], 24)
 PALETTE = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)

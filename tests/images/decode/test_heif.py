@@ -87,6 +87,27 @@ def test_hdr_in_the_compressed_data_of_an_avif_is_refused(transfer, bits):
     assert_refused_if_hdr(data.replace(b"colrnclx", b"freenclx"), transfer)
 
 
+@pytest.mark.parametrize("transfer", [13, 16, 18])
+def test_hdr_in_an_animation_alone_is_refused(transfer):
+    data = encoded(Image.fromarray(VALUES), "AVIF", save_all=True, append_images=[photo(64, 48)])
+    at = data.rindex(b"colrnclx") + 10
+    assert_refused_if_hdr(data[:at] + struct.pack(">H", transfer) + data[at + 2 :], transfer)
+
+
+@pytest.mark.parametrize("transfer", [13, 16])
+def test_hdr_in_the_compressed_data_of_an_animation_is_refused(transfer):
+    """A key frame of 64 x 48 pixels with that transfer takes the place of the one in the track."""
+    still = imagecodecs.avif_encode(samples(8, 3, 64, 48), primaries=9, transfer=transfer, matrix=9)
+    ((begin, end),) = _pictures(still)[1][1].pieces
+    frame = still[begin:end]
+    data = encoded(Image.fromarray(VALUES), "AVIF", save_all=True, append_images=[photo(64, 48)], quality=100)
+    changed = bytearray(data.replace(b"colrnclx", b"freenclx")) + box(b"mdat", frame * 2)
+    sizes, places = (data.index(kind) for kind in (b"stsz", b"stco"))
+    struct.pack_into(">II", changed, sizes + 16, len(frame), len(frame))
+    struct.pack_into(">I", changed, places + 12, len(data) + 8)
+    assert_refused_if_hdr(bytes(changed), transfer)
+
+
 def assert_refused_if_hdr(data: bytes, transfer: int) -> None:
     if transfer not in (16, 18):
         assert decode(data, SPEC).pixels.shape == (48, 64, 3)

@@ -7,23 +7,16 @@ import struct
 
 import numpy as np
 import pytest
-from damage import encoded, photo
+from damage import encoded, error_of, photo
 from picture_files import jpeg, samples
 from PIL import Image
 
-from batchland.errors import ImageError
 from batchland.images.decode.jpeg import decode_jpeg, read_header
 from batchland.images.preprocess import PreprocessSpec, decode
 
 
 def pixels_of(data: bytes) -> np.ndarray:
     return decode_jpeg(data, 10**8, lambda width, height: 1).pixels
-
-
-def error_of(data: bytes) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        pixels_of(data)
-    return caught.value.code, str(caught.value)
 
 
 def segment(marker: int, content: bytes) -> bytes:

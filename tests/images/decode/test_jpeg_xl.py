@@ -7,19 +7,13 @@ import struct
 import imagecodecs
 import numpy as np
 import pytest
+from damage import error_of
 from picture_files import grey_rgb, over_white, samples
 from PIL import Image
 
-from batchland.errors import ImageError
 from batchland.images.decode.jpeg_xl import decode_jxl
 
 pytest.importorskip("pillow_jxl")
-
-
-def error_of(data: bytes, max_pixels: int = 10**8) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        decode_jxl(data, max_pixels)
-    return caught.value.code, str(caught.value)
 
 
 def box(kind: bytes, content: bytes) -> bytes:

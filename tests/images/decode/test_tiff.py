@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from damage import encoded, photo
+from damage import encoded, error_of, photo
 from picture_files import HEIGHT, WIDTH, by_tifffile, packed_rows, samples, tiff
 from PIL import Image
 
-from batchland.errors import ImageError
 from batchland.images.decode.tiff import decode_tiff
 from batchland.images.preprocess import PreprocessSpec, decode
 
@@ -24,12 +23,6 @@ def grey(order: str = "<", rows: bytes = ROWS, **tags: Any) -> bytes:
     """A grey TIFF. tags: `tag_NUMBER=value` or None to leave one out."""
     changed = {**GREY, **{int(name.removeprefix("tag_")): value for name, value in tags.items()}}
     return tiff(order, {number: value for number, value in changed.items() if value is not None}, [rows])
-
-
-def error_of(data: bytes) -> tuple[str, str]:
-    with pytest.raises(ImageError) as caught:
-        decode_tiff(data, 10**8)
-    return caught.value.code, str(caught.value)
 
 
 def test_the_plain_file_is_read():
@@ -259,6 +252,17 @@ def test_memory_is_limited_by_the_header():
     assert error_of(tiff("<", wide, [b"x"])) == (
         "too_many_pixels", "tiles of 1000000 x 1 pixels for a smaller picture",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tag", "turned"),
+    [((1, 1, b"\6"), True), ((4, 1, b"\6\0\0\0"), True), ((2, 2, b"\6\0"), False), ((7, 1, b"\6"), False),
+     ((11, 1, struct.pack("<f", 6)), False)],
+    ids=["byte", "long", "text", "undefined", "float"],
+)  # fmt: skip
+def test_an_orientation_of_another_type_counts_if_it_is_a_whole_number(tag, turned):
+    """As for libtiff."""
+    assert decode_tiff(grey(tag_274=tag), 10**6).orientation == (6 if turned else 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -8,7 +8,9 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import options
 
+from batchland import score
 from batchland.errors import ImageError, InputError, NoSuchImagesError, UsageError
 from batchland.images.sources import file_patterns, refs
 from batchland.images.sources.folder import list_for_retry, list_images
@@ -163,13 +165,24 @@ def test_temporary_errors_of_listing_and_reading_are_retried(tmp_path, monkeypat
 def test_storage_error_of_the_root_is_retried_and_no_usage_error(tmp_path, monkeypatch):
     tree(tmp_path, "in/a.jpg")
     broken = OSError(errno.EIO, "Input/output error")
-    monkeypatch.setattr(os, "stat", failing(os.stat, broken))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", failing(scandir, broken))
     assert names(tmp_path / "in") == ["a.jpg"]
-    monkeypatch.setattr(os, "stat", failing(os.stat, *[broken] * 100))
+    monkeypatch.setattr(os, "scandir", failing(scandir, *[broken] * 100))
     monkeypatch.setattr(refs, "retries", Retries(first_wait=0))
     with pytest.raises(InputError) as caught:
         list_images(tmp_path / "in")
     assert str(caught.value).endswith("in: cannot be opened (Input/output error)")
+
+
+def test_a_root_that_may_not_be_listed_is_refused(tmp_path, monkeypatch, toy_model):
+    tree(tmp_path, "in/a.jpg")
+    monkeypatch.setattr(refs, "retries", Retries(first_wait=0))
+    monkeypatch.setattr(os, "scandir", failing(os.scandir, *[PermissionError(errno.EACCES, "Permission denied")] * 100))
+    with pytest.raises(UsageError) as caught:
+        score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
+    assert str(caught.value) == f"{tmp_path}/in: cannot be opened (Permission denied); give a folder of images"
+    assert not (tmp_path / "p.parquet").exists()
 
 
 def test_file_written_to_while_it_is_read_is_read_again(tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
-"""Damaged tar files, tables and lists give refs, pixels or coded errors, and never another exception."""
+"""Damaged tar and zip files, tables and lists give refs, pixels or coded errors, and never another exception."""
 
 import io
 import random
+import struct
 import tarfile
+import zipfile
+import zlib
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -75,6 +78,33 @@ TARS.append(tar_bytes(tarfile.PAX_FORMAT, mtime="1700000000.5", comment="x" * 30
 def test_damaged_tar_files_give_refs_or_coded_errors(tmp_path_factory, which, changed):
     path = tmp_path_factory.getbasetemp() / "fuzz.tar"
     path.write_bytes(mutate(TARS[which], changed))
+    refs_of(path)
+
+
+def zip_bytes(method: int) -> bytes:
+    """Members with extra fields: sizes of eight bytes, a name in UTF-8."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for number in range(4):
+            name = f"folder/{'ü' if number % 2 else 'u'}{number}.jpg"
+            info = zipfile.ZipInfo(name, (2026, 11, 23, 4, 5, 6))
+            name_field = struct.pack("<BI", 1, zlib.crc32(name.encode())) + name.encode()
+            info.extra = struct.pack("<2H", 0x7075, len(name_field)) + name_field
+            with archive.open(info, "w", force_zip64=number == 2) as member:
+                member.write(picture((number, 0, 0)))
+    return buffer.getvalue()
+
+
+ZIPS = [zip_bytes(method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+
+
+@FUZZED
+@given(which=st.integers(0, len(ZIPS) - 1), changed=changes, in_list=st.booleans())
+def test_damaged_zip_files_give_refs_or_coded_errors(tmp_path_factory, which, changed, in_list):
+    """in_list: change only the list of members."""
+    path = tmp_path_factory.getbasetemp() / "fuzz.zip"
+    begin = ZIPS[which].index(b"PK\1\2") if in_list else 0
+    path.write_bytes(ZIPS[which][:begin] + mutate(ZIPS[which][begin:], changed))
     refs_of(path)
 
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 import pytest
 import trustme
+from commands import batchland
 from toys import COLOURS, Stop, options, picture, stop_after
 
 from batchland import score
@@ -570,6 +571,26 @@ def test_without_permission_every_row_says_why(tmp_path, toy_model, site):
     score(None, tmp_path / "p.parquet", options(toy_model, image_list=str(tmp_path / "list.txt")))
     (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert row["error_code"] == "permission_denied"
+
+
+@pytest.mark.parametrize("status", [404, 403])
+def test_a_list_that_no_server_answers_is_no_good_run(tmp_path, toy_model, site, status):
+    """The rows are written, so that `--retry-failed` scores them later, and the exit code says that none is good."""
+    for name in "ab":
+        site.pages[f"/{name}.jpg"] = [(status, {}, b"")]
+    (tmp_path / "list.txt").write_text(f"{site.url}/a.jpg\n{site.url}/b.jpg\n")
+    command = ("score", "--images", tmp_path / "list.txt", "--private-hosts", "--model", toy_model, "--device", "cpu")
+    code = {404: "vanished", 403: "permission_denied"}[status]
+    for more in ((), ("--overwrite", "--max-failed", "100%")):
+        result = batchland(*command, "--out", tmp_path / "p.parquet", *more)
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+            3,
+            f"batchland: none of 2 images could be scored ({code} 2); the predictions are written, see the rows with "
+            "status = 'failed'",
+        )
+    assert pq.read_table(tmp_path / "p.parquet")["error_code"].to_pylist() == [code] * 2
+    site.put("/b.jpg", picture())
+    assert batchland(*command, "--out", tmp_path / "p.parquet", "--overwrite").exit_code == 0
 
 
 def test_a_time_in_the_first_years_of_our_era_is_unknown(site):

@@ -14,7 +14,7 @@ from s3_server import Bucket
 from toys import options, picture, read_all
 
 from batchland import Shard, merge, score
-from batchland.errors import UsageError
+from batchland.errors import ImageError, UsageError
 from batchland.images.sources import random_access, refs
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored
@@ -62,6 +62,12 @@ def read_rows(path: Path) -> list[dict[str, object]]:
     import pyarrow.parquet as pq
 
     return list(pq.read_table(path).to_pylist())
+
+
+def test_suffixes_may_be_within_braces(tmp_path):
+    for name in ("a", "b"):
+        write_zip(tmp_path / f"{name}.zip", {"1.jpg": name.encode()})
+    assert read_all(tmp_path / "{a.zip,b.zip}") == [("a.zip/1.jpg", b"a"), ("b.zip/1.jpg", b"b")]
 
 
 def test_a_failed_member_is_scored_again(tmp_path, toy_model):
@@ -150,6 +156,30 @@ def test_impossible_times_and_bytes_in_front_are_accepted(tmp_path):
     assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, None))
 
 
+JOINED = "the zip file cannot be read: it holds several zip files, as if they were put together with cat; unpack them"
+
+
+@pytest.mark.parametrize("between", [b"", b"\n", bytes(512)])
+@pytest.mark.parametrize("cut", [0, 30])
+def test_zip_files_that_were_joined_are_unreadable(tmp_path, between, cut):
+    """Their last list names only the members of the last one; if that is cut, the list is that of the first one."""
+    parts = [write_zip(tmp_path / f"{name}.zip", {f"{name}.jpg": b"x"}).read_bytes() for name in "ab"]
+    joined = between.join(parts)
+    (tmp_path / "d.zip").write_bytes(joined[: len(joined) - cut])
+    (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
+    assert (ref.name, ref.error) == ("d.zip/", ("unreadable", JOINED))
+
+
+def test_zip_files_within_a_zip_file_and_behind_a_program_are_no_fault(tmp_path):
+    """The program may hold the marks of zip files, and bytes may follow the list."""
+    inner = write_zip(tmp_path / "i.zip", {"x.jpg": b"x"}, zipfile.ZIP_STORED).read_bytes()
+    whole = write_zip(tmp_path / "o.zip", {"i.zip": inner, "a.jpg": b"a"}, zipfile.ZIP_STORED).read_bytes()
+    for before, after in ((b"", b""), (b"MZ PK\x05\x06 PK\x01\x02 PK\x03\x04" + bytes(40), bytes(100))):
+        (tmp_path / "d.zip").write_bytes(before + whole + after)
+        assert read_all(tmp_path / "d.zip") == [("d.zip/a.jpg", b"a")]
+        random_access.open_files.close()
+
+
 def test_links_and_paths_of_windows_are_not_listed_and_dots_are_left_out(tmp_path):
     names = ("a/./b.jpg", "./c.jpg", "././d.jpg", "..\\e.jpg", "x\\..\\f.jpg", "link.jpg", ".g.jpg")
     data = zip_of(dict.fromkeys(names, b"x"), {"link.jpg": stat.S_IFLNK | 0o777})
@@ -205,7 +235,43 @@ def test_names_are_utf8_if_anything_says_so_else_cp437(tmp_path):
     assert ignored.counts == {}
 
 
-def test_a_damaged_list_of_members_is_named_in_words(tmp_path):
-    (tmp_path / "d.zip").write_bytes(zip_with_names((b"\xff.jpg", 0x800, b"")))
+def test_one_odd_member_does_not_spoil_the_others(tmp_path):
+    """A name that is not UTF-8 as its flag says, extra fields that are cut or damaged, a version from the future."""
+    cut, no_sizes, no_name = b"\x55\x54\x09\0\1\0\0\0\0", struct.pack("<2HI", 1, 4, 7), b"\x75\x70\x06\0\1\0\0\0\0\xff"
+    archive = bytearray(
+        zip_with_names(
+            ("é1.jpg".encode("cp437"), 0x800, b""), (b"2.jpg", 0, cut), (b"3.jpg", 0, no_name), (b"4.jpg", 0, no_sizes),
+            ("é5.jpg".encode(), 0x800, unicode_path("x.jpg", of=b"x")), (b"6.jpg", 0, b""),
+        )
+    )  # fmt: skip
+    struct.pack_into("<H", archive, archive.index(b"PK\x01\x02") + 6, 99)
+    fourth = archive.rindex(b"4.jpg") - 46
+    struct.pack_into("<2I", archive, fourth + 20, 0xFFFFFFFF, 0xFFFFFFFF)
+    (tmp_path / "d.zip").write_bytes(archive)
+    found = list(open_source(tmp_path / "d.zip").images(Ignored()))
+    assert [ref.name for ref in found] == [f"d.zip/{name}.jpg" for name in ("é1", "2", "3", "4", "é5", "6")]
+    good = [ref for ref in found if "4" not in ref.name]
+    assert {ref.store.read(ref.path).data for ref in good} == {b"x"}
+    with pytest.raises(ImageError, match=r"4294967295 bytes, more than \d+") as caught:
+        found[3].store.read(found[3].path)
+    assert caught.value.code == "too_large"
+
+
+@pytest.mark.parametrize("position", [2**40, 2**63 - 1, 2**64 - 1], ids=str)
+def test_a_member_beyond_the_end_is_corrupt(tmp_path, position):
+    archive = bytearray(zip_with_names((b"1.jpg", 0, struct.pack("<2HQ", 1, 8, position)), (b"2.jpg", 0, b"")))
+    struct.pack_into("<I", archive, archive.index(b"PK\x01\x02") + 42, 0xFFFFFFFF)
+    (tmp_path / "d.zip").write_bytes(archive)
+    bad, good = open_source(tmp_path / "d.zip").images(Ignored())
+    with pytest.raises(ImageError) as caught:
+        refs.read_image(bad)
+    assert (caught.value.code, str(caught.value)) == ("corrupt", "the zip file has no header where its list says")
+    assert refs.read_image(good).data == b"x"
+
+
+def test_a_damaged_list_of_members_is_one_row(tmp_path):
+    archive = zip_with_names((b"1.jpg", 0, b""), (b"\xff.jpg", 0x800, b""))
+    at = archive.rindex(b"PK\x01\x02")
+    (tmp_path / "d.zip").write_bytes(archive[:at] + b"PK\x01\x03" + archive[at + 4 :])
     (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
-    assert ref.error == ("unreadable", "the zip file cannot be read: its list of members is damaged")
+    assert ref.error == ("unreadable", "the zip file cannot be read: Bad magic number for central directory")

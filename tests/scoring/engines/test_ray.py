@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,14 +19,16 @@ import pytest
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import Shard, merge, score
-from batchland.errors import EngineError, ModelError, TimeLimitError
+from batchland.errors import EngineError, ModelError, TimeLimitError, UsageError
 from batchland.images.sources.refs import ImageRef
+from batchland.images.sources.web import WebImages
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.schema import Manifest
 from batchland.scoring.engines.engine import Part
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.engine import _again
+from batchland.scoring.engines.ray.shared_images import KnownImage
 from batchland.scoring.engines.ray.start import start_ray
 from batchland.scoring.engines.ray.worker import StoredContent
 from batchland.scoring.plan.write import make_plan
@@ -292,6 +295,58 @@ def test_workers_read_their_ranges_of_a_plan(tmp_path, photos, toy_model, enviro
     score(None, tmp_path / "shards", given)
     merge(tmp_path / "shards", tmp_path / "merged.parquet")
     assert (tmp_path / "merged.parquet").read_bytes() == expected
+
+
+WITHOUT_A_MOUNT = """
+import os, sys
+if sys.argv[0].endswith("default_worker.py") or "ray::" in sys.argv[0]:
+    opened = os.open
+    def missing(path, *arguments, **options):
+        if b"/photos/" in os.fsencode(path):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return opened(path, *arguments, **options)
+    os.open = missing
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_worker_that_does_not_see_the_images_is_one_error(tmp_path, photos, toy_model, environment, planned):
+    """Its rows were `vanished`, and the run a good one."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT_A_MOUNT)
+    arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray")
+    if planned:
+        make_plan(photos, tmp_path / "plan")
+        arguments += ["--plan", str(tmp_path / "plan")]
+    result = run(arguments, environment | {"PYTHONPATH": str(tmp_path / "site")})
+    name = min(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (
+        2,
+        f"batchland: node {socket.gethostname()} of the Ray cluster does not read {name} as the driver does (vanished: "
+        "No such file or directory): its workers read the images; give a folder that all nodes share, or a URL",
+    )
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_a_node_must_read_the_images_as_the_driver_does(tmp_path):
+    image, other = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    other.write_bytes(b"two")
+    entries = [ImageRef(path.name, os.fsencode(path)) for path in (image, other)]
+    known = KnownImage.among(entries)
+    assert known == (entries[1], hashlib.sha256(b"two").hexdigest())
+    known.check()
+    other.write_bytes(b"2")
+    node = f"node {socket.gethostname()} of the Ray cluster does not read b.jpg as the driver does"
+    rest = "its workers read the images; give a folder that all nodes share, or a URL"
+    with pytest.raises(UsageError) as caught:
+        known.check()
+    assert str(caught.value) == f"{node} (it has other content there): {rest}"
+    other.unlink()
+    with pytest.raises(UsageError) as caught:
+        known.check()
+    assert str(caught.value) == f"{node} (vanished: No such file or directory): {rest}"
+    assert KnownImage.among([*entries, WebImages().ref("http://127.0.0.1:9/a.jpg")]) is None
 
 
 def test_ray_that_does_not_start_is_an_error_of_one_line_after_a_second_try():

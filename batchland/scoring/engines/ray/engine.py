@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import chain, islice
 from math import ceil
 from pathlib import Path
 from typing import Any, Final, Self
@@ -16,13 +17,14 @@ from batchland.models.contract import read_model
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, PartSpec, PartSummary
 from batchland.predictions.schema import WrittenFile
-from batchland.scoring.engines.engine import MAX_CPU_CALLS, Part, PartEngine, ScoredPart
+from batchland.scoring.engines.engine import Part, PartEngine, ScoredPart
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.pool import ActorHandle, WorkerPool, ray_errors
+from batchland.scoring.engines.ray.shared_images import TRIED, KnownImage
 from batchland.scoring.engines.ray.start import start_ray
 from batchland.scoring.engines.ray.worker import PartWorker, StoredContent, WorkerSettings
 from batchland.scoring.manifest import versions
-from batchland.scoring.options import ScoreOptions
+from batchland.scoring.options import MAX_CPU_CALLS, ScoreOptions
 from batchland.system.paths import resolved
 
 _MAX_LOSSES: Final = 10
@@ -105,8 +107,11 @@ class RayEngine(PartEngine):
         self, parts: Iterable[tuple[int, Iterable[Entry]]], location: Path | str, spec: PartSpec
     ) -> Generator[ScoredPart | None, None, None]:
         """See `PartEngine.score_parts`. Raises what the workers' local engines raise, and EngineError if Ray fails."""
-        self._pool.start(lambda worker: worker.join.remote(location, spec), self._first)
-        todo = (Part(number, entries) for number, entries in parts)
+        parts = iter(parts)
+        first = list(islice(parts, 1))
+        images = [image for _, entries in first for image in islice(entries, TRIED)]
+        self._pool.start(lambda worker: worker.join.remote(location, spec, KnownImage.among(images)), self._first)
+        todo = (Part(number, entries) for number, entries in chain(first, parts))
         with closing(self._pool.run(todo, lambda worker, part: worker.score.remote(part), _again)) as results:
             yield from results
 

@@ -29,6 +29,7 @@ from batchland.predictions.storage import Output, open_output
 from batchland.predictions.writer import write_file
 from batchland.scoring.engines.engine import Part, Scored, ScoredPart, require_probabilities
 from batchland.scoring.engines.local import LocalEngine
+from batchland.scoring.engines.ray.shared_images import KnownImage
 from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
 
@@ -96,13 +97,18 @@ class PartWorker:
             return self._engine
         return OpenModel(**{each.name: getattr(self._engine.model, each.name) for each in fields(OpenModel)})
 
-    def join(self, location: Path | str, spec: PartSpec) -> str | BatchlandError:
-        """Take part in a run: from now on `score` writes parts of its output. The id of this node, or an error."""
+    def join(self, location: Path | str, spec: PartSpec, known: KnownImage | None) -> str | BatchlandError:
+        """Take part in a run: from now on `score` writes parts of its output. The id of this node, or an error.
+
+        known: an image that this node must read like the driver.
+        """
         if isinstance(self._engine, BatchlandError):
             return self._engine
         try:
             self._output, self._spec = open_output(location), spec
             self._output.join(spec.fingerprint)
+            if known:
+                known.check()
         except BatchlandError as error:
             return error
         except OSError as error:
