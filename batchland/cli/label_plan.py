@@ -32,17 +32,14 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     from batchland.evaluation.saved import write_csv
     from batchland.system.arrow import keep_pandas_out
     from batchland.system.files import check_new_file, write_file
-    from batchland.system.text import count, images, percent
+    from batchland.system.text import count, images, interval, percent
 
     keep_pandas_out()
     if (out is None) == (labelled is None):
         raise click.UsageError("give --out to make a plan, or --labelled to evaluate one")
     if labelled is not None:
         result = labelled_accuracy(predictions, labelled)
-        found = result.accuracy
-        assert found.low is not None
-        assert found.high is not None
-        click.echo(f"accuracy {percent(found.value)} (95% interval {percent(found.low)} to {percent(found.high)})")
+        click.echo(f"accuracy {percent(result.accuracy.value)} (95% interval {interval(result.accuracy)})")
         if result.paid is False:
             click.echo("note: the plan was no better than a random choice of as many images")
         if result.unlabelled:

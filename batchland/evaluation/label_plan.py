@@ -29,6 +29,8 @@ MIN_LABELS: Final = 4
 """Least number of labels of a stratum."""
 PAYS_FROM: Final = 1.25
 """A plan is worth it if a random choice needs at least this many times its labels for the same interval."""
+_MIN_VARIANCE: Final = 1e-4
+"""Least variance that is expected of answers: probabilities of exactly 1 may be wrong."""
 LABEL_PLAN: Final = pa.schema(
     [
         column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
@@ -150,7 +152,7 @@ def _rows(run: Predictions, chosen: Ints) -> pa.Table:
 def _strata(probability: npt.NDArray[np.float32]) -> Ints:
     """Stratum of each image: bounds that give each stratum the same sum of expected spreads (Dalenius and Hodges)."""
     order = np.argsort(probability, kind="stable")
-    spread = np.sqrt(np.maximum(probability[order].astype(np.float64) * (1 - probability[order]), 1e-4))
+    spread = np.sqrt(np.maximum(probability[order].astype(np.float64) * (1 - probability[order]), _MIN_VARIANCE))
     shares = np.cumsum(spread) / spread.sum()
     bounds = probability[order][np.searchsorted(shares, np.arange(1, STRATA) / STRATA)]
     found = np.searchsorted(np.unique(bounds), probability, side="left")
@@ -161,7 +163,7 @@ def _strata(probability: npt.NDArray[np.float32]) -> Ints:
 def _variance(expected: Floats, mean: float) -> Floats:
     """Expected variance of right and wrong answers in strata, with an allowance for errors of the probabilities."""
     rate = 0.85 * expected + 0.15 * mean
-    variance: Floats = rate * (1 - rate)
+    variance: Floats = np.maximum(rate * (1 - rate), _MIN_VARIANCE)
     return variance
 
 
@@ -180,7 +182,7 @@ def _worth(sizes: Ints, labels: Ints, expected: Floats) -> LabelPlan:
     shares = sizes / sizes.sum()
     mean = float((shares * expected).sum())
     variance = float((shares**2 * _variance(expected, mean) / labels).sum())
-    random_labels = round(mean * (1 - mean) / variance)
+    random_labels = round(max(mean * (1 - mean), _MIN_VARIANCE) / variance)
     return LabelPlan(
         images=int(sizes.sum()),
         chosen=int(labels.sum()),
