@@ -2,7 +2,8 @@
 
 Two steps keep false alarms rare. First, Simes' test at ANY_LEVEL decides whether any slice is weak; ANY_LEVEL is the
 probability of a report if none is. Then the slices are chosen by Benjamini and Hochberg at SLICE_LEVEL, the expected
-share of false ones among those reported.
+share of false ones among those reported. Both divide each p-value by a weight, because most pairs of values are too
+small to show a loss (Genovese, Roeder and Wasserman, 2006).
 """
 
 from itertools import combinations
@@ -25,6 +26,10 @@ SHOWN: Final = 200
 """Largest number of weak slices that are listed."""
 ANY_LEVEL: Final = 0.001
 SLICE_LEVEL: Final = 0.1
+LOSS: Final = 0.1
+"""Loss of accuracy that the weights are chosen for."""
+EQUAL_SHARE: Final = 0.5
+"""Part of the weights that is equal for all slices: a small slice loses at most a factor of two."""
 _CODE_BITS: Final = 24
 
 
@@ -57,6 +62,7 @@ class PairTally:
         parts = [self._tested(number, counts) for number, counts in enumerate(self._counts.values())]
         pair, cell, images, right = (np.concatenate(column) for column in zip(*parts, strict=True))
         raw = _p_values(images, right, self._images, self._right)
+        raw /= size_weights(images, self._right / max(self._images, 1))
         adjusted = benjamini_hochberg(raw)
         found = np.flatnonzero(adjusted < SLICE_LEVEL) if adjusted.min(initial=1) < ANY_LEVEL else np.zeros(0, int)
         found = found[np.lexsort((cell[found], raw[found]))]
@@ -92,6 +98,21 @@ class PairTally:
         codes = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
         found: Ints = np.array(codes or [0], np.int64)[encoded.indices.to_numpy()]
         return found
+
+
+def size_weights(images: Ints, accuracy: float) -> Floats:
+    """Weights of slices with a mean of 1: those that would show a LOSS get more. accuracy: of all images.
+
+    The weights depend on the sizes of the slices alone, not on their answers, so that weighted tests stay valid.
+    """
+    from scipy.special import ndtr, ndtri
+
+    if not len(images):
+        return np.ones(0)
+    deviation = np.sqrt(max(accuracy * (1 - accuracy), LOSS / 100) / images)
+    power = ndtr(LOSS / deviation + ndtri(SLICE_LEVEL / len(images)))
+    weights: Floats = EQUAL_SHARE + (1 - EQUAL_SHARE) * power / power.mean()
+    return weights
 
 
 def benjamini_hochberg(p_values: Floats) -> Floats:

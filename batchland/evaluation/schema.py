@@ -165,7 +165,8 @@ class PairSlice(Document):
     difference: float
     """Accuracy here less that of all other images."""
     p_value: float
-    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices."""
+    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices, weighted
+    by size."""
 
 
 class PairSlices(Document):

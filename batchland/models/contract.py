@@ -29,6 +29,7 @@ DISTANCE_NAME: Final = "distance"
 """Output of models whose card has `known`."""
 _CARD_ENTRY: Final = b"\x0a" + bytes([len(METADATA_KEY)]) + METADATA_KEY.encode() + rb"\x12([\x80-\xff]*[\x00-\x7f])"
 """An entry of metadata_props: its key, and the length of the value, seven bits a byte."""
+_GIT_LFS: Final = b"version https://git-lfs"
 TOLERANCE: Final = 0.01
 """How far a sum of probabilities may be from 1, and a probability below 0: rounding of half floats."""
 
@@ -58,7 +59,16 @@ def read_model(path: Path) -> bytes:
         raise read_error(error, str(path), expected=_expected_file(path), wrong=ModelError) from error
     if not content:
         raise ModelError(f"{path}: is empty; export the model again")
+    require_content(path, content)
     return content
+
+
+def require_content(path: Path, content: bytes) -> None:
+    """Raise ModelError if it is the small text that Git LFS leaves in place of a large file."""
+    if content.startswith(_GIT_LFS):
+        raise ModelError(
+            f"{path}: is only the pointer of Git LFS to the model; get the file itself with `git lfs pull`"
+        )
 
 
 def _expected_file(path: Path) -> str:

@@ -11,12 +11,10 @@ import hashlib
 import json
 import mmap
 import os
-import platform
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -24,7 +22,7 @@ import numpy as np
 
 from batchland.models.card import METADATA_KEY
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
-from batchland.models.ort import CPU, Threads, cpuinfo, create_session, ort
+from batchland.models.ort import CPU, Threads, create_session, instruction_sets, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.system.files import remove
 from batchland.system.folders import cache_folder
@@ -168,20 +166,12 @@ def _card(session: Any) -> str:
 
 
 def _folder(sha256: str) -> Path:
-    key = json.dumps([sha256, ort.__version__, _cpu()])
+    key = json.dumps([sha256, ort.__version__, instruction_sets()])
     return _copies() / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _copies() -> Path:
     return cache_folder() / "models"
-
-
-@cache
-def _cpu() -> str:
-    """The CPU's instruction sets: onnxruntime arranges weights for them."""
-    lines = cpuinfo().splitlines()  # none on macOS
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.machine()} {flags}"
 
 
 @contextlib.contextmanager

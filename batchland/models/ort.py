@@ -1,6 +1,7 @@
 """Import onnxruntime without telemetry, and create sessions that fail instead of falling back to the CPU."""
 
 import os
+import platform
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ __all__ = [
     "cpuinfo",
     "create_session",
     "has_vnni",
+    "instruction_sets",
     "ort",
     "placement",
     "tools_importable",
@@ -53,6 +55,14 @@ def tools_importable() -> Iterator[None]:
 def has_vnni() -> bool:
     """Whether this CPU multiplies 8-bit integers without saturation."""
     return any(flag in cpuinfo() for flag in ("avx512_vnni", "avx_vnni"))
+
+
+@cache
+def instruction_sets() -> str:
+    """Those of the CPU; onnxruntime arranges weights for them."""
+    lines = cpuinfo().splitlines()  # none on macOS
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()} {flags}"
 
 
 def cpuinfo() -> str:

@@ -1,7 +1,11 @@
 """Score a model's canary images in the session of a night, and compare the probabilities with the stored ones."""
 
+import hashlib
+import json
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -9,17 +13,27 @@ import numpy as np
 
 from batchland.errors import ModelError
 from batchland.images.sources.refs import ImageRef
-from batchland.models.canaries import Canaries, canaries_path, own_canaries
+from batchland.models.canaries import canaries_path, own_canaries
 from batchland.models.contract import Probabilities
+from batchland.models.ort import instruction_sets
+from batchland.models.session import OpenModel
 from batchland.monitoring.schema import CanaryCheck
 from batchland.scoring.engines.engine import Engine
-from batchland.system.text import images
+from batchland.scoring.manifest import versions
+from batchland.system.text import images as counted_images
 
+IMAGES_PER_CANARY: Final = 100
+"""Under the conditions of the last night, a canary is scored for this many images."""
+MIN_CANARIES: Final = 3
+"""At least this many."""
 _COLUMNS: Final = ["image", "error_message", "top_k"]
 
 
-def check_canaries(engine: Engine) -> CanaryCheck:
-    """Score the canaries of an open model, which must have some.
+def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int = 0) -> CanaryCheck:
+    """Score canaries of an open model, which must have some.
+
+    last: the check of the last night, if that was good; images: number of its images. Under the same conditions, a
+    share of the canaries is enough, the next ones each night. Otherwise all are scored.
 
     Raises ModelError if they belong to another model file, if one of them cannot be scored, or if a probability differs
     by more than the tolerance.
@@ -27,31 +41,47 @@ def check_canaries(engine: Engine) -> CanaryCheck:
     model, path = engine.model.path, canaries_path(engine.model.path)
     canaries = own_canaries(model, engine.model.sha256)
     assert canaries is not None
-    found = _scored(engine, canaries, path)
-    differences = np.abs(found - canaries.probabilities)
+    names, conditions = list(canaries.files), _conditions(engine.model)
+    first, count = 0, len(names)
+    if last and last.conditions == conditions:
+        count = min(max(MIN_CANARIES, ceil(images / IMAGES_PER_CANARY)), count)
+        first = (last.first + last.images) % len(names)
+    rows = (first + np.arange(count)) % len(names)
+    names, expected = [names[row] for row in rows], canaries.probabilities[rows]
+    found = _scored(engine, {name: canaries.files[name] for name in names}, path, expected.shape[1])
+    differences = np.abs(found - expected)
     index, label = np.unravel_index(differences.argmax(), differences.shape)
     check = CanaryCheck(
-        images=len(found), largest_difference=float(differences[index, label]), tolerance=canaries.info.tolerance
+        images=count,
+        first=first,
+        conditions=conditions,
+        largest_difference=float(differences[index, label]),
+        tolerance=canaries.info.tolerance,
     )
     if check.largest_difference > check.tolerance:
-        count = int((differences.max(axis=1) > check.tolerance).sum())
-        stored, now = canaries.probabilities[index, label], found[index, label]
+        different = int((differences.max(axis=1) > check.tolerance).sum())
         raise ModelError(
-            f"{model}: gives other probabilities than when it was made, for {count} of {images(check.images)} of "
-            f"{path}: {now:.3f}, not {stored:.3f}, for {list(canaries.files)[index]}; its decoder, preprocessing, "
-            f"onnxruntime or device has changed"
+            f"{model}: gives other probabilities than when it was made, for {different} of {counted_images(count)} of "
+            f"{path}: {found[index, label]:.3f}, not {expected[index, label]:.3f}, for {names[index]}; its decoder, "
+            f"preprocessing, onnxruntime or device has changed"
         )
     return check
 
 
-def _scored(engine: Engine, canaries: Canaries, path: Path) -> Probabilities:
-    """Probabilities of the canaries now, float32 [files, classes]."""
-    found = np.zeros_like(canaries.probabilities)
+def _conditions(model: OpenModel) -> str:
+    """A digest of everything that probabilities depend on, as far as it is known."""
+    facts = [model.sha256, versions(), model.device, model.provider, dict(model.settings), instruction_sets()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _scored(engine: Engine, files: Mapping[str, bytes], path: Path, classes: int) -> Probabilities:
+    """Probabilities of canaries now, float32 [files, classes]."""
+    found = np.zeros((len(files), classes), np.float32)
     with tempfile.TemporaryDirectory(prefix="batchland-canaries-") as folder:
-        refs = [ImageRef(name, bytes(Path(folder, name))) for name in canaries.files]
+        refs = [ImageRef(name, bytes(Path(folder, name))) for name in files]
         for ref in refs:
-            Path(folder, ref.name).write_bytes(canaries.files[ref.name])
-        with closing(engine.score(refs, Path(folder), lambda: None, top_k=found.shape[1])) as batches:
+            Path(folder, ref.name).write_bytes(files[ref.name])
+        with closing(engine.score(refs, Path(folder), lambda: None, top_k=classes)) as batches:
             rows = [row for scored in batches for row in scored.rows.select(_COLUMNS).to_pylist()]
     for answer, row in zip(found, rows, strict=True):
         if row["error_message"] is not None:

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
-from scipy.special import expit, ndtri
 
 from batchland.errors import UsageError
+from batchland.monitoring.normal import normal_quantile
 from batchland.monitoring.observations import MEASURES, Floats, Observations
 from batchland.monitoring.schema import AccuracyEstimate, Estimator
 from batchland.system.cores import one_blas_thread
@@ -88,7 +88,7 @@ def fit_estimator(
         weights = _fit(empty, photos, [each for each in everything if not any(each is own for own in levels)])
         for each in levels:
             if each.right.mean() >= photos.right.mean() - _NEAR:
-                chances = expit(_features(empty, each.observed) @ weights)
+                chances = _logistic(_features(empty, each.observed) @ weights)
                 chance = float((chances * (1 - chances)).mean()) / len(chances)
                 errors.append(max((float(chances.mean()) - float(each.right.mean())) ** 2 - chance, 0.0))
     weights = _fit(empty, photos, everything)
@@ -103,11 +103,11 @@ def estimate_accuracy(estimator: Estimator, observed: Observations) -> AccuracyE
     features = _features(estimator, observed)
     if not np.isfinite(features).all():
         return AccuracyEstimate(reason="figures of the pictures are missing")
-    chances = expit(features @ np.array(estimator.weights))
+    chances = _logistic(features @ np.array(estimator.weights))
     value = float(chances.mean())
     chance = float((chances * (1 - chances)).mean()) / len(chances)
     labelled = estimator.accuracy * (1 - estimator.accuracy) / estimator.labelled
-    half = float(ndtri((1 + CONFIDENCE) / 2)) * float(np.sqrt(chance + labelled + estimator.error**2))
+    half = float(normal_quantile((1 + CONFIDENCE) / 2)) * float(np.sqrt(chance + labelled + estimator.error**2))
     return AccuracyEstimate(value=value, low=max(value - half, 0.0), high=min(value + half, 1.0))
 
 
@@ -116,7 +116,7 @@ def _features(estimator: Estimator, observed: Observations) -> Floats:
     columns = [MEASURES.index(measure) for measure in estimator.measures]
     grid = np.linspace(0, 1, len(estimator.quantiles[0]))
     scores = [
-        np.clip(ndtri(_ranks(observed.values[:, column], quantiles, grid)), -_MAX_SCORE, _MAX_SCORE)
+        np.clip(normal_quantile(_ranks(observed.values[:, column], quantiles, grid)), -_MAX_SCORE, _MAX_SCORE)
         for column, quantiles in zip(columns, np.array(estimator.quantiles), strict=True)
     ]
     confidence = np.clip(observed.values[:, MEASURES.index("probability")].astype(np.float64), 1e-4, 1 - 1e-4)
@@ -125,6 +125,11 @@ def _features(estimator: Estimator, observed: Observations) -> Floats:
     if estimator.classes:
         parts += list(np.eye(estimator.classes)[observed.classes].T)
     return np.column_stack(parts)
+
+
+def _logistic(logits: Floats) -> Floats:
+    chances: Floats = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
+    return chances
 
 
 def _ranks(values: Floats, quantiles: Floats, grid: Floats) -> Floats:
@@ -144,7 +149,7 @@ def _fit(estimator: Estimator, photos: Labelled, copies: Sequence[Labelled]) -> 
     penalty[0] = 1e-6
     weights = np.zeros(features.shape[1])
     for _ in range(_ROUNDS):
-        chances = expit(features @ weights)
+        chances = _logistic(features @ weights)
         gradient = features.T @ (importance * (right - chances)) - penalty * weights
         curvature = (features * (importance * chances * (1 - chances))[:, None]).T @ features + np.diag(penalty)
         weights = weights + np.linalg.solve(curvature, gradient)

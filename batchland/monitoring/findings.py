@@ -88,7 +88,7 @@ def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list
     seen = night.take(shaped)
     strength = reference.changes(seen).max()
     if strength > 1 and by_tone:
-        usual = np.concatenate([each.thumbnails for each in reference.observed])
+        usual = reference.thumbnails
         seen = replace(seen, thumbnails=with_usual_tones(seen.thumbnails, usual[structured(usual)]))
         strength = min(strength, reference.changes(seen).max())
     if strength <= 1:
@@ -119,7 +119,7 @@ def _rank(statistic: Statistic) -> int:
 
 def usual_values(reference: Reference, night: Observations) -> dict[str, str]:
     """Text for each measure: its value tonight, and its range on the nights of the reference."""
-    before = np.array([np.nanmean(each.values, axis=0) for each in reference.observed])
+    before = reference.night_means
     now = np.nanmean(night.values, axis=0)
     return {
         measure: f"mean {_number(now[column])}, usually {_range(before[:, column])}"
@@ -171,7 +171,9 @@ def _class_finding(
     reference: Reference, night: Observations, statistic: Statistic, strength: float, labels: Sequence[str]
 ) -> Found:
     counts = np.bincount(night.classes, minlength=len(labels)) / len(night)
-    before = np.array([np.bincount(each.classes, minlength=len(labels)) / len(each) for each in reference.observed])
+    images = np.zeros((reference.nights, len(labels)))
+    images[:, : reference.night_classes.shape[1]] = reference.night_classes
+    before = images / images.sum(axis=1, keepdims=True)
     if statistic.measure:
         chosen = int(statistic.measure)
     elif statistic.kind == "top":

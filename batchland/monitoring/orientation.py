@@ -6,8 +6,8 @@ with many of them has a low mean, even if the discriminant is often wrong about 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -91,48 +91,65 @@ def undone(night: Observations, change: str) -> Observations:
     return replace(night, values=values, thumbnails=cells)
 
 
+@dataclass(frozen=True)
 class Discriminants:
     """Scores of how much the images of a night look like the reference, rather than like changed pictures."""
 
-    def __init__(self, nights: Sequence[Observations], *, by_class: bool = True) -> None:
-        """nights: of the reference, at least FOLDS.
+    weights: Floats
+    """Mean of the discriminants of all folds, [features, CHANGES]."""
+    mean: Floats
+    deviation: Floats
+    """Of the scores before they are clipped, [CHANGES]."""
+    class_means: Floats
+    """Mean clipped scores of the reference's images by class, [classes, CHANGES]; zeros if classes do not count."""
+    rest_mean: Floats
+    rest_deviation: Floats
+    """Of the clipped scores less the mean of the class, [CHANGES]."""
 
-        by_class: compare each image with those of its predicted class, so that a night with other classes does not look
-        changed.
+    @classmethod
+    def of(cls, nights: Sequence[Observations], *, by_class: bool = True) -> tuple[Self, list[Floats]]:
+        """Also the scores of the reference's nights, by discriminants that were fitted without them: [n, CHANGES] each.
+
+        nights: of the reference, at least FOLDS. by_class: compare each image with those of its predicted class, so
+        that a night with other classes does not look changed.
         """
         features = [_features(night) for night in nights]
-        self._weights: list[Floats] = []
+        weights: list[Floats] = []
         for fold in range(FOLDS):
             learned = np.concatenate([night for index, night in enumerate(features) if index % FOLDS != fold])
-            self._weights.append(_weights(learned[:: len(learned) // _MAX_THUMBNAILS + 1]))
-        raw = [night @ self._weights[index % FOLDS] for index, night in enumerate(features)]
+            weights.append(_weights(learned[:: len(learned) // _MAX_THUMBNAILS + 1]))
+        raw = [night @ weights[index % FOLDS] for index, night in enumerate(features)]
         joined = np.concatenate(raw)
-        self._mean, self._deviation = joined.mean(axis=0), joined.std(axis=0) + 1e-9
-        classes = np.concatenate([night.classes for night in nights]) if by_class else np.zeros(len(joined), np.intp)
-        clipped = self._clipped(joined)
-        self._class_means = _class_means(clipped, classes) if by_class else np.zeros((1, len(CHANGES)))
-        rest = clipped - self._expected(classes)
-        self._rest_mean, self._rest_deviation = rest.mean(axis=0), rest.std(axis=0) + 1e-9
-        self.nights = [self._scaled(scores, night.classes) for scores, night in zip(raw, nights, strict=True)]
-        """Scores of the reference's nights, by discriminants that were fitted without them: [n, CHANGES] each."""
+        nothing = np.zeros((1, len(CHANGES)))
+        whole = cls(
+            np.mean(weights, axis=0), joined.mean(axis=0), joined.std(axis=0) + 1e-9, nothing, nothing[0], nothing[0]
+        )
+        if by_class:
+            classes = np.concatenate([night.classes for night in nights])
+            whole = replace(whole, class_means=_class_means(whole._clipped(joined), classes))
+        rest = np.concatenate([whole._rest(scores, night.classes) for scores, night in zip(raw, nights, strict=True)])
+        whole = replace(whole, rest_mean=rest.mean(axis=0), rest_deviation=rest.std(axis=0) + 1e-9)
+        return whole, [whole._scaled(scores, night.classes) for scores, night in zip(raw, nights, strict=True)]
 
     def scores(self, night: Observations) -> Floats:
         """Scores of another night, [n, CHANGES], with mean 0 and deviation 1 over the reference; low if changed."""
-        return self._scaled(_features(night) @ np.mean(self._weights, axis=0), night.classes)
+        return self._scaled(_features(night) @ self.weights, night.classes)
 
     def _clipped(self, scores: Floats) -> Floats:
-        clipped: Floats = np.clip((scores - self._mean) / self._deviation, -_MAX_SCORE, _MAX_SCORE)
+        clipped: Floats = np.clip((scores - self.mean) / self.deviation, -_MAX_SCORE, _MAX_SCORE)
         return clipped
 
     def _expected(self, classes: npt.NDArray[Any]) -> Floats:
         """Mean score of the class of each image, [n, CHANGES]; 0 for a class that the reference does not have."""
-        known = classes < len(self._class_means)
-        expected: Floats = np.where(known[:, None], self._class_means[np.where(known, classes, 0)], 0.0)
+        known = classes < len(self.class_means)
+        expected: Floats = np.where(known[:, None], self.class_means[np.where(known, classes, 0)], 0.0)
         return expected
 
+    def _rest(self, scores: Floats, classes: npt.NDArray[Any]) -> Floats:
+        return self._clipped(scores) - self._expected(classes)
+
     def _scaled(self, scores: Floats, classes: npt.NDArray[Any]) -> Floats:
-        rest = self._clipped(scores) - self._expected(classes)
-        scaled: Floats = (rest - self._rest_mean) / self._rest_deviation
+        scaled: Floats = (self._rest(scores, classes) - self.rest_mean) / self.rest_deviation
         return scaled
 
 

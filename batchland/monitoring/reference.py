@@ -6,8 +6,10 @@ all. The variance between nights is that of the R nights, shrunk to the mean ove
 estimate from few nights is inexact.
 """
 
+import warnings
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,64 +69,93 @@ CHANGE_LIMIT: Final = 4.2
 _TWO_SIDED: Final = ("mean", "spread", "share", "mix", "top")
 
 
+@dataclass(frozen=True)
 class Reference:
-    """R nights that were judged good."""
+    """R nights that were judged good, as numbers and arrays alone, so that it can be kept (kept_reference.py)."""
 
-    def __init__(
-        self,
+    pool: Pool
+    discriminants: Discriminants
+    nights: int
+    usual: Floats
+    """Mean of each figure over the nights."""
+    between: Floats
+    """Variance of each figure between nights."""
+    likeness: Floats
+    """Mean score of each of CHANGES over the nights."""
+    likeness_between: Floats
+    night_means: Floats
+    """Mean of each of MEASURES, [nights, MEASURES]."""
+    night_classes: npt.NDArray[np.intp]
+    """Images by predicted class, [nights, classes]."""
+    thumbnails: npt.NDArray[np.uint8]
+    """Of all images, [n, 4, 4, 3]."""
+    labelled: bool = False
+    """Whether these are parts of one set of labelled photos, not nights."""
+    limit: float = 1.0
+    """Factor on all limits, see budget.py."""
+
+    @classmethod
+    def of(
+        cls,
         nights: Sequence[Observations],
         usable: npt.NDArray[np.bool_] | None = None,
         *,
-        limit: float = 1.0,
         labelled: bool = False,
-    ) -> None:
-        """nights: at least two, oldest first. usable: which of MEASURES to look at.
-
-        limit: factor on all limits, see budget.py. labelled: these are parts of one set of labelled photos, not nights.
-        """
-        self._limit = limit
+    ) -> Self:
+        """nights: at least two, oldest first. usable: which of MEASURES to look at."""
         spread = LABELLED_SPREAD if labelled else 1.0
-        self.observed = nights
-        self.pool = Pool(Observations.joined(nights), usable)
-        self.nights = len(nights)
-        own = np.split(self.pool.own_scores, np.cumsum([len(night) for night in nights])[:-1])
-        figures = [self.pool.figures(night, scores) for night, scores in zip(nights, own, strict=True)]
+        joined = Observations.joined(nights)
+        pool, scores = Pool.of(joined, usable)
+        own = np.split(scores, np.cumsum([len(night) for night in nights])[:-1])
+        figures = [pool.figures(night, scores) for night, scores in zip(nights, own, strict=True)]
         values = np.array([night.values for night in figures])
-        self.usual = values.mean(axis=0)
-        """Mean of each figure over the nights."""
-        statistics = self.pool.statistics
-        within = self.pool.image_variance
+        within = pool.image_variance
         each = float(np.mean([1 / night.images for night in figures]))
-        least = (spread * np.array([_least_spread(statistic) for statistic in statistics])) ** 2
-        kinds = np.unique([statistic.score + statistic.kind for statistic in statistics], return_inverse=True)[1]
-        self._between = within * self._shrunk(values.var(axis=0, ddof=1) / within - each, kinds, least)
-        self._limits = np.array([LIMITS[statistic.score, statistic.kind] for statistic in statistics])
-        if labelled:
-            self._limits[[statistic.score not in LABELLED_SCORES for statistic in statistics]] = np.inf
-        self._one_sided = np.array([statistic.kind not in _TWO_SIDED for statistic in statistics])
-        self._discriminants = Discriminants(nights, by_class=ANSWER[0] in self.pool.measures)
-        means = np.array([scores.mean(axis=0) for scores in self._discriminants.nights])
-        self._likeness = means.mean(axis=0)
-        excess = means.var(axis=0, ddof=1) - each
-        alike = np.zeros(len(CHANGES), np.intp)
-        self._likeness_between = self._shrunk(excess, alike, np.full(len(CHANGES), (spread * MIN_CHANGE_SPREAD) ** 2))
+        least = (spread * np.array([_least_spread(statistic) for statistic in pool.statistics])) ** 2
+        kinds = np.unique([statistic.score + statistic.kind for statistic in pool.statistics], return_inverse=True)[1]
+        discriminants, likenesses = Discriminants.of(nights, by_class=ANSWER[0] in pool.measures)
+        means = np.array([scores.mean(axis=0) for scores in likenesses])
+        least_change = np.full(len(CHANGES), (spread * MIN_CHANGE_SPREAD) ** 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of measures without a figure, which are not used
+            night_means = np.array([np.nanmean(night.values, axis=0) for night in nights])
+        return cls(
+            pool,
+            discriminants,
+            nights=len(nights),
+            usual=values.mean(axis=0),
+            between=within * _shrunk(values.var(axis=0, ddof=1) / within - each, kinds, least, len(nights)),
+            likeness=means.mean(axis=0),
+            likeness_between=_shrunk(
+                means.var(axis=0, ddof=1) - each, np.zeros(len(CHANGES), np.intp), least_change, len(nights)
+            ),
+            night_means=night_means,
+            night_classes=np.array([np.bincount(night.classes, minlength=len(pool.mix)) for night in nights]),
+            thumbnails=joined.thumbnails,
+            labelled=labelled,
+        )
 
     def deviations(self, night: Figures) -> Floats:
         """z of each figure of a night, in the order of `pool.statistics`."""
         within = self.pool.image_variance * (1 / night.images + 1 / self.pool.size)
-        z: Floats = (night.values - self.usual) / np.sqrt(self._between * (1 + 1 / self.nights) + within)
+        z: Floats = (night.values - self.usual) / np.sqrt(self.between * (1 + 1 / self.nights) + within)
         return z
 
     def strengths(self, deviations: Floats) -> Floats:
         """z of each figure as a share of its limit; above 1 is an alarm."""
-        strengths: Floats = np.where(self._one_sided, deviations, np.abs(deviations)) / self._limits / self._limit
+        statistics = self.pool.statistics
+        one_sided = np.array([statistic.kind not in _TWO_SIDED for statistic in statistics])
+        limits = np.array([LIMITS[statistic.score, statistic.kind] for statistic in statistics])
+        if self.labelled:
+            limits[[statistic.score not in LABELLED_SCORES for statistic in statistics]] = np.inf
+        strengths: Floats = np.where(one_sided, deviations, np.abs(deviations)) / limits / self.limit
         return strengths
 
     def changes(self, night: Observations) -> Floats:
         """z of each of CHANGES as a share of CHANGE_LIMIT; above 1 the night looks changed in this way."""
-        likeness = self._discriminants.scores(night).mean(axis=0)
-        variance = self._likeness_between * (1 + 1 / self.nights) + 1 / len(night) + 1 / self.pool.size
-        strengths: Floats = (self._likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self._limit
+        likeness = self.discriminants.scores(night).mean(axis=0)
+        variance = self.likeness_between * (1 + 1 / self.nights) + 1 / len(night) + 1 / self.pool.size
+        strengths: Floats = (self.likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self.limit
         return strengths
 
     def likeliest_change(self, night: Observations) -> tuple[int, npt.NDArray[np.intp]]:
@@ -132,22 +163,21 @@ class Reference:
 
         Each change is undone; the best one makes the less likely half of the images most like the reference.
         """
-        rows = np.argsort(self._discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
+        rows = np.argsort(self.discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
         half = night.take(rows[: max(len(rows) // 2, 1)])
-        likeness = [self._discriminants.scores(undone(half, change)).mean() for change in CHANGES]
+        likeness = [self.discriminants.scores(undone(half, change)).mean() for change in CHANGES]
         return int(np.argmax(likeness)), rows
 
-    def _shrunk(self, relative: Floats, kinds: npt.NDArray[np.intp], least: Floats) -> Floats:
-        """Variances between nights, in variances of an image: shrunk to the mean of their kind."""
-        relative = np.maximum(relative, 0)
-        usual = np.bincount(kinds, relative) / np.bincount(kinds)
-        weight = self.nights / (self.nights + PRIOR_NIGHTS)
-        return HEAVY_TAILS * np.maximum(weight * relative + (1 - weight) * usual[kinds], least)
+
+def _shrunk(relative: Floats, kinds: npt.NDArray[np.intp], least: Floats, nights: int) -> Floats:
+    """Variances between nights, in variances of an image: shrunk to the mean of their kind."""
+    relative = np.maximum(relative, 0)
+    usual = np.bincount(kinds, relative) / np.bincount(kinds)
+    weight = nights / (nights + PRIOR_NIGHTS)
+    return HEAVY_TAILS * np.maximum(weight * relative + (1 - weight) * usual[kinds], least)
 
 
-def labelled_reference(
-    images: Observations, usable: npt.NDArray[np.bool_] | None = None, *, limit: float = 1.0
-) -> Reference:
+def labelled_reference(images: Observations, usable: npt.NDArray[np.bool_] | None = None) -> Reference:
     """A reference of labelled photos instead of nights.
 
     They are divided into PARTS by chance. These differ less than nights do, so the least deviations are larger, and
@@ -155,7 +185,7 @@ def labelled_reference(
     """
     order = np.random.default_rng(_SEED).permutation(len(images))
     parts = [images.take(np.sort(order[part::PARTS])) for part in range(PARTS)]
-    return Reference(parts, usable, limit=limit, labelled=True)
+    return Reference.of(parts, usable, labelled=True)
 
 
 def _least_spread(statistic: Statistic) -> float:

@@ -1,14 +1,13 @@
 """Exact rules: faults that are found by counting, without a reference. They apply from the first night on."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtrc
 
 from batchland.images.signals import BLANK_CONTRAST
 from batchland.models.decisions import STRANGER
@@ -39,16 +38,33 @@ Rows = npt.NDArray[Any]
 _NO_ROWS: Final = np.zeros(0, np.intp)
 
 
-@dataclass(frozen=True)
 class Night:
     """The night to judge, or an earlier good one."""
 
-    date: date
-    observed: Observations
-    """Its scored images, or some of them."""
-    listed: int
-    """Number of images, including failed ones."""
-    failed: int
+    def __init__(
+        self,
+        date: date,
+        observed: Observations | Callable[[], Observations],
+        listed: int,
+        failed: int,
+        images: int | None = None,
+    ) -> None:
+        """observed: its scored images, or some of them, or a function that reads them when they are needed.
+
+        listed: number of images, including failed ones. images: number of observed ones, if it is known.
+        """
+        self.date, self.listed, self.failed = date, listed, failed
+        self._observed, self._images = observed, images
+
+    @cached_property
+    def observed(self) -> Observations:
+        """Its scored images, or some of them."""
+        return self._observed() if callable(self._observed) else self._observed
+
+    @property
+    def images(self) -> int:
+        """Number of observed images."""
+        return len(self.observed) if self._images is None else self._images
 
 
 Found = tuple[Finding, Rows]
@@ -71,7 +87,9 @@ def check_rules(
     """
     yield from _volume(night, [each for each in earlier if start is None or each.date >= start], usual)
     seen = night.observed
-    before = [each.observed for each in earlier if len(each.observed)]
+
+    def before() -> list[Observations]:
+        return [each.observed for each in earlier if len(each.observed)]
 
     def failed() -> list[float]:
         return [each.failed / each.listed for each in earlier if each.listed]
@@ -79,13 +97,13 @@ def check_rules(
     yield from _share("failed", "could not be read or scored", night.failed, night.listed, failed, _NO_ROWS)
 
     def blank() -> list[float]:
-        return [float(_blank(each).mean()) for each in before]
+        return [float(_blank(each).mean()) for each in before()]
 
     rows = np.flatnonzero(_blank(seen))
     yield from _share("blank", "have one colour and nothing in it", len(rows), len(seen), blank, rows)
 
     def twins() -> list[float]:
-        return [float(copies_within(_hash_sample(each.hashes)).mean()) for each in before]
+        return [float(copies_within(_hash_sample(each.hashes)).mean()) for each in before()]
 
     rows = np.flatnonzero(copies_within(seen.hashes))
     yield from _share("copies", "are copies of others of this night", len(rows), len(seen), twins, rows)
@@ -99,13 +117,15 @@ def share_of_strangers(seen: Observations) -> float | None:
     return float((seen.known < STRANGER).mean()) if seen.known is not None and len(seen) else None
 
 
-def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[Found]:
+def _strangers(seen: Observations, before: Callable[[], Sequence[Observations]]) -> Iterator[Found]:
     """A finding if there are more strangers than usual. Known images have a share of STRANGER, so chance is tested,
     too."""
     share = share_of_strangers(seen)
     if share is None or seen.known is None:
         return
-    count, usual = round(share * len(seen)), [each for each in map(share_of_strangers, before) if each is not None]
+    from scipy.special import bdtrc  # takes as long to import as a verdict
+
+    count, usual = round(share * len(seen)), [each for each in map(share_of_strangers, before()) if each is not None]
     most = max([STRANGER, *usual])
     if bdtrc(count - 1, len(seen), most) > _CHANCE:
         return

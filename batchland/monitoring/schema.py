@@ -25,6 +25,11 @@ class CanaryCheck(Document):
     """The result of a check of canaries."""
 
     images: Count
+    """Number of canaries that were scored: all of the model's, or some if nothing has changed since the last night."""
+    first: Count = 0
+    """Number of the first of them, from 0. The next night goes on after the last."""
+    conditions: str | None = None
+    """A digest of the model file, the versions of the program and of its packages, the device and the processor."""
     largest_difference: float
     """Largest difference of a probability from the stored one."""
     tolerance: float

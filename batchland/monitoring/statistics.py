@@ -6,12 +6,14 @@ noisy picture may be a fault in a clean one. A third score is Mahalanobis' dista
 night are, for each score, the mean, the spread, and the shares in the tails of the reference.
 """
 
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
+from batchland.monitoring.normal import normal_quantile
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
 
 MAX_SCORE: Final = 3.0
@@ -50,98 +52,72 @@ class Figures(NamedTuple):
     images: int
 
 
+@dataclass(frozen=True)
 class Pool:
     """The images of the reference, against which the figures of a night are computed."""
 
-    def __init__(self, images: Observations, usable: npt.NDArray[np.bool_] | None = None) -> None:
-        """usable: which of MEASURES to use, [MEASURES]. Classes are used if the measures of the answers are."""
-        self.size = len(images)
-        self._columns = np.arange(len(MEASURES)) if usable is None else np.flatnonzero(usable)
-        self.measures = [MEASURES[column] for column in self._columns]
-        self._sorted = np.sort(images.values[:, self._columns], axis=0)
-        normal = self._normal_scores(images)
-        shrinkage = _SHRINKAGE + normal.shape[1] / (10 * self.size)
+    size: int
+    columns: npt.NDArray[np.intp]
+    """Indices of the used MEASURES."""
+    ordered: Floats
+    """Values of the reference's images, each measure sorted, [size, measures]."""
+    rest: Floats
+    """Matrix that gives residuals of normal scores, [measures, measures]."""
+    whitening: Floats
+    scale: Floats
+    """Mean and standard deviation of residuals and distance, [2, measures + 1]."""
+    edges: Floats
+    """Scores beyond which the tails begin: low and high, [2, TAILS, scores]."""
+    mix: npt.NDArray[np.intp]
+    """Images of each class."""
+    prior_images: Floats
+    """Weight, in images, of the variance of the reference in that of a night, which is inexact in few images."""
+    prior_variance: Floats
+    spread_variance: Floats
+
+    @classmethod
+    def of(cls, images: Observations, usable: npt.NDArray[np.bool_] | None = None) -> tuple[Self, Floats]:
+        """The pool, and `scores` of its own images.
+
+        The regression and the distance of each of these images are those of the others. Otherwise few images would
+        always fit themselves, and other images would look unlike them. usable: which of MEASURES to use, [MEASURES].
+        Classes are used if the measures of the answers are.
+        """
+        size = len(images)
+        columns = np.arange(len(MEASURES)) if usable is None else np.flatnonzero(usable)
+        ordered = np.sort(images.values[:, columns], axis=0)
+        normal = _normal_scores(ordered, images.values[:, columns])
+        shrinkage = _SHRINKAGE + normal.shape[1] / (10 * size)
         correlation = np.atleast_2d(np.cov(normal, rowvar=False)) + np.eye(normal.shape[1]) * shrinkage
         precision = np.linalg.inv(correlation)
-        self._rest = precision / np.sqrt(np.diag(precision))
+        rest = precision / np.sqrt(np.diag(precision))
         values, vectors = np.linalg.eigh(correlation)
-        self._whitening = vectors / np.sqrt(values)
+        whitening = vectors / np.sqrt(values)
         centred = normal - normal.mean(axis=0)
-        leverage = np.square(centred @ self._whitening).sum(axis=1) / self.size
-        relations = self._relations(normal, 1 / (1 - leverage))
-        self._scale = relations.mean(axis=0), np.maximum(relations.std(axis=0), _MIN_DEVIATION)
-        self.own_scores = scores = self._joined(normal, relations)
-        """`scores` of the reference's images. The regression and the distance of each image are those of the others.
-
-        Otherwise few images would always fit themselves, and other images would look unlike them.
-        """
-        self.edges = (
-            np.quantile(scores, TAILS, axis=0, method="lower"),
-            np.quantile(scores, [1 - tail for tail in TAILS], axis=0, method="higher"),
+        leverage = np.square(centred @ whitening).sum(axis=1) / size
+        relations = _relations(normal, rest, whitening, 1 / (1 - leverage))
+        scale = np.array([relations.mean(axis=0), np.maximum(relations.std(axis=0), _MIN_DEVIATION)])
+        scores = _joined(normal, relations, scale)
+        edges = np.array(
+            [
+                np.quantile(scores, TAILS, axis=0, method="lower"),
+                np.quantile(scores, [1 - tail for tail in TAILS], axis=0, method="higher"),
+            ]
         )
-        """Scores beyond which the tails begin: low and high, [TAILS, scores] each."""
-        self._mix = np.bincount(images.classes)
-        common = np.argsort(-self._mix, kind="stable")[:_COMMON_CLASSES]
-        self._common = common[self._mix[common] > 0] if ANSWER[0] in self.measures else common[:0]
-        self.statistics = self._statistics()
+        mix = np.bincount(images.classes)
         variance, kurtosis = _moments(scores)
-        self._prior_images = np.maximum(kurtosis - 1, 0)
-        """Weight, in images, of the variance of the reference in that of a night, which is inexact in few images."""
-        self._prior_variance = variance
-        self.image_variance = self._image_variance(variance, kurtosis)
-        """Variance of each figure of a night of one image, by sampling alone; that of n images is this over n."""
+        spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
+        prior = np.maximum(kurtosis - 1, 0)
+        return cls(size, columns, ordered, rest, whitening, scale, edges, mix, prior, variance, spread), scores
 
-    def scores(self, images: Observations) -> Floats:
-        """Normal scores, residuals and distance of n images, [n, 2 measures + 1]."""
-        normal = self._normal_scores(images)
-        return self._joined(normal, self._relations(normal))
+    @property
+    def measures(self) -> list[str]:
+        """Names of the used MEASURES."""
+        return [MEASURES[column] for column in self.columns]
 
-    def figures(self, images: Observations, scores: Floats | None = None) -> Figures:
-        """The figures of a night. scores: of its images, if they are known."""
-        scores = self.scores(images) if scores is None else scores
-        n = len(scores)
-        below = [(scores < edge).mean(axis=0) for edge in self.edges[0]]
-        above = [(scores > edge).mean(axis=0) for edge in self.edges[1]]
-        tails = _angles(np.concatenate([below[0], above[0], below[1], above[1]]), n)
-        variance = (n * scores.var(axis=0) + self._prior_images * self._prior_variance) / (n + self._prior_images)
-        spread = np.log(np.sqrt(variance) + _MIN_DEVIATION)
-        return Figures(np.concatenate([scores.mean(axis=0), spread, tails, self._classes(images.classes)]), n)
-
-    def _normal_scores(self, images: Observations) -> Floats:
-        values = images.values[:, self._columns]
-        scores = np.empty(values.shape)
-        for column in range(values.shape[1]):
-            ordered, rows = self._sorted[:, column], np.argsort(values[:, column])
-            one_by_one = values[rows, column]  # a search for sorted values is faster
-            rank = np.searchsorted(ordered, one_by_one) + np.searchsorted(ordered, one_by_one, "right")
-            scores[rows, column] = ndtri(rank / (2 * len(ordered)))
-        return np.clip(scores, -MAX_SCORE, MAX_SCORE)
-
-    def _relations(self, normal: Floats, growth: npt.ArrayLike = 1.0) -> Floats:
-        """Residuals and log distance, [n, measures + 1].
-
-        growth: of each image, by which both are multiplied if the correlation is without it (Sherman and Morrison).
-        """
-        growth = np.broadcast_to(growth, len(normal))
-        squares = np.square(normal @ self._whitening).mean(axis=1) * growth
-        return np.column_stack([normal @ self._rest * growth[:, None], np.log(squares + 1e-9) / 2])
-
-    def _joined(self, normal: Floats, relations: Floats) -> Floats:
-        middle, spread = self._scale
-        return np.concatenate([normal, np.clip((relations - middle) / spread, -MAX_REST, MAX_REST)], axis=1)
-
-    def _classes(self, classes: npt.NDArray[np.int32]) -> Floats:
-        if not len(self._common):
-            return np.zeros(0)
-        n = len(classes)
-        counts = np.bincount(classes, minlength=len(self._mix))
-        expected = np.zeros(len(counts))
-        expected[: len(self._mix)] = self._mix / self._mix.sum()
-        chance = np.sqrt(2 / np.pi * expected * (1 - expected) / n).sum() / 2
-        change = np.abs(counts / n - expected).sum() / 2
-        return _angles(np.array([*counts[self._common] / n, max(change - chance, 0), counts.max() / n]), n)
-
-    def _statistics(self) -> list[Statistic]:
+    @cached_property
+    def statistics(self) -> list[Statistic]:
+        """The meaning of each figure of a night."""
         scores = [("value", measure) for measure in self.measures]
         scores += [("rest", measure) for measure in self.measures] + [("distance", "all")]
         found = [Statistic(score, measure, kind) for kind in KINDS for score, measure in scores]
@@ -150,10 +126,71 @@ class Pool:
             found += [Statistic("class", "", "mix"), Statistic("class", "", "top")]
         return found
 
-    def _image_variance(self, variance: Floats, kurtosis: Floats) -> Floats:
-        spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
-        angles: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * len(variance), _ANGLE_VARIANCE)
-        return np.concatenate([variance, spread, angles])
+    @cached_property
+    def image_variance(self) -> Floats:
+        """Variance of each figure of a night of one image, by sampling alone; that of n images is this over n."""
+        angles = np.full(len(self.statistics) - 2 * len(self.prior_variance), _ANGLE_VARIANCE)
+        return np.concatenate([self.prior_variance, self.spread_variance, angles])
+
+    @cached_property
+    def _common(self) -> npt.NDArray[np.intp]:
+        """The most frequent classes; none without the measures of the answers."""
+        common = np.argsort(-self.mix, kind="stable")[:_COMMON_CLASSES]
+        return common[self.mix[common] > 0] if ANSWER[0] in self.measures else common[:0]
+
+    def scores(self, images: Observations) -> Floats:
+        """Normal scores, residuals and distance of n images, [n, 2 measures + 1]."""
+        normal = _normal_scores(self.ordered, images.values[:, self.columns])
+        return _joined(normal, _relations(normal, self.rest, self.whitening), self.scale)
+
+    def figures(self, images: Observations, scores: Floats | None = None) -> Figures:
+        """The figures of a night. scores: of its images, if they are known."""
+        scores = self.scores(images) if scores is None else scores
+        n = len(scores)
+        below = [(scores < edge).mean(axis=0) for edge in self.edges[0]]
+        above = [(scores > edge).mean(axis=0) for edge in self.edges[1]]
+        tails = _angles(np.concatenate([below[0], above[0], below[1], above[1]]), n)
+        variance = (n * scores.var(axis=0) + self.prior_images * self.prior_variance) / (n + self.prior_images)
+        spread = np.log(np.sqrt(variance) + _MIN_DEVIATION)
+        return Figures(np.concatenate([scores.mean(axis=0), spread, tails, self._classes(images.classes)]), n)
+
+    def _classes(self, classes: npt.NDArray[np.int32]) -> Floats:
+        if not len(self._common):
+            return np.zeros(0)
+        n = len(classes)
+        counts = np.bincount(classes, minlength=len(self.mix))
+        expected = np.zeros(len(counts))
+        expected[: len(self.mix)] = self.mix / self.mix.sum()
+        chance = np.sqrt(2 / np.pi * expected * (1 - expected) / n).sum() / 2
+        change = np.abs(counts / n - expected).sum() / 2
+        return _angles(np.array([*counts[self._common] / n, max(change - chance, 0), counts.max() / n]), n)
+
+
+def _normal_scores(ordered: Floats, values: Floats) -> Floats:
+    """Normal deviates of the ranks of values [n, measures] among the ordered ones [size, measures]."""
+    by_rank = np.clip(normal_quantile(np.arange(2 * len(ordered) + 1) / (2 * len(ordered))), -MAX_SCORE, MAX_SCORE)
+    scores = np.empty(values.shape)
+    for column in range(values.shape[1]):
+        known, rows = ordered[:, column], np.argsort(values[:, column])
+        one_by_one = values[rows, column]  # a search for sorted values is faster
+        rank = np.searchsorted(known, one_by_one) + np.searchsorted(known, one_by_one, "right")
+        scores[rows, column] = by_rank[rank]
+    return scores
+
+
+def _relations(normal: Floats, rest: Floats, whitening: Floats, growth: npt.ArrayLike = 1.0) -> Floats:
+    """Residuals and log distance, [n, measures + 1].
+
+    growth: of each image, by which both are multiplied if the correlation is without it (Sherman and Morrison).
+    """
+    growth = np.broadcast_to(growth, len(normal))
+    squares = np.square(normal @ whitening).mean(axis=1) * growth
+    return np.column_stack([normal @ rest * growth[:, None], np.log(squares + 1e-9) / 2])
+
+
+def _joined(normal: Floats, relations: Floats, scale: Floats) -> Floats:
+    middle, spread = scale
+    return np.concatenate([normal, np.clip((relations - middle) / spread, -MAX_REST, MAX_REST)], axis=1)
 
 
 def _moments(scores: Floats) -> tuple[Floats, Floats]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,20 @@ _PICTURES: Final = 6
 _USABLE_SHARE: Final = 0.9
 """A figure is used if at least this share of every night's images has it."""
 
+Mask = npt.NDArray[np.bool_]
+"""Which of MEASURES, [MEASURES]."""
+_NO_ANSWERS: Final = np.array([measure not in ANSWER for measure in MEASURES])
+
+
+class Keep(Protocol):
+    """Keeps fitted references."""
+
+    def read(self, nights: Sequence[Night], *, answers: bool) -> Reference | None:
+        """The reference of these nights, if it was kept. answers: whether their answers are compared."""
+
+    def write(self, nights: Sequence[Night], reference: Reference, *, answers: bool) -> None:
+        """Keep the reference of these nights."""
+
 
 @one_blas_thread()
 def judge(
@@ -52,6 +66,8 @@ def judge(
     same_model: bool = True,
     new_images: bool = True,
     estimator: Estimator | None = None,
+    keep: Keep | None = None,
+    other_model: Sequence[Night] = (),
 ) -> NightVerdict:
     """The verdict on a night. Its findings: those by exact rules, then those of `describe`.
 
@@ -64,6 +80,8 @@ def judge(
     budget: false alarms a year, see budget.py.
     same_model: whether the same model scored the reference; if not, only pictures are compared.
     new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
+    keep: for the reference of these nights. other_model: more good nights, some scored by another model; pictures are
+    compared with them, too, until the reference has SURE_NIGHTS.
     """
     rules = by_strength(check_rules(night, recent, usual, new_images=new_images, start=start))
     observed = night.observed
@@ -71,20 +89,27 @@ def judge(
     found: list[Found] = rules
     strength = None
     sums: dict[str, DriftSum] = dict(before[1].drift) if before else {}
-    nights = [each for each in reference[:MAX_NIGHTS] if len(each.observed) >= MIN_IMAGES]
-    compared = [_some(each.observed, len(nights)) for each in nights] if photos is None else [photos]
-    usable = _usable([observed, *compared], answers=same_model)
+    nights: Sequence[Night] = [each for each in reference[:MAX_NIGHTS] if each.images >= MIN_IMAGES]
+    known = None
+    if len(observed) >= MIN_IMAGES:
+        wanted = _usable([observed], answers=same_model)
+        if photos is not None:
+            known = _labelled(photos, wanted)
+        elif len(nights) >= MIN_NIGHTS:
+            known, nights = _reference(nights, wanted, keep, answers=same_model)
     enough = photos is not None or len(nights) >= MIN_NIGHTS
-    by_reference = enough and len(observed) >= MIN_IMAGES and bool(usable.any())
-    if by_reference:
+    if known is not None:
         limit = limit_of(budget, labelled=photos is not None)
-        images = [_filled(each, usable) for each in compared]
-        if photos is None:
-            known = Reference(images, usable, limit=limit)
-        else:
-            known = labelled_reference(images[0], usable, limit=limit)
-        filled = _filled(observed, usable)
+        known = replace(known, limit=limit)
+        filled = _filled(observed, known.pool.columns)
         unusual, strength = describe(known, filled, labels)
+        if len(nights) < SURE_NIGHTS and len(other_model) > len(nights):
+            longer, _ = _reference(other_model, wanted & _NO_ANSWERS, keep, answers=False)
+            if longer:
+                more, stronger = describe(replace(longer, limit=limit), filled, labels)
+                named = {(finding.kind, finding.what) for finding, _ in unusual}
+                unusual += [each for each in more if (each[0].kind, each[0].what) not in named]
+                strength = max(strength, stronger)
         found = [*rules, *unusual]
         if not found:  # a bad night is not added to the sums
             if photos is None and len(nights) < SURE_NIGHTS:
@@ -108,10 +133,10 @@ def judge(
     shown, pictures = _pictures(found, night)
     return NightVerdict(
         verdict="suspicious" if findings else "ok",
-        judged_by="reference" if by_reference else "rules",
+        judged_by="reference" if known else "rules",
         images=len(observed),
-        reference=tuple(each.date for each in nights) if by_reference and photos is None else (),
-        reference_photos=len(photos) if by_reference and photos is not None else 0,
+        reference=tuple(each.date for each in nights) if known and photos is None else (),
+        reference_photos=len(photos) if known and photos is not None else 0,
         reference_start=start,
         strength=strength,
         findings=findings,
@@ -135,25 +160,54 @@ def _accuracy(
     return estimate_accuracy(estimator, observed)
 
 
+def _labelled(photos: Observations, wanted: Mask) -> Reference | None:
+    usable = wanted & _usable([photos])
+    return labelled_reference(_filled(photos, usable), usable) if usable.any() else None
+
+
+def _reference(
+    nights: Sequence[Night], wanted: Mask, keep: Keep | None, *, answers: bool
+) -> tuple[Reference | None, Sequence[Night]]:
+    """A reference of the wanted measures, and its nights; None if they are too few, or have none of these measures.
+
+    What is kept has all measures of the nights, whatever tonight has.
+    """
+    whole = keep.read(nights, answers=answers) if keep else None
+    if whole is None:
+        nights = [each for each in nights if len(each.observed) >= MIN_IMAGES]  # a damaged file gives none
+        if len(nights) < MIN_NIGHTS:
+            return None, nights
+        whole = _fitted(nights, _NO_ANSWERS | answers)
+        if whole and keep:
+            keep.write(nights, whole, answers=answers)
+    if whole is None or wanted[whole.pool.columns].all():
+        return whole, nights
+    return _fitted(nights, wanted), nights
+
+
+def _fitted(nights: Sequence[Night], wanted: Mask) -> Reference | None:
+    compared = [_some(each.observed, len(nights)) for each in nights]
+    usable = wanted & _usable(compared)
+    return Reference.of([_filled(each, usable) for each in compared], usable) if usable.any() else None
+
+
 def _some(images: Observations, nights: int) -> Observations:
     """Evenly chosen images of a night of a reference of this many nights."""
     most = MAX_REFERENCE_IMAGES // nights
     return images if len(images) <= most else images.take(np.linspace(0, len(images) - 1, most).astype(np.intp))
 
 
-def _usable(groups: Sequence[Observations], *, answers: bool) -> npt.NDArray[np.bool_]:
+def _usable(groups: Sequence[Observations], *, answers: bool = True) -> Mask:
     """Whether every group of images has each of MEASURES."""
     usable = np.ones(len(MEASURES), bool)
     for images in groups:
         if len(images):
             usable &= np.isfinite(images.values).mean(axis=0) >= _USABLE_SHARE
-    if not answers:
-        usable &= [measure not in ANSWER for measure in MEASURES]
-    return usable
+    return usable if answers else usable & _NO_ANSWERS
 
 
-def _filled(observed: Observations, usable: npt.NDArray[np.bool_]) -> Observations:
-    """The images, with the median of the others where a figure is missing."""
+def _filled(observed: Observations, usable: npt.NDArray[Any]) -> Observations:
+    """The images, with the median of the others where a figure is missing. usable: mask or indices of MEASURES."""
     values = observed.values
     if np.isfinite(values[:, usable]).all():
         return observed

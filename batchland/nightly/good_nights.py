@@ -6,6 +6,7 @@ One answer for reference, usual numbers, baseline, history, trend and the page o
 from collections.abc import Container, Iterable, Sequence
 from datetime import date
 
+from batchland.monitoring.schema import CanaryCheck
 from batchland.nightly.run_record import ModelRun, RunRecord
 
 
@@ -56,6 +57,15 @@ def reference_start(records: Iterable[RunRecord], night: date) -> date:
 def suspicious_since(record: RunRecord) -> date:
     """The first night of the change that makes a night suspicious; by default, this night."""
     return min((model.monitor.since or record.date for model in record.models if model.monitor), default=record.date)
+
+
+def last_canaries(records: Iterable[RunRecord], night: date, name: str) -> tuple[CanaryCheck | None, int]:
+    """The check of a model's canaries in the last night before this one, if that was good, and its number of images."""
+    last = max((each for each in records if each.date < night), key=lambda each: each.date, default=None)
+    for run in last.models if last and last.good else ():
+        if run.name == name and run.counts:
+            return run.canaries, run.counts.listed
+    return None, 0
 
 
 def run_of(record: RunRecord, model: ModelRun) -> ModelRun | None:

@@ -3,6 +3,8 @@
 `runs/NAME/DATE/monitor/MODEL.parquet` holds the figures of the night's images, because predictions may be deleted.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
@@ -12,13 +14,15 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchland._version import __version__
 from batchland.errors import UsageError
 from batchland.monitoring.estimate import estimator_path, read_estimator
+from batchland.monitoring.kept_reference import read_reference, write_reference
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
-from batchland.monitoring.reference import MIN_PHOTOS
+from batchland.monitoring.reference import MIN_PHOTOS, Reference
 from batchland.monitoring.rules import MIN_IMAGES, Night
 from batchland.monitoring.schema import Estimator, Finding, NightVerdict
-from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, judge
+from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, SURE_NIGHTS, judge
 from batchland.nightly.contract import usual_number
 from batchland.nightly.good_nights import is_same_model, reference_nights, reference_start, run_of
 from batchland.nightly.job import Job
@@ -54,19 +58,19 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     start = reference_start(records, night)
     chosen, photos = job.monitor.reference, None
     if isinstance(chosen, Path):
-        reference: list[RunRecord] = []
         labelled = read_photos(chosen)
-        photos, same_model = labelled.observed, labelled.model_sha256 == _sha256(model)
+        photos = labelled.observed
+        compared = _Compared([], labelled.model_sha256 == _sha256(model), [])
     else:
-        reference, same_model = _reference(chosen, model, good, start)
+        compared = _reference(chosen, model, good, start)
     recent = [record for record in good if _has_same_images(job, model, run_of(record, model))][-RECENT_NIGHTS:]
-    needed = {record.date: record for record in (*reference, *recent)}
+    needed = {record.date: record for record in (*compared.nights, *compared.other_model, *recent)}
     known = {day: _night(job, record, model) for day, record in needed.items()}
     runs = [(record.date, run_of(record, model)) for record in records if start <= record.date < night]
     before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
     verdict = judge(
         present,
-        [known[record.date] for record in reference],
+        [known[record.date] for record in compared.nights],
         [known[record.date] for record in recent],
         [each.label for each in stored.info().classes],
         usual=usual_number(night, [record for record in recent if record.date >= start]),
@@ -74,9 +78,11 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         start=None if start == date.min else start,
         photos=photos,
         budget=job.monitor.false_alarms,
-        same_model=same_model,
+        same_model=compared.same_model,
         new_images=not job.monitor.repeats,
         estimator=_estimator(job.model_file(name), model),
+        keep=_Keep(job, model, needed.values()),
+        other_model=[known[record.date] for record in compared.other_model],
     )
     hint = repeats_hint(job, night)
     if hint and any(finding.kind == "earlier_copies" for finding in verdict.findings):
@@ -108,7 +114,7 @@ def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]
     start = reference_start(records, date.max)
     nights: set[date] = set()
     for model in record.models:
-        chosen, _ = _reference(fixed, model, reference_nights(records, model), start)
+        chosen = _reference(fixed, model, reference_nights(records, model), start).nights
         runs = {each.date: run_of(each, model) for each in chosen}
         nights |= {day for day, run in runs.items() if run and run.monitor and run.monitor.images >= MIN_IMAGES}
     return nights
@@ -208,19 +214,26 @@ def _has_same_images(job: Job, model: ModelRun, run: ModelRun | None) -> bool:
     return job.mode == "all" or not job.models or (run is not None and run.name == model.name)
 
 
-def _reference(
-    fixed: tuple[date, date] | None, model: ModelRun, good: Sequence[RunRecord], start: date
-) -> tuple[list[RunRecord], bool]:
-    """The nights to compare with, oldest first, and whether the same model scored them.
+class _Compared(NamedTuple):
+    """The nights to compare with, oldest first."""
 
-    fixed: the first and the last of the nights that the job names.
-    """
+    nights: list[RunRecord]
+    same_model: bool
+    """Whether the same model scored all of them."""
+    other_model: list[RunRecord]
+    """After a change of the model, also the nights before it, for pictures; else empty."""
+
+
+def _reference(fixed: tuple[date, date] | None, model: ModelRun, good: Sequence[RunRecord], start: date) -> _Compared:
+    """fixed: the first and the last of the nights that the job names."""
     first, last = fixed or (start, date.max)
     chosen = [record for record in good if first <= record.date <= last]
     own = [record for record in chosen if (run := run_of(record, model)) and is_same_model(run, model)]
-    if len(own) >= MIN_NIGHTS or len(own) == len(chosen):
-        return own[:MAX_NIGHTS], True
-    return chosen[-MAX_NIGHTS:], False
+    if len(own) == len(chosen) or len(own) >= SURE_NIGHTS:
+        return _Compared(own[:MAX_NIGHTS], True, [])
+    if len(own) >= MIN_NIGHTS:
+        return _Compared(own, True, chosen[-MAX_NIGHTS:])
+    return _Compared(chosen[-MAX_NIGHTS:], False, [])
 
 
 def _estimator(path: Path, model: ModelRun) -> Estimator | None:
@@ -239,7 +252,37 @@ def _night(job: Job, record: RunRecord, model: ModelRun) -> Night:
     run = run_of(record, model)
     assert run is not None
     assert run.counts is not None
-    return Night(record.date, _observed(_figures_file(job, record.date, run)), run.counts.listed, run.counts.failed)
+    assert run.monitor is not None
+    file = _figures_file(job, record.date, run)
+    images = run.monitor.images if file.exists() else 0
+    return Night(record.date, lambda: _observed(file), run.counts.listed, run.counts.failed, images)
+
+
+class _Keep:
+    """Keeps references in `runs/NAME/reference`: `MODEL.npz`, and `MODEL.pictures.npz` without answers."""
+
+    def __init__(self, job: Job, model: ModelRun, records: Iterable[RunRecord]) -> None:
+        """records: of the nights that a reference may be made of."""
+        self._folder, self._name = job.folder / "reference", model.name
+        runs = [(record.date, run_of(record, model)) for record in records]
+        self._files = {day: _figures_file(job, day, run) for day, run in runs if run}
+
+    def read(self, nights: Sequence[Night], *, answers: bool) -> Reference | None:
+        """As in `Keep`."""
+        return read_reference(self._path(answers=answers), self._key(nights))
+
+    def write(self, nights: Sequence[Night], reference: Reference, *, answers: bool) -> None:
+        """As in `Keep`. Raises OutputError."""
+        write_reference(self._path(answers=answers), self._key(nights), reference)
+
+    def _path(self, *, answers: bool) -> Path:
+        return self._folder / f"{self._name}{'' if answers else '.pictures'}.npz"
+
+    def _key(self, nights: Sequence[Night]) -> str:
+        """A digest of what the reference depends on: the program, and the files of figures."""
+        stats = [(str(night.date), self._files[night.date].stat()) for night in nights]
+        made_of = [(day, each.st_size, each.st_mtime_ns) for day, each in stats]
+        return hashlib.sha256(json.dumps([__version__, made_of]).encode()).hexdigest()
 
 
 def _write_figures(path: Path, rows: pa.Table) -> None:

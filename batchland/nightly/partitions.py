@@ -39,7 +39,7 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
     if f"{path}/".startswith(f"{images.rstrip('/')}/"):
         raise UsageError(f'{name}: lies inside the images to score; give job {job.name} another "output"')
     manifest = read_manifest(partition)
-    if manifest is None and isinstance(partition, Path) and partition.is_dir() and any(partition.iterdir()):
+    if manifest is None and _has_other_files(partition):
         raise UsageError(f"{name}: holds files but no _manifest.json; delete this folder, then run the night again")
     if manifest is None or force:
         return manifest
@@ -55,6 +55,14 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
         return manifest
     advice = f'give job {job.name} another "output", or replace them by a forced run'
     raise UsageError(f"{name}: holds the predictions {held}; {advice}")
+
+
+def _has_other_files(partition: Location) -> bool:
+    """Whether a partition without a manifest has files. At a URL, an unfinished run writes them before the manifest."""
+    if isinstance(partition, Path):
+        return partition.is_dir() and any(partition.iterdir())
+    stored = StoredPredictions(partition)
+    return stored.kind == "folder" and bool(stored.parts()) and not has_unfinished_parts(partition)
 
 
 def model_name(job: Job, model: str, manifest: Manifest) -> str:

@@ -64,6 +64,8 @@ def plan_night(
     """Check everything that a run would need. open_models: open the models, too, on the CPU."""
     today = today or local_today()
     steps = list(_steps(job, night, today, force=force, open_models=open_models))
+    first = {step.text: index for index, step in reversed(list(enumerate(steps)))}
+    steps = [step for index, step in enumerate(steps) if not step.problem or first[step.text] == index]
     if not future:
         try:
             check_date(night, today)

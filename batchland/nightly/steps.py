@@ -22,6 +22,7 @@ from batchland.monitoring.schema import CanaryCheck
 from batchland.nightly.contract import check_contract
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
+from batchland.nightly.good_nights import last_canaries
 from batchland.nightly.job_tables import EvaluationTable
 from batchland.nightly.judge_night import (
     explain,
@@ -145,10 +146,10 @@ class Steps:
             self.recorder.warn(
                 f"{folder}: is the folder of all nights, and may hold the images of a later one, {later[-1]}"
             )
-        self._score_models(work, refused)
+        self._score_models(work, refused, records)
         return refused
 
-    def _score_models(self, work: dict[str, _Work], refused: list[ModelError]) -> None:
+    def _score_models(self, work: dict[str, _Work], refused: list[ModelError], records: list[RunRecord]) -> None:
         """Open all models and check their canaries before the first image is scored, and score in the same sessions."""
         checked: dict[str, _Checked | None] = {}
         try:
@@ -160,7 +161,7 @@ class Steps:
                         self.recorder.add(name, ModelRun(name=name, partition=partition, state="nothing_new"))
                         continue
                     self.time.check()
-                    checked[name] = self._open_model(name)
+                    checked[name] = self._open_model(name, records)
             for name in list(checked):
                 with self._model_errors(name, refused):
                     self.recorder.add(name, self._score(name, work[name], checked.pop(name)))
@@ -285,7 +286,7 @@ class Steps:
             if self.job.notify and not self._quiet:
                 report_late(self.recorder)
 
-    def _open_model(self, name: str) -> _Checked | None:
+    def _open_model(self, name: str, records: list[RunRecord]) -> _Checked | None:
         """Open the model, and score its canaries if it has any and the job checks them. None on a cluster."""
         model = self.job.model_file(name)
         if self.job.engine != "local":
@@ -293,7 +294,8 @@ class Steps:
         engine = LocalEngine(model, self._options(name))
         if not (self.job.checks_canaries and os.path.lexists(canaries_path(model))):
             return _Checked(engine, None)
-        check = check_canaries(engine)
+        last, scored = (None, 0) if self._force else last_canaries(records, self.night, name)
+        check = check_canaries(engine, last, scored)
         canaries = counted(check.images, "canary", "canaries")
         _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
         return _Checked(engine, check)

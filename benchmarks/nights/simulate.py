@@ -101,7 +101,7 @@ class Monitor:
     def fit(self) -> None:
         """Make a reference of the good nights."""
         if not self._labelled:
-            self._set(Reference(self._good))
+            self._set(Reference.of(self._good))
 
     def judge(self, images: Observations, rows: Rows, others: Observations | None = None) -> Judged:
         """Judge a night.

@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.options import EvaluateOptions
-from batchland.evaluation.pair_slices import benjamini_hochberg
+from batchland.evaluation.pair_slices import benjamini_hochberg, size_weights
 from batchland.models.card import class_names
 from batchland.report.evaluation_text import evaluation_terminal_text
 
@@ -74,7 +74,8 @@ def test_a_weak_pair_is_found(tmp_path: Path) -> None:
     assert (part.columns, part.values, part.images) == (("camera", "site"), ("c1", "s2"), images)
     assert part.accuracy.value == hits / images
     assert part.difference == pytest.approx(hits / images - right[~weak].mean())
-    assert part.p_value == pytest.approx(12 * hypergeom.cdf(hits, 4000, right.sum(), images))
+    (weight,) = size_weights(np.bincount(camera * 3 + site), right.mean())[[1 * 3 + 2]]
+    assert part.p_value == pytest.approx(12 * hypergeom.cdf(hits, 4000, right.sum(), images) / weight)
     parts = {(part.dimension, part.value): part.images for part in evaluation.summary.slices}
     assert parts["camera", "c1"] == (camera == 1).sum()
 
@@ -128,6 +129,29 @@ def test_at_most_200_weak_values_are_shown(tmp_path: Path) -> None:
 def test_unknown_columns_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no column 'lens' to slice by; the own columns are camera"):
         evaluated(tmp_path, np.array([True]), ("lens",), camera=["x"])
+
+
+def test_large_slices_are_found_among_many_small_ones(tmp_path: Path) -> None:
+    """Without weights, the adjusted p-value is 0.0091, and nothing is listed if none is below 0.001."""
+    sizes = np.repeat((20, 300), (1000, 13))
+    hits = np.where(sizes == 20, 16, 240)
+    hits[1005] = 208
+    right = np.concatenate([np.arange(size) < some for size, some in zip(sizes, hits, strict=True)])
+    cameras = [f"c{number % 25}" for number in np.repeat(np.arange(1013), sizes)]
+    sites = [f"s{number // 25}" for number in np.repeat(np.arange(1013), sizes)]
+    found = evaluated(tmp_path, right, camera=cameras, site=sites).summary.pair_slices
+    assert found is not None
+    assert (found.tested, [(part.values, part.images) for part in found.weakest]) == (1013, [(("c5", "s40"), 300)])
+
+
+def test_weights_are_equal_for_equal_sizes_and_never_below_a_half() -> None:
+    assert size_weights(np.full(9, 50), 0.9) == pytest.approx(np.ones(9))
+    weights = size_weights(np.array([20, 50, 100, 500, 5000]), 0.8)
+    assert weights.mean() == pytest.approx(1)
+    assert (weights >= 0.5).all()
+    assert (np.diff(weights) > 0).all()
+    assert size_weights(np.array([20, 20]), 1.0) == pytest.approx(np.ones(2))
+    assert size_weights(np.zeros(0, np.int64), 0.8).tolist() == []
 
 
 def test_adjusted_p_values_equal_scipy() -> None:

@@ -12,6 +12,7 @@ from batchland.doctor.examine import examine_job, examine_model
 from batchland.errors import ModelError
 from batchland.models.canaries import canaries_path, write_canaries
 from batchland.models.session import open_session
+from batchland.monitoring import canaries
 from batchland.monitoring.canaries import check_canaries
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
@@ -42,6 +43,41 @@ def test_an_unchanged_model_passes_with_any_options(model, values):
     found = check(model, **values)
     assert (found.images, found.tolerance) == (24, 0.05)
     assert found.largest_difference < 1e-6
+
+
+def test_some_canaries_are_enough_while_the_conditions_stay(model):
+    """Each night goes on where the last one ended; a canary for every 100 images, but at least three."""
+    with LocalEngine(model, ScoreOptions(device="cpu")) as engine:
+        checks = [check_canaries(engine)]
+        for images in (150, 150, 2000, 150, 10**6):
+            checks.append(check_canaries(engine, checks[-1], images))
+        changed = check_canaries(engine, checks[-1].model_copy(update={"conditions": "other"}), 150)
+    assert [(each.first, each.images) for each in checks] == [(0, 24), (0, 3), (3, 3), (6, 20), (2, 3), (5, 24)]
+    assert (changed.first, changed.images) == (0, 24)
+    assert len({each.conditions for each in checks}) == 1
+
+
+def test_nights_score_some_canaries_after_a_good_night(model, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    (tmp_path / "toy.toml").write_text(
+        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n[monitor]\nrepeats = true\n'
+    )
+    job = load_job(tmp_path / "toy.toml")
+
+    def scored(day, **options):
+        result = run_night(job, date(2024, 11, day), **options)
+        return result.attempt.outcome, result.record.models[0].canaries and result.record.models[0].canaries.images
+
+    assert [scored(day) for day in (1, 2, 3)] == [("ok", 24), ("ok", 3), ("ok", 3)]
+    assert scored(3, force=True) == ("ok", 24)
+    monkeypatch.setattr(canaries, "versions", lambda: {"onnxruntime": "9.9"})
+    assert [scored(day) for day in (4, 5)] == [("ok", 24), ("ok", 3)]
+    fault = preprocessing._decode
+    monkeypatch.setattr(preprocessing, "_decode", lambda *args, **options: 1 / 0)
+    assert scored(6) == ("failed", None)
+    monkeypatch.setattr(preprocessing, "_decode", fault)
+    assert scored(7) == ("ok", 24)  # after a night that failed
 
 
 def swapped_colours(pixels):

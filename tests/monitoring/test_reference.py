@@ -21,7 +21,7 @@ LABELS = ("red", "green", "blue")
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    return Reference([observed(np.random.default_rng(seed)) for seed in range(14)])
+    return Reference.of([observed(np.random.default_rng(seed)) for seed in range(14)])
 
 
 def strongest(reference: Reference, night: Observations) -> float:
@@ -33,12 +33,12 @@ def test_normal_scores_are_those_of_mid_ranks() -> None:
     images = observed(np.random.default_rng(0))
     images.values[:50, 0] = 1.0  # ties
     expected = norm.ppf((rankdata(images.values[:, 0]) - 0.5) / len(images))
-    assert Pool(images).scores(images)[:, 0] == pytest.approx(np.clip(expected, -3, 3))
+    assert Pool.of(images)[0].scores(images)[:, 0] == pytest.approx(np.clip(expected, -3, 3))
 
 
 def test_rest_is_the_residual_of_a_regression_on_the_other_measures() -> None:
     """Up to scale, the residual of a least-squares regression on all other measures."""
-    pool = Pool(images := observed(np.random.default_rng(0), 2000))
+    pool, _ = Pool.of(images := observed(np.random.default_rng(0), 2000))
     scores = pool.scores(images)
     normal, rest = scores[:, : len(MEASURES)], scores[:, len(MEASURES) : -1]
     others = np.column_stack([np.delete(normal, 3, axis=1), np.ones(len(images))])
@@ -86,7 +86,7 @@ def test_one_class_instead_of_three_is_found_although_the_classes_of_good_nights
     def night(shares: npt.NDArray[np.float64]) -> Observations:
         return replace(observed(rng, 150), classes=rng.choice(3, 150, p=shares).astype(np.int32))
 
-    varied = Reference([night(rng.dirichlet([5, 5, 5])) for _ in range(14)])
+    varied = Reference.of([night(rng.dirichlet([5, 5, 5])) for _ in range(14)])
     assert max(strongest(varied, night(rng.dirichlet([5, 5, 5]))) for _ in range(20)) < 0.8
     assert min(strongest(varied, night(np.array([0.1, 0.85, 0.05]))) for _ in range(5)) > 1
 
@@ -154,15 +154,15 @@ def test_pictures_without_structure_are_not_called_turned(reference: Reference, 
 def test_unusable_measures_are_not_used() -> None:
     usable = np.array([measure != "sharpness" for measure in MEASURES])
     nights = [observed(np.random.default_rng(seed)) for seed in range(6)]
-    reference = Reference(nights, usable)
+    reference = Reference.of(nights, usable)
     found, strength = describe(reference, observed(np.random.default_rng(100), shift={"sharpness": 9.0}), LABELS)
     assert (found, strength < 1) == ([], True)
 
 
 def test_larger_differences_between_nights_allow_larger_deviations() -> None:
     """The same night deviates less, in the ratio of the variances between nights."""
-    steady = Reference([observed(np.random.default_rng(seed), night=0.0) for seed in range(14)])
-    varied = Reference([observed(np.random.default_rng(seed), night=0.9) for seed in range(14)])
+    steady = Reference.of([observed(np.random.default_rng(seed), night=0.0) for seed in range(14)])
+    varied = Reference.of([observed(np.random.default_rng(seed), night=0.9) for seed in range(14)])
     night = observed(np.random.default_rng(100), shift={"brightness": 2.5}, night=0.0)
     index = steady.pool.statistics.index(Statistic("value", "brightness", "mean"))
     few, many = (float(each.deviations(each.pool.figures(night))[index]) for each in (steady, varied))
@@ -182,7 +182,7 @@ def test_another_mix_of_classes_is_no_change_of_colours() -> None:
     bluer = coloured(100)
     bluer = bluer.take(np.flatnonzero(bluer.classes == 1))
     without_answers = np.array([measure not in ANSWER for measure in MEASURES])
-    assert Reference(nights).changes(bluer).max() < 1 < Reference(nights, without_answers).changes(bluer).max()
+    assert Reference.of(nights).changes(bluer).max() < 1 < Reference.of(nights, without_answers).changes(bluer).max()
 
 
 @pytest.mark.parametrize("images", [8, 12, 24])
@@ -196,7 +196,7 @@ def test_small_clean_nights_are_like_a_reference_of_few_photos(images: int) -> N
         flat[:] = np.where(flat > 1.5, flat, 0)
         return found
 
-    reference = Reference([night() for _ in range(5)])
+    reference = Reference.of([night() for _ in range(5)])
     assert max(strongest(reference, night()) for _ in range(15)) < 1
     assert strongest(reference, night({"sharpness": -4.0, "noise": 4.0})) > 1
 
@@ -233,7 +233,7 @@ def test_pictures_that_are_too_alike_are_called_that(reference: Reference) -> No
     night = observed(np.random.default_rng(100))
     values = night.values.copy()
     column = MEASURES.index("saturation")
-    values[:, column] = np.median(np.concatenate([each.values[:, column] for each in reference.observed]))
+    values[:, column] = np.median(reference.pool.ordered[:, column])
     found = [each for each, _ in describe(reference, replace(night, values=values), LABELS)[0]]
     (message,) = [each.message for each in found if each.what == "saturation"]
     assert message.startswith("saturation: mean ")

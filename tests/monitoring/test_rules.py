@@ -58,7 +58,7 @@ def test_numbers_before_an_accepted_change_do_not_count() -> None:
         return [finding.kind for finding, _ in check_rules(night, changed, start=start)]
 
     assert (kinds(None), kinds(changed[-1].date)) == (["volume"], [])
-    again = replace(tonight, observed=replace(tonight.observed, hashes=np.resize(changed[-3].observed.hashes, 120)))
+    again = night(replace(tonight.observed, hashes=np.resize(changed[-3].observed.hashes, 120)), listed=tonight.listed)
     assert "earlier_copies" in kinds(changed[-1].date, again)
 
 
@@ -79,7 +79,7 @@ def test_blank_pictures_and_the_rows_that_show_them() -> None:
 def test_a_usual_share_breaks_no_rule() -> None:
     images = observed(np.random.default_rng(0), 40)
     images.values[:6, MEASURES.index("contrast")] = 0.001
-    usual = [replace(each, observed=images) for each in earlier(3)]
+    usual = [night(images, days_ago=ago) for ago in (3, 2, 1)]
     blank = [kind for kind, _ in found(night(images), usual)]
     assert "blank" not in blank
 

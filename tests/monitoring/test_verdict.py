@@ -1,5 +1,6 @@
 """The verdict on a night: its findings, and the pictures that show one of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -42,6 +43,26 @@ def test_the_verdict_says_with_which_change_the_reference_begins() -> None:
     start = nights[0].date
     assert judge(tonight, nights, nights, LABELS, start=start).reference_start == start
     assert judge(tonight, nights, nights, LABELS).reference_start is None
+
+
+def test_pictures_are_also_compared_with_the_nights_of_the_model_before_until_there_are_enough() -> None:
+    """Five nights that differ much hide what twenty others show; a change of the answers is no finding of those."""
+    nights = good_nights(20)
+    own = [
+        Night(night.date, observed(np.random.default_rng(number), night=0.8), 100, 0)
+        for number, night in enumerate(nights[-5:])
+    ]
+
+    def found(shifted: str, own: Sequence[Night], other_model: Sequence[Night]) -> set[str]:
+        images = observed(np.random.default_rng(0), shift={shifted: 1.6})
+        verdict = judge(Night(TONIGHT, images, 100, 0), own, [], LABELS, other_model=other_model)
+        assert verdict.reference == tuple(night.date for night in own)
+        assert (verdict.strength or 0) > 1 or not verdict.findings
+        return {each.what for each in verdict.findings}
+
+    assert (found("noise", own, ()), found("noise", own, nights)) == (set(), {"noise"})
+    assert found("noise", own * 3, nights) == set()
+    assert found("entropy", own, nights) == found("entropy", own, ())
 
 
 def test_labelled_photos_are_a_reference_from_the_first_night_on() -> None:

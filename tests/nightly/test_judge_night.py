@@ -14,6 +14,7 @@ from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
 from batchland.models.decisions import KnownPhotos
+from batchland.monitoring.reference import Reference
 from batchland.monitoring.schema import AccuracyEstimate, Finding, NightVerdict
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights, table
@@ -363,6 +364,29 @@ def test_a_night_with_damaged_figures_counts_as_one_without_figures(
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith(f"{path}: cannot be read (")
     assert warning.endswith("); nothing is compared with the figures of this night")
+
+
+@pytest.mark.parametrize("damage", [None, "junk", "half", "other arrays"])
+def test_a_kept_reference_gives_the_same_verdict(
+    six_nights: Path, damage: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its file is damaged, the reference is fitted again."""
+    photos(six_nights, 6, light=0.35)
+    first = run(six_nights, 6).record.models[0].monitor
+    kept = six_nights / "runs/toy/reference/toy.npz"
+    content, fits = kept.read_bytes(), []
+    if damage == "other arrays":
+        np.savez(kept, key=np.load(kept)["key"])
+    elif damage:
+        kept.write_bytes(b"junk" if damage == "junk" else content[: len(content) // 2])
+    fit = Reference.of
+    monkeypatch.setattr(Reference, "of", lambda *arguments: fits.append(1) or fit(*arguments))
+    assert run(six_nights, 6, force=True).record.models[0].monitor == first
+    assert len(fits) == (1 if damage else 0)
+    figures = six_nights / "runs/toy" / str(day(2)) / "monitor/toy.parquet"
+    figures.write_bytes(figures.read_bytes())  # other figures need another reference
+    assert run(six_nights, 6, force=True).record.models[0].monitor == first
+    assert len(fits) == (2 if damage else 1)
 
 
 def test_other_pictures_need_another_acceptance(project: Path) -> None:

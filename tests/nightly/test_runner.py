@@ -706,7 +706,7 @@ def test_images_that_came_after_a_complete_night_are_named(project):
 
 @pytest.mark.parametrize("settings", [(), ("delivery.late=score",), ("mode=new",)], ids=["all", "late", "new"])
 def test_images_that_changed_after_a_complete_night_are_named(project, settings):
-    """By their size or modification time. One that is gone, or was not read, has not changed."""
+    """By their size or modification time. One that is gone has not changed, nor one that was not read."""
     folder = project / "in" / str(NIGHT)
     (folder / "huge.jpg").write_bytes(b"")
     os.truncate(folder / "huge.jpg", MAX_FILE_BYTES + 1)
@@ -720,8 +720,11 @@ def test_images_that_changed_after_a_complete_night_are_named(project, settings)
     (folder / "huge.jpg").write_bytes(picture())
     changed = (
         "toy: 2 images have another size or modification time than when the night was scored (00.Red_Tower/0.jpg, "
-        "00.Red_Tower/1.jpg); a forced run scores the whole night again"
+        "00.Red_Tower/1.jpg); "
     )
+    if "mode=new" not in settings:  # a folder of all nights may be emptied
+        changed += "1 image was deleted and stays in the scored night (00.Red_Tower/2.jpg); "
+    changed += "a forced run scores the whole night again"
     assert run(project, NIGHT, *settings).record.warnings == (changed,)
     (folder / "new.jpg").write_bytes(picture())
     after = run(project, NIGHT, *settings).record
@@ -732,6 +735,14 @@ def test_images_that_changed_after_a_complete_night_are_named(project, settings)
         assert (after.models[0].state, after.warnings) == ("kept", (late + changed.removeprefix("toy: "),))
     assert run(project, NIGHT, *settings, force=True).record.warnings == ()
     assert run(project, NIGHT, *settings).record.warnings == ()
+
+
+def test_a_check_of_several_models_names_a_missing_delivery_once(project, toy_model):
+    job_file = project / "toy.toml"
+    text = job_file.read_text().replace('model = "toy.onnx"\n', "")
+    job_file.write_text(f'{text}\n[models]\na = "toy.onnx"\nb = "toy.onnx"\n')
+    (problem,) = plan_night(load_job(job_file), NIGHT + timedelta(days=9)).problems
+    assert "does not exist" in str(problem)
 
 
 def test_late_images_of_mode_new_are_those_that_no_night_has(project):

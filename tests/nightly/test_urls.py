@@ -13,6 +13,7 @@ from s3_server import Bucket
 from toys import picture
 
 from batchland.nightly.job import load_job
+from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.runner import run_night
 
@@ -187,3 +188,16 @@ def test_credentials_in_urls_are_recorded_and_printed_nowhere(job_file, bucket, 
         assert "secret" not in text
     record = json.loads((tmp_path / "runs/toy/2024-11-23/run.json").read_text())
     assert record["config"]["images"] == f"s3://{bucket.name}/in/{{date}}"
+
+
+def test_a_partition_without_its_manifest_is_refused_also_by_a_dry_run(job_file, bucket):
+    deliver(bucket.folder, NIGHT)
+    run(job_file)
+    (bucket.folder / f"date={NIGHT}/_manifest.json").unlink()
+    error = (
+        f"s3://{bucket.name}/date={NIGHT}: holds files but no _manifest.json; delete this folder, then run the night "
+    )
+    attempt = run(job_file).attempt
+    assert (attempt.outcome, attempt.exit_code) == ("failed", 2)
+    assert attempt.error == f"{error}again (nothing was changed, and the night stays good)"
+    assert [str(problem) for problem in plan_night(load_job(job_file), NIGHT).problems] == [f"{error}again"]

@@ -460,8 +460,8 @@ def test_one_weak_pair_is_described_in_the_singular(tmp_path):
     page = write_report(evaluation, tmp_path / "report", ReportOptions(picture_bytes=0)).html.read_text()
     assert page.split('<h3 id="pairs">Weak pairs</h3>')[1].split("</p>")[0].strip() == (
         "<p>1 combination of two columns with at least 20 images was tested. 1 is weaker than all other images "
-        "(p &lt; 0.1 by Fisher's exact test, after adjustment by Benjamini and Hochberg). On average, at most a tenth "
-        "of such findings are chance."
+        "(p &lt; 0.1 by Fisher's exact test, after adjustment by Benjamini and Hochberg, weighted by size). On "
+        "average, at most a tenth of such findings are chance."
     )
 
 

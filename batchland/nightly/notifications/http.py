@@ -3,31 +3,44 @@
 import urllib.error
 import urllib.request
 from http.client import HTTPException, InvalidURL
+from typing import Any
+from urllib.parse import urlsplit
 
 from batchland._version import __version__
 from batchland.system.deadline import within
 from batchland.system.text import reason, visible
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib repeats a POST that is redirected as a GET without its document, so the message would be lost."""
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect of a GET from http to https, with the same host and path.
 
-    def redirect_request(self, *_: object) -> None:
-        """No request: the redirect is an error."""
+    Others are errors: a heartbeat that leads to a login page was not heard, and urllib repeats a POST as a GET without
+    its document.
+    """
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The next request; None is an error."""
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        same = (old.hostname, old.path, old.query) == (new.hostname, new.path, new.query)
+        if req.data is not None or not same or (old.scheme, new.scheme) != ("http", "https"):
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
     """GET the URL, or POST a JSON document to it. Returns an error message, None on success (a 2xx answer).
 
-    seconds: to wait at most, in all. Only a GET follows redirects.
+    seconds: to wait at most, in all.
     """
     try:
         within(seconds, lambda: _send(url, seconds, body))
     except urllib.error.HTTPError as error:
         with error:
-            redirects = body is not None and error.code // 100 == 3
-            advice = "; it redirects, so the document was not taken; give the address that it leads to"
-            return f"answered {error.code} {visible(str(error.reason))}{advice if redirects else ''}"
+            what = "ping" if body is None else "document"
+            advice = f"; it redirects, so the {what} was not taken; give the address that it leads to"
+            return f"answered {error.code} {visible(str(error.reason))}{advice if error.code // 100 == 3 else ''}"
     except urllib.error.URLError as error:
         return reason(error.reason) if isinstance(error.reason, BaseException) else visible(error.reason)
     except OSError as error:  # TimeoutError, too
@@ -46,6 +59,7 @@ def _send(url: str, seconds: float, body: bytes | None) -> None:
     if body is not None:
         headers["Content-Type"] = "application/json"
     message = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310
-    opener = urllib.request.build_opener(*(() if body is None else (_NoRedirect,)))
-    with opener.open(message, timeout=seconds):  # the job file allows http and https only
+    with urllib.request.build_opener(_Redirects).open(
+        message, timeout=seconds
+    ):  # the job file allows http and https only
         pass

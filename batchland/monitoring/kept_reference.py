@@ -1,0 +1,56 @@
+"""Keep a fitted reference in a file, because reading and fitting 60 nights takes longer than a verdict.
+
+The file is a copy of what can be computed again, so any fault of it is no fault of the night.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from batchland.monitoring.orientation import Discriminants
+from batchland.monitoring.reference import Reference
+from batchland.monitoring.statistics import Pool
+from batchland.system.files import write_file
+
+_KEY: Final = "key"
+_PARTS: Final = {"pool": Pool, "discriminants": Discriminants}
+
+
+def read_reference(path: Path, key: str) -> Reference | None:
+    """The reference that was kept with this key; None if there is none, or if it cannot be read."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            if str(stored[_KEY]) != key:
+                return None
+            parts = {name: kind(**_values(stored, f"{name}.")) for name, kind in _PARTS.items()}
+            return Reference(**parts, **_values(stored, ""))
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def write_reference(path: Path, key: str, reference: Reference) -> None:
+    """Keep a reference. Raises OutputError."""
+    arrays = dict(_arrays(reference, ""))
+    arrays[_KEY] = np.array(key)
+    write_file(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def _arrays(record: Any, prefix: str) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if is_dataclass(value):
+            yield from _arrays(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", np.asarray(value)
+
+
+def _values(stored: Any, prefix: str) -> dict[str, Any]:
+    """The fields of a record; numbers are arrays without dimensions."""
+    names = [name for name in stored if name != _KEY and name.rpartition(".")[0] == prefix.rstrip(".")]
+    arrays = ((name.removeprefix(prefix), stored[name]) for name in names)
+    return {name: array if array.ndim else array.item() for name, array in arrays}
