@@ -33,6 +33,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """At the end Python must find it, or extensions print that their objects are left."""
+    gc.unfreeze()
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores, because tests often wait: for servers, other processes and timeouts."""
     return usable_cores() + 1

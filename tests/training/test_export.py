@@ -34,7 +34,7 @@ from batchland.training.train import TrainedModel
 @pytest.fixture(scope="session")
 def written(exported: dict[str, ExportReport]) -> Path:
     """The folder of the models of `exported` as torch's exporter writes them, before outputs are added. Read-only."""
-    return exported["scratch"].path.parent / "written"
+    return exported["scratch"].path.parent.with_name("written")
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,8 @@ def exported(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPath
     write = export_module.write_onnx
 
     def make(folder: Path) -> dict[str, ExportReport]:
-        (folder / "written").mkdir()
+        for name in ("models", "written"):
+            (folder / name).mkdir()
 
         def kept(model: ServedModel, card: ModelCard, path: Path) -> None:
             write(model, card, path)
@@ -51,7 +52,10 @@ def exported(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPath
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(export_module, "write_onnx", kept)
-            return {name: export(model.checkpoint.parent, folder / f"{name}.onnx") for name, model in trained.items()}
+            return {
+                name: export(model.checkpoint.parent, folder / "models" / f"{name}.onnx")
+                for name, model in trained.items()
+            }
 
     return made_once(tmp_path_factory, "exported", make)
 
