@@ -216,7 +216,8 @@ class _Adoption:
             where = str(self.options.classes or where)
             hint = "; if the first is that of the background, as in TensorFlow, give it a label, too"
             raise ModelError(
-                f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
+                f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has "
+                + counted(len(labels), "label")
                 + (hint if self.target.classes == len(labels) + 1 else "")
             )
         self._warn_of_other_statistics()

@@ -108,19 +108,22 @@ def _card_text(content: bytes) -> str | None:
 
 def require_self_contained(path: Path, content: bytes) -> None:
     """Raise ModelError if tensors of the model are in other files, because the sha256 does not cover those."""
+    if outside := tensor_outside(content):
+        raise ModelError(f"{path}: keeps its weights in another file ({outside}); save it as one ONNX file")
+
+
+def tensor_outside(content: bytes) -> str | None:
+    """The name of a tensor that an ONNX file keeps in another file."""
     if b"location" not in content:  # every reference to a file has this key
-        return
+        return None
     import onnx  # a third of a second
 
     try:
         model = onnx.load_model_from_string(content)
     except Exception:  # protobuf has its own exceptions; onnxruntime will report the problem
-        return
+        return None
     outside = next((tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL), None)
-    if outside is not None:
-        raise ModelError(
-            f"{path}: keeps its weights in another file ({outside.name or 'a constant'}); save it as one ONNX file"
-        )
+    return None if outside is None else outside.name or "a constant"
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -89,6 +89,10 @@ def test_values_that_python_does_not_know_are_copied_exactly(photos, toy_model, 
     score(photos, tmp_path / "p.parquet", options(toy_model, retry_failed=True, **given))
     make_plan(photos, tmp_path / "plan", image_list=str(tmp_path / "list.parquet"))
     score(photos, tmp_path / "planned.parquet", options(toy_model, plan=str(tmp_path / "plan")))
+    (tmp_path / "labels.csv").write_text("image,label\n" + "".join(f"{name},Red Tower\n" for name in names[:5]))
+    by = EvaluateOptions(by=tuple(table.column_names))
+    slices = evaluate(tmp_path / "p.parquet", tmp_path / "labels.csv", by).summary.slices
+    assert "1970-01-01 00:00:00.000000Z" in [part.value for part in slices if part.dimension == "mars"]
     for out in ("p", "planned"):
         assert pq.read_table(tmp_path / f"{out}.parquet").select(wanted.column_names).equals(wanted)
 

@@ -64,6 +64,12 @@ def read_rows(path: Path) -> list[dict[str, object]]:
     return list(pq.read_table(path).to_pylist())
 
 
+def test_suffixes_may_be_within_braces(tmp_path):
+    for name in ("a", "b"):
+        write_zip(tmp_path / f"{name}.zip", {"1.jpg": name.encode()})
+    assert read_all(tmp_path / "{a.zip,b.zip}") == [("a.zip/1.jpg", b"a"), ("b.zip/1.jpg", b"b")]
+
+
 def test_a_failed_member_is_scored_again(tmp_path, toy_model):
     path = write_zip(tmp_path / "d.zip", {"a.jpg": picture(), "b.jpg": b"not a picture", "c.jpg": picture((0, 255, 0))})
     out = tmp_path / "p.parquet"
