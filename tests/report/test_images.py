@@ -434,6 +434,15 @@ def test_many_classes(browser, tmp_path):
         before = int(said.inner_text().split()[5])
         at.get_by_role("button", name="Zoom to errors").click()
         assert 0 < int(said.inner_text().split()[5]) <= before
+        at.get_by_role("button", name="Zoom in").click()
+        assert said.inner_text() == "12 by 12 of 300 classes."
+        at.get_by_role("button", name="Show all").click()
+        assert said.inner_text().startswith("Point at a cell, ")
+        at.get_by_label("Find").fill("nobody")
+        at.keyboard.press("Enter")
+        assert said.inner_text() == "No class is called “nobody”."
+        at.locator("#class-table th").nth(1).click(position={"x": 2, "y": 2})  # beside the button
+        assert at.locator("#class-table th").nth(1).get_attribute("aria-sort") == "descending"
         right = next(row for row in evaluation.confusion.to_pylist() if row["true_index"] == row["predicted_index"])
         at.get_by_label("Find").fill(right["true_label"])
         at.keyboard.press("Enter")
