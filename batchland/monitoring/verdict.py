@@ -97,7 +97,6 @@ def judge(
             known = _labelled(photos, wanted)
         elif len(nights) >= MIN_NIGHTS:
             known, nights = _reference(nights, wanted, keep, answers=same_model)
-    enough = photos is not None or len(nights) >= MIN_NIGHTS
     if known is not None:
         limit = limit_of(budget, labelled=photos is not None)
         known = replace(known, limit=limit)
@@ -124,9 +123,9 @@ def judge(
             )
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
-    elif enough and len(observed) < MIN_IMAGES:
+    elif len(observed) < MIN_IMAGES:
         notes.append(f"{images_text(len(observed))}, fewer than {MIN_IMAGES}; only gross faults are found")
-    elif not enough:
+    elif photos is None and len(nights) < MIN_NIGHTS:
         notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found")
     found = found[:_FEW_FINDINGS]
     findings = tuple(finding for finding, _ in found)

@@ -32,6 +32,7 @@ def test_pictures_show_the_finding_that_is_named() -> None:
     assert [finding.kind for finding in found.findings][:2] == ["blank", "volume"]
     assert (found.pictures_show, found.pictures) == ("blank", tuple(f"{number:03}.jpg" for number in range(3, 9)))
     few = judge(Night(TONIGHT, replace(images).take(np.arange(1)), 1, 0), nights, nights, LABELS)
+    assert judge(Night(TONIGHT, images.take(np.arange(1)), 1, 0), [], [], LABELS).notes == few.notes
     assert [(finding.kind, finding.message) for finding in few.findings] == [("volume", "1 image, usually 100")]
     assert (few.pictures_show, few.pictures) == (None, ())
     assert few.notes == ("1 image, fewer than 5; only gross faults are found",)
