@@ -239,7 +239,7 @@ class RunRecord(Document):
     @property
     def doubtful(self) -> bool:
         """Whether the night is suspicious and no person has accepted it."""
-        return self.suspicious and self.accepted is None
+        return (self.suspicious or self.outcome == "suspicious") and self.accepted is None
 
     @property
     def good(self) -> bool:
