@@ -257,7 +257,7 @@ def test_a_job_with_many_problems(job, tmp_path):
 
 
 def test_a_time_zone_that_does_not_exist(job, monkeypatch):
-    zones = ("Europe/Berlin", ":Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin", "posix/Europe/Berlin", "Etc/GMT+5")
+    zones = ("Europe/Berlin", ":Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin", "Etc/GMT+5")
     for good in (*zones, "CET-1CEST", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0330>-3:30", "UTC", ""):
         monkeypatch.setenv("TZ", good)
         assert "time zone" not in by_name(examine_job(job))
