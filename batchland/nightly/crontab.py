@@ -111,8 +111,8 @@ def entry_of(
     environment = kept_environment(Path(sys.executable).parent) | dict(variables or {})
     if missing := sorted(job.placeholders.variables - {*environment, *_OF_CRON}):
         raise UsageError(
-            f"crontab: cron does not set {first_few(missing)}, which {job.file} uses, so every night would fail; add "
-            f"--env {missing[0]}=VALUE, or write ${{file:PATH}} in the job file if it is secret"
+            f"crontab: cron does not set {first_few(missing)}, which {job.file} uses, so every night would fail; give "
+            f"the entry this variable, or write ${{file:PATH}} in the job file if the value is secret"
         )
     try:
         return Entry(

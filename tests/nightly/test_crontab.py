@@ -264,8 +264,8 @@ def test_variables_that_may_be_secret_are_refused(tmp_path, toy_model, monkeypat
     with pytest.raises(UsageError) as caught:
         entry_of(job, variables={"LANG": "C"})
     assert str(caught.value) == (
-        f"crontab: cron does not set HOOK, which {tmp_path}/toy.toml uses, so every night would fail; add --env "
-        "HOOK=VALUE, or write ${file:PATH} in the job file if it is secret"
+        f"crontab: cron does not set HOOK, which {tmp_path}/toy.toml uses, so every night would fail; give the entry "
+        "this variable, or write ${file:PATH} in the job file if the value is secret"
     )
     monkeypatch.delenv("HOOK")
     result = CliRunner().invoke(main, ["cron", "show", str(job.file), "--env", "HOOK=https://example.org/marzipan"])
