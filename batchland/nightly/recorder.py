@@ -160,7 +160,7 @@ class Recorder:
         Retention may have deleted its predictions; they are not scored again without the delivery.
         """
         harmless = ending.exit_code == UsageError.exit_code or ending.outcome in ("missing_input", "skipped")
-        if self.before is None or not (self.before.good or self.before.outcome == "suspicious") or not harmless:
+        if self.before is None or self.before.outcome not in ("ok", "suspicious") or not harmless:
             return False
         earlier = self.before.models
         kept = {run.run_id for run in earlier}

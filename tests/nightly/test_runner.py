@@ -570,7 +570,7 @@ def test_a_record_of_another_version_is_moved_aside(project):
     record, attempt = run(project)
     assert (attempt.outcome, len(record.attempts)) == ("ok", 1)
     assert record.warnings == (
-        f"{path}: is not a record that this version of batchland can read (schema_version); move it away; "
+        f"{path}: is not a record that this version of batchland can read (schema_version); "
         "moved to run.json.unreadable",
     )
     assert (path.parent / "run.json.unreadable").read_text() == '{"schema_version": 99}'
