@@ -695,8 +695,8 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").unlink()  # as many are gone as would hide one
     late = (
         "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
-        '00.Red_Tower/a.jpg and 1 more); `late = "score"` in [delivery] adds late images, a forced run '
-        "scores the whole night again"
+        "00.Red_Tower/a.jpg and 1 more); 1 image was deleted and stays in the scored night (00.Red_Tower/0.jpg); "
+        '`late = "score"` in [delivery] adds late images, a forced run scores the whole night again'
     )
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
