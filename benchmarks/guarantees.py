@@ -1,10 +1,10 @@
-"""How often guarantees are broken: `python -m benchmarks.guarantees promises|classes|sets|slices|plans`.
+"""How often guarantees are broken: `python -m benchmarks.guarantees promises|classes|sets|slices|power|plans`.
 
 promises: thresholds that promise an error rate, from 1,000 labelled sets of each kind and size. classes: the same for
 the thresholds of single classes, all together. sets: prediction sets
 of 90%, from 1,000 splits of each kind and size. slices: weak slices of two columns among a million images, planted and
-not. plans: intervals of the accuracy from 500 label plans. All are
-simulated; the true values are known.
+not. power: the same by drawing only the counts of the slices, 60 times with planted slices and 100 times without.
+plans: intervals of the accuracy from 500 label plans. All are simulated; the true values are known.
 """
 
 import argparse
@@ -18,7 +18,14 @@ from batchland.evaluation import label_plan as plans
 from batchland.evaluation.calibrate import conformal_threshold
 from batchland.evaluation.counts import ScoreCells, ScoreCounts
 from batchland.evaluation.outcomes import Outcomes
-from batchland.evaluation.pair_slices import PairTally
+from batchland.evaluation.pair_slices import (
+    ANY_LEVEL,
+    SLICE_LEVEL,
+    PairTally,
+    benjamini_hochberg,
+    p_values,
+    size_weights,
+)
 from batchland.evaluation.promises import Promise, accept_rule, guarantee
 from batchland.models.card import class_names
 from batchland.models.decisions import PredictionSets
@@ -226,6 +233,37 @@ def _tally(codes: np.ndarray, right: np.ndarray) -> PairTally:
     return tally
 
 
+def power(runs: int, null_runs: int, images: int = 1_000_000, planted: int = 50, size: int = 500) -> Iterator[str]:
+    """As `slices`, for two columns, with and without the weights of `PairTally`."""
+    yield "| accuracy | tests | p-values | all found in | found, mean | least | others, mean | listed without any |"
+    yield "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+    for accuracy in (0.8, 0.85, 0.9, 0.95):
+        for tests in (2500, 10_000):
+            rng = np.random.default_rng(1)
+            found: dict[str, list[tuple[int, int]]] = {"plain": [], "weighted": []}
+            listed = dict.fromkeys(found, 0)
+            for run in range(runs + null_runs):
+                weak = planted if run < runs else 0
+                sizes = rng.multinomial(images - weak * size, np.full(tests, 1 / tests))
+                sizes[:weak] = size
+                right = rng.binomial(sizes, np.where(np.arange(tests) < weak, accuracy - 0.1, accuracy))
+                raw = p_values(sizes, right, int(sizes.sum()), int(right.sum()))
+                weights = size_weights(sizes, right.sum() / sizes.sum())
+                for name, used in (("plain", raw), ("weighted", raw / weights)):
+                    adjusted = benjamini_hochberg(used)
+                    reported = (adjusted < SLICE_LEVEL) & (adjusted.min() < ANY_LEVEL)
+                    if weak:
+                        found[name].append((int(reported[:weak].sum()), int(reported[weak:].sum())))
+                    else:
+                        listed[name] += bool(reported.any())
+            for name, counts in found.items():
+                hits, others = np.array(counts).T
+                yield (
+                    f"| {accuracy:.0%} | {tests:,} | {name} | {np.mean(hits == planted):.0%} | {hits.mean():.1f} | "
+                    f"{hits.min()} | {others.mean():.1f} | {listed[name]} of {null_runs} |"
+                )
+
+
 def label_plans(runs: int, images: int = 20_000) -> Iterator[str]:
     yield "| model | labels | accuracy | intervals that hold it | half width | random choice needs | plan says | pays |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
@@ -253,13 +291,14 @@ def label_plans(runs: int, images: int = 20_000) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("promises", "classes", "sets", "slices", "plans"))
+    parser.add_argument("what", choices=("promises", "classes", "sets", "slices", "power", "plans"))
     given = parser.parse_args()
     found = {
         "promises": lambda: promises(1000),
         "classes": lambda: class_promises(1000),
         "sets": lambda: sets(1000),
         "slices": slices,
+        "power": lambda: power(60, 100),
         "plans": lambda: label_plans(500),
     }[given.what]()
     for line in found:

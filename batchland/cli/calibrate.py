@@ -49,14 +49,14 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
     if result.guarantee and rule and rule.threshold is not None and result.guarantee.rule:
         found = result.guarantee.rule
         click.echo(
-            f"{rule.promise}: accept answers of at least {rule.threshold:g}: {percent(found.coverage)} of the labelled "
+            f"{rule.promise}: accept answers of at least {rule.threshold}: {percent(found.coverage)} of the labelled "
             f"images, {count(found.wrong)} of {count(found.accepted)} wrong"
         )
     elif result.guarantee and rule:
         classes = f"{count(len(rule.per_class))} of {count(len(result.card.classes))} classes"
         click.echo(f"{rule.promise}: answers of {classes} are accepted, each with its own threshold")
     if sets:
-        click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold:g}")
+        click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold}")
     if known := result.card.known:
         click.echo(f"known: {count(known.images)} different labelled images; a stranger is farther than 95% of them")
     click.echo(f"{out}: calibrated; score with it")

@@ -3,14 +3,23 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from batchland.errors import UsageError
 from batchland.models.card import class_names
-from batchland.models.class_match import enumerate_names, match_classes
+from batchland.models.class_match import enumerate_names, find_name, match_classes, name_indices
 from batchland.system.csv_files import plain_text, read_columns
 
 COLUMNS: Final = ("path", "label", "decision")
+
+
+class Corrections(NamedTuple):
+    """What was decided about labels."""
+
+    labels: dict[str, str]
+    """Right label by image, for the decision `wrong`."""
+    kept: frozenset[str]
+    """Images with the decision `keep`."""
 
 
 class CorrectedFolders:
@@ -22,7 +31,7 @@ class CorrectedFolders:
 
     def __init__(self, corrections: Path, data: Path, folders: Sequence[str]) -> None:
         """folders: the folders of all classes. Raises UsageError if a correction names another class."""
-        self._name, self._labels, self._data = str(corrections), read_corrections(corrections), data
+        self._name, self._labels, self._data = str(corrections), read_corrections(corrections).labels, data
         classes = class_names(folders)
         match = match_classes(set(self._labels.values()), classes)
         if match.unknown:
@@ -31,6 +40,8 @@ class CorrectedFolders:
                 f"{enumerate_names([name.label for name in classes])}"
             )
         self._folders = {path: folders[match.index[label]] for path, label in self._labels.items()}
+        self._written = list(self._folders)
+        self._indices = name_indices(self._written)
         self.moved: Counter[str] = Counter()
         """Number of photos that a correction moved, by their new folder."""
 
@@ -40,9 +51,8 @@ class CorrectedFolders:
         Raises UsageError if a correction without the part may belong to another photo.
         """
         path = f"{folder}/{name}"
-        found = self._folders.get(f"{part}/{path}")
-        if found is None and path in self._folders:
-            found = self._folders[path]
+        found = self._of(self._data, f"{part}/{path}")
+        if found is None and (found := self._of(self._data / part, path)) is not None:
             others = [
                 other for other in ("train", "val", "test") if other != part and (self._data / other / path).exists()
             ]
@@ -54,30 +64,48 @@ class CorrectedFolders:
         self.moved[found] += found != folder
         return found
 
+    def _of(self, root: Path, path: str) -> str | None:
+        """The corrected folder of a photo, also if its path has composed characters there and decomposed ones here.
+
+        A path that is that of another photo is not taken for this one.
+        """
+        index = find_name(self._indices, path)
+        written = None if index is None else self._written[index]
+        if written is None or (written != path and (root / written).exists()):
+            return None
+        return self._folders[written]
+
     def require_moved(self) -> None:
         """Raise UsageError if there are corrections, but none of them moved a photo."""
         if self._folders and not self.moved.total():
             raise UsageError(f"{self._name}: no correction changes the folder of a photo in {self._data}")
 
 
-def read_corrections(path: Path) -> dict[str, str]:
-    """Corrected labels by image. Paths and labels may have the apostrophe of `csv_text`.
+def read_corrections(path: Path) -> Corrections:
+    """The decisions in a file. Paths and labels may have the apostrophe of `csv_text`.
 
     Raises UsageError, and InputError if the storage fails.
     """
     columns = read_columns(path, COLUMNS, "a CSV file of corrections")
     rows = [(plain_text(image), plain_text(label), decision) for image, label, decision in zip(*columns, strict=True)]
-    unknown = next((decision for _, _, decision in rows if decision not in ("keep", "wrong", "unsure")), None)
-    if unknown is not None:
-        raise UsageError(f"{path}: has the decision {unknown!r}; decisions are keep, wrong and unsure")
     _check_rows(path, rows)
-    return {image: label for image, label, decision in rows if decision == "wrong"}
+    return Corrections(
+        {image: label for image, label, decision in rows if decision == "wrong"},
+        frozenset(image for image, _, decision in rows if decision == "keep"),
+    )
 
 
 def _check_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Raise UsageError if a correction has no path or label, or if an image has two labels. Row 1 is the header."""
+    """Raise UsageError if a decision is unknown, a correction has no path or label, or an image has two labels.
+
+    Row 1 is the header.
+    """
     labels: dict[str, str] = {}
     for number, (image, label, decision) in enumerate(rows, 2):
+        if decision not in ("keep", "wrong", "unsure"):
+            raise UsageError(
+                f"{path}: row {number}: has the decision {decision!r}; decisions are keep, wrong and unsure"
+            )
         if decision == "wrong" and not (image.strip() and label.strip()):
             missing = f"{image!r} has no label" if image.strip() else "has no path"
             raise UsageError(f"{path}: row {number}: {missing}; a row with the decision wrong needs the right label")

@@ -27,13 +27,15 @@ class CorrectedLabels:
         classes: those that the labels must be of; None: any. Raises UsageError.
         """
         self._labels = labels
-        self._name, self._by_image = str(corrections), read_corrections(corrections)
+        self._name, (self._by_image, self._kept) = str(corrections), read_corrections(corrections)
         if classes and (unknown := match_classes(set(self._by_image.values()), classes).unknown):
             raise UsageError(unknown_classes_message(self._name, unknown, classes))
         self._classes = classes
         self.source, self.kind, self.own, self.folders = labels.source, labels.kind, labels.own, labels.folders
-        self.changed: set[int] = set()
-        """Numbers of the rows of `blocks` with another label than before; known after the last block."""
+        self.reviewed: dict[int, bool] = {}
+        """Numbers of the rows of `blocks` with the decision `wrong` or `keep`, and whether that changed the label.
+
+        Known after the last block."""
 
     @property
     def loose_images(self) -> int:
@@ -52,6 +54,7 @@ class CorrectedLabels:
         """
         images, labels = pa.array(list(self._by_image), pa.string()), pa.array(self._by_image.values(), pa.string())
         corrected = np.zeros(len(images), bool)
+        reviewed = pa.array(self._kept.union(self._by_image), pa.string())
         row = 0
         for block in self._labels.blocks():
             at = pc.index_in(block.images, value_set=images)
@@ -59,7 +62,9 @@ class CorrectedLabels:
             here = at.is_valid()
             old, new = block.names.filter(here).cast(pa.string()), labels.take(at.drop_null())
             rows = row + np.flatnonzero(here)
-            self.changed |= self._changed(old.to_pylist(), new.to_pylist(), rows.tolist())
+            checked = pc.is_in(block.images, value_set=reviewed).to_numpy(zero_copy_only=False)
+            self.reviewed |= dict.fromkeys((row + np.flatnonzero(checked)).tolist(), False)
+            self.reviewed |= dict.fromkeys(self._changed(old.to_pylist(), new.to_pylist(), rows.tolist()), True)
             row += len(here)
             yield block._replace(names=pc.coalesce(labels.take(at), block.names.cast(pa.string())))
         if len(images) and not corrected.any():

@@ -88,12 +88,12 @@ def evaluate(
     ).run()
     image_root = options.images or Path(info.images)
     own = pa.schema([*(field for field in run.own if field.name not in matches.own.names), *matches.own])
-    tally = Tally(len(info.classes), options, matches.corrected)
+    tally = Tally(len(info.classes), options, matches.reviewed)
     slices = SliceTally(
         by=options.by, image_root=image_root, brightness_sample=options.brightness_sample, seed=options.seed
     )
     pairs = PairTally(options.by)
-    outcomes_file, mistakes = TableFile(pa.schema([*OUTCOMES, *own])), Mistakes(own)
+    outcomes_file, mistakes = TableFile(pa.schema([*OUTCOMES, *own])), Mistakes(own, matches.reviewed)
     strangers = Strangers()
     for block in outcomes(run, matches.batches, matches.own):
         table = block.to_table(info.classes)
@@ -121,7 +121,11 @@ def evaluate(
         options=options.model_dump(mode="json"),
         resamples=options.resamples,
         account=LabelAccount(
-            **matches.account, scored=tally.scored, failed=tally.images - tally.scored, corrected=tally.corrected
+            **matches.account,
+            scored=tally.scored,
+            failed=tally.images - tally.scored,
+            reviewed=tally.reviewed,
+            corrected=tally.corrected,
         ),
         figures=figures(tally, cells, curves, options),
         most_confused=most_confused(cells, info.classes),

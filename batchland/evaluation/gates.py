@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from batchland.errors import GateFailedError, UsageError
 from batchland.evaluation.schema import EvaluationSummary, Figure, Figures, LabelAccount
+from batchland.models.class_match import find_name, name_indices
 from batchland.system.text import near_miss
 
 if TYPE_CHECKING:
@@ -127,8 +128,11 @@ def _check_limit(gate: Gate, asked: str, counts: Sequence[str]) -> None:
     if not least <= gate.limit <= largest:
         remedy = f"; write {gate.limit:g}%" if largest == 1 < gate.limit <= 100 and not _in_percent(gate) else ""
         raise UsageError(f"gate {gate.text!r}: {asked} {bounds.format(0)}{remedy}")
-    if (gate.limit, gate.operator) in ((least, "<"), (largest, ">")):
-        raise UsageError(f"gate {gate.text!r}: never fails, because {shown} {bounds.format(least)}")
+    never = ((least, "<"), (largest, ">"))
+    always = ((least, ">="), (largest, "<="), *(((least, ">"), (largest, "<")) if gate.drop else ()))
+    for word, cases in (("never", never), ("always", always)):
+        if (gate.limit, gate.operator) in cases:
+            raise UsageError(f"gate {gate.text!r}: {word} fails, because {shown} {bounds.format(least)}")
 
 
 def _in_percent(gate: Gate) -> bool:
@@ -137,13 +141,12 @@ def _in_percent(gate: Gate) -> bool:
 
 def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None") -> GateResult:
     value = _value(gate, evaluation.summary, evaluation.per_class)
-    shown = _percent if _in_percent(gate) else _format
-    message = f"{gate.name} is {shown(value)}"
+    message = f"{gate.name} is {_texts(gate, value)[0]}"
     if gate.drop:
         if baseline is None:
             raise UsageError(f"gate {gate.text!r}: a drop needs an earlier report as baseline", advice="baseline")
         before = _value(gate, baseline.summary, baseline.per_class)
-        message = f"{gate.name} went from {shown(before)} to {shown(value)}"
+        message = "{} went from {} to {}".format(gate.name, *_texts(gate, before, value))
         if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
             message += ", on other images or labels"
         choices = [_choices(each.summary) for each in (evaluation, baseline)]
@@ -190,7 +193,8 @@ def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float
 
 def _class_value(gate: Gate, name: str, column: str, per_class: pa.Table) -> float | None:
     labels, folders = per_class["label"].to_pylist(), per_class["folder"].to_pylist()
-    row = labels.index(name) if name in labels else folders.index(name) if name in folders else None
+    found = (find_name(name_indices(names), name) for names in (labels, folders))
+    row = next((index for index in found if index is not None), None)
     if row is None:
         near = near_miss(name, [*labels, *folders])
         remedy = f"; did you mean {near!r}?" if near else ""
@@ -199,11 +203,20 @@ def _class_value(gate: Gate, name: str, column: str, per_class: pa.Table) -> flo
     return value
 
 
-def _percent(value: float | None) -> str:
-    return "not available" if value is None else f"{_format(round(100 * value, 2))}%"
+def _texts(gate: Gate, *values: float | None) -> list[str]:
+    """Values in the unit of the limit, with enough digits to see whether they, or their difference, cross it."""
+    unit, scale, digits = ("%", 100, 2) if _in_percent(gate) else ("", 1, 4)
+    scaled = [value * scale for value in values if value is not None]
+
+    def side(digits: int) -> int:
+        shown = [round(value, digits) for value in scaled]
+        beyond = round((shown[0] - shown[1] if gate.drop else shown[0]) - scale * gate.limit, 12)
+        return (beyond > 0) - (beyond < 0)
+
+    if len(scaled) == 1 + gate.drop:
+        digits = next((each for each in range(digits, 12) if side(each) == side(12)), 12)
+    return ["not available" if value is None else f"{_plain(value * scale, digits)}{unit}" for value in values]
 
 
-def _format(value: float | None) -> str:
-    if value is None:
-        return "not available"
-    return f"{value:.4f}".rstrip("0").rstrip(".") if value != int(value) else f"{value:g}"
+def _plain(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")

@@ -8,9 +8,10 @@ for block in labels.blocks():
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -62,8 +63,11 @@ class Labels(Protocol):
         ...
 
     @property
-    def changed(self) -> Set[int]:
-        """Numbers of the rows of `blocks` with another label by corrections; known after the last block."""
+    def reviewed(self) -> Mapping[int, bool]:
+        """Numbers of the rows of `blocks` with a decision of the corrections, and whether that changed the label.
+
+        Known after the last block.
+        """
         ...
 
     @property
@@ -98,7 +102,7 @@ class _Folders:
     kind: LabelKind = "folder"
     own = pa.schema([])
     blank_labels = 0
-    changed: Set[int] = frozenset()
+    reviewed: Mapping[int, bool] = MappingProxyType({})
 
     def __init__(self, root: Path) -> None:
         self.source = str(root)
@@ -134,7 +138,7 @@ class _Table(ABC):
     kind: LabelKind
     folders: tuple[str, ...] = ()
     loose_images = 0
-    changed: Set[int] = frozenset()
+    reviewed: Mapping[int, bool] = MappingProxyType({})
 
     def __init__(self, source: Path, image_root: str) -> None:
         self.source = str(source)

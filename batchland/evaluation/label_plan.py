@@ -23,12 +23,16 @@ from batchland.system.options import Options
 from batchland.system.text import counted
 
 STRATA: Final = 8
+MIN_BUDGET: Final = 40
+"""Images."""
 BY_SIZE: Final = 0.25
 """Share of the labels that is allotted by size alone."""
 MIN_LABELS: Final = 4
 """Least number of labels of a stratum."""
 PAYS_FROM: Final = 1.25
 """A plan is worth it if a random choice needs at least this many times its labels for the same interval."""
+_MIN_VARIANCE: Final = 1e-4
+"""Least variance that is expected of answers: probabilities of exactly 1 may be wrong."""
 LABEL_PLAN: Final = pa.schema(
     [
         column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
@@ -45,7 +49,7 @@ LABEL_PLAN: Final = pa.schema(
 class LabelPlanOptions(Options):
     """How to choose images for labelling."""
 
-    budget: int = Field(default=200, ge=40, le=1_000_000)
+    budget: int = Field(default=200, ge=MIN_BUDGET, le=1_000_000)
     """Images to choose."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice."""
@@ -77,9 +81,7 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
     """Choose images of a predictions file to label. Raises UsageError if there are too few scored images."""
     options = options or LabelPlanOptions()
     run = read_predictions(predictions)
-    probability = np.concatenate(
-        [np.zeros(0, np.float32), *(batch["probability"].to_numpy() for batch in run.scored(["probability"]))]
-    )
+    probability = first_probabilities(run)
     if len(probability) < 2 * options.budget:
         raise UsageError(
             f"{run.source}: has {counted(len(probability), 'scored image')}, less than twice the {options.budget} to "
@@ -106,6 +108,12 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
         schema=LABEL_PLAN,
     )
     return Planned(plan, table)
+
+
+def first_probabilities(run: Predictions) -> npt.NDArray[np.float32]:
+    """Probability of the first choice of each scored image, in order."""
+    blocks = (batch["probability"].to_numpy() for batch in run.scored(["probability"]))
+    return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 def allot(probability: npt.NDArray[np.float32], budget: int) -> tuple[Ints, Ints, LabelPlan]:
@@ -150,7 +158,7 @@ def _rows(run: Predictions, chosen: Ints) -> pa.Table:
 def _strata(probability: npt.NDArray[np.float32]) -> Ints:
     """Stratum of each image: bounds that give each stratum the same sum of expected spreads (Dalenius and Hodges)."""
     order = np.argsort(probability, kind="stable")
-    spread = np.sqrt(np.maximum(probability[order].astype(np.float64) * (1 - probability[order]), 1e-4))
+    spread = np.sqrt(np.maximum(probability[order].astype(np.float64) * (1 - probability[order]), _MIN_VARIANCE))
     shares = np.cumsum(spread) / spread.sum()
     bounds = probability[order][np.searchsorted(shares, np.arange(1, STRATA) / STRATA)]
     found = np.searchsorted(np.unique(bounds), probability, side="left")
@@ -161,7 +169,7 @@ def _strata(probability: npt.NDArray[np.float32]) -> Ints:
 def _variance(expected: Floats, mean: float) -> Floats:
     """Expected variance of right and wrong answers in strata, with an allowance for errors of the probabilities."""
     rate = 0.85 * expected + 0.15 * mean
-    variance: Floats = rate * (1 - rate)
+    variance: Floats = np.maximum(rate * (1 - rate), _MIN_VARIANCE)
     return variance
 
 
@@ -180,7 +188,7 @@ def _worth(sizes: Ints, labels: Ints, expected: Floats) -> LabelPlan:
     shares = sizes / sizes.sum()
     mean = float((shares * expected).sum())
     variance = float((shares**2 * _variance(expected, mean) / labels).sum())
-    random_labels = round(mean * (1 - mean) / variance)
+    random_labels = round(max(mean * (1 - mean), _MIN_VARIANCE) / variance)
     return LabelPlan(
         images=int(sizes.sum()),
         chosen=int(labels.sum()),

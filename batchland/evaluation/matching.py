@@ -97,11 +97,11 @@ class Matches:
     """Rows with the columns of MATCHES and the labels' own columns. Can be read only once."""
     own: pa.Schema
     account: dict[str, Any]
-    """The fields of LabelAccount, except scored, failed and corrected."""
+    """The fields of LabelAccount, except scored, failed, reviewed and corrected."""
     fingerprint: str
     labels: Labels
-    corrected: Ints
-    """Rows of the predictions with another label by corrections."""
+    reviewed: dict[int, bool]
+    """Rows of the predictions with a label that was kept or corrected, and whether that changed it."""
 
 
 @dataclass
@@ -114,8 +114,8 @@ class _Found:
     unpredicted: int = 0
     both: int = 0
     """Predicted images with a label, of unknown classes, too."""
-    corrected: list[int] = field(default_factory=list)
-    """Rows of predictions with a changed label."""
+    reviewed: dict[int, bool] = field(default_factory=dict)
+    """As in Matches."""
     by_name: Counter[int] = field(default_factory=Counter)
     """Labelled images by number of the class name."""
     unlabelled_first: "_First" = field(default_factory=lambda: _First())
@@ -200,7 +200,7 @@ class _Run:
             pa.RecordBatch.from_arrays(batch.columns, names=[*MATCHES.names, *own.names])
             for batch in chain([first], ordered)
         )
-        return Matches(batches, own, account, fingerprint.hexdigest(), labels, np.array(found.corrected, np.int64))
+        return Matches(batches, own, account, fingerprint.hexdigest(), labels, found.reviewed)
 
     def _by_range(self, starts: pa.Array) -> Iterator[pa.RecordBatch]:
         """Predictions in their order, and labels, by ranges of names; a range with many labels is sorted and cut."""
@@ -331,9 +331,13 @@ class _Run:
         self._count(batch, row, lonely, found.unpredicted_first, "unpredicted")
         taken = np.flatnonzero(is_prediction & (class_of[group] >= 0))
         found.both += int((is_prediction & labelled[group]).sum())
-        if self._labels.changed:
-            changed = np.isin(row[label_of[group[taken]]], list(self._labels.changed))
-            found.corrected += row[taken][changed].tolist()
+        if reviewed := self._labels.reviewed:
+            labels_of = row[label_of[group[taken]]].tolist()
+            found.reviewed |= {
+                at: reviewed[label]
+                for at, label in zip(row[taken].tolist(), labels_of, strict=True)
+                if label in reviewed
+            }
         whole = len(taken) and taken[-1] - taken[0] == len(taken) - 1
         rows = batch[taken[0] : taken[-1] + 1] if whole else batch.take(pa.array(taken))
         own = [column.take(pa.array(label_of[group[taken]])) for column in batch.columns[5:]]

@@ -1,7 +1,7 @@
 """The scored images with a wrong first choice, with the probability that the label is wrong."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from tempfile import TemporaryFile
 from typing import Final
 
@@ -23,13 +23,15 @@ _ADDED: Final = ("suspicion", "suspected_label_error", "label_error_probability"
 class Mistakes:
     """Collects the mistakes block by block; `finish` judges and sorts them."""
 
-    def __init__(self, own: pa.Schema) -> None:
+    def __init__(self, own: pa.Schema, reviewed: Collection[int]) -> None:
+        """reviewed: rows of the predictions with a label that a human checked, so it is not suspected."""
+        self._reviewed = np.fromiter(reviewed, np.int64)
         self._schema = pa.schema([*MISTAKES, *own])
         self._names = [name for name in self._schema.names if name not in _ADDED]
         fields = [self._schema.field(name) for name in self._names]
         self._file = TemporaryFile()  # noqa: SIM115
         weakref.finalize(self, self._file.close)
-        self._collected = pa.schema([*fields, ("choices", pa.list_(pa.float32()))])
+        self._collected = pa.schema([*fields, ("choices", pa.list_(pa.float32())), ("reviewed", pa.bool_())])
         self._stream = pa.ipc.new_stream(self._file, self._collected)
 
     def add(self, outcomes: Outcomes, table: pa.Table) -> None:
@@ -40,7 +42,10 @@ class Mistakes:
         choices = outcomes.choices[wrong, :CHOICES]
         ends = np.arange(len(wrong) + 1, dtype=np.int32) * choices.shape[1]
         column = pa.ListArray.from_arrays(pa.array(ends), pa.array(choices.ravel()))
-        rows = table.select(self._names).take(wrong).append_column("choices", column)
+        reviewed = pa.array(np.isin(outcomes.rows[wrong], self._reviewed))
+        rows = (
+            table.select(self._names).take(wrong).append_column("choices", column).append_column("reviewed", reviewed)
+        )
         self._stream.write_table(rows.cast(self._collected))
 
     def finish(self, noise: LabelNoise, kept: int) -> tuple[TableFile, pa.Table, LabelErrors]:
@@ -77,6 +82,7 @@ class Mistakes:
             true = batch["true_probability"].fill_null(float("nan")).to_numpy()
             label, predicted = (batch[name].to_numpy().astype(np.int64) for name in ("true_index", "predicted_index"))
             probability = noise.error_probabilities(LabelledChoices(choices, rank, true, label, predicted))
+            probability[batch["reviewed"].to_numpy(zero_copy_only=False)] = 0
             suspicion = batch["probability"].to_numpy() - np.nan_to_num(true)
             added = (
                 pa.array(suspicion.astype(np.float32)),

@@ -61,7 +61,7 @@ class PairTally:
         """The slices with a lower accuracy than all other images, the smallest p-value first."""
         parts = [self._tested(number, counts) for number, counts in enumerate(self._counts.values())]
         pair, cell, images, right = (np.concatenate(column) for column in zip(*parts, strict=True))
-        raw = _p_values(images, right, self._images, self._right)
+        raw = p_values(images, right, self._images, self._right)
         raw /= size_weights(images, self._right / max(self._images, 1))
         adjusted = benjamini_hochberg(raw)
         found = np.flatnonzero(adjusted < SLICE_LEVEL) if adjusted.min(initial=1) < ANY_LEVEL else np.zeros(0, int)
@@ -124,7 +124,7 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
     return np.minimum(adjusted, 1)
 
 
-def _p_values(images: Ints, right: Ints, all_images: int, all_right: int) -> Floats:
+def p_values(images: Ints, right: Ints, all_images: int, all_right: int) -> Floats:
     """p-values of Fisher's exact test, one-sided, of the hypothesis that a slice is as good as all other images."""
     from scipy.stats import hypergeom
 

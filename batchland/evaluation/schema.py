@@ -46,7 +46,8 @@ class Figures(Document):
     macro_recall: Figure | None
     """Mean of the classes' recalls. Delta method."""
     macro_f1: Figure | None
-    """Mean of the classes' F1 scores. Delta method."""
+    """Mean of the F1 scores of the classes with labelled images; a class that is only predicted does not count, while
+    scikit-learn counts it as 0. Delta method."""
     weighted_precision: Figure | None
     """Mean of the classes' precisions, weighted by support. Delta method."""
     weighted_recall: Figure | None
@@ -110,6 +111,8 @@ class LabelAccount(Document):
     """Images beside the class folders."""
     blank_labels: Count
     """Rows of a label table without a label."""
+    reviewed: Count = 0
+    """Scored images with a label that the corrections keep or replace."""
     corrected: Count = 0
     """Scored images with another label in the corrections."""
 
@@ -521,7 +524,8 @@ MISTAKES: Final = pa.schema(
             "label_error_probability",
             pa.float32(),
             "Probability that the label is wrong, right only if the model of label noise is (docs/analysts.md). 0 for "
-            "all images without a clear sign of wrong labels, and for two classes that are often confused.",
+            "all images without a clear sign of wrong labels, for two classes that are often confused, and for labels "
+            "that corrections keep or replace.",
             nullable=False,
         ),
     ]

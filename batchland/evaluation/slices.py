@@ -420,10 +420,14 @@ def check_columns(names: Sequence[str], by: Sequence[str]) -> None:
 
 
 def own_values(images: Images, name: str) -> pa.Array:
-    """An own column as text; empty where it is null."""
+    """An own column as text; empty where it is null. Times of a zone that is not known here are shown as UTC."""
     check_columns(images.own.schema.names, [name])
     column = images.own[name]
-    return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
+    try:
+        texts = column if column.type == pa.string() else column.cast(pa.string())
+    except pa.ArrowInvalid:
+        texts = column.view(pa.timestamp(column.type.unit, "UTC")).cast(pa.string())
+    return pc.fill_null(texts, "")
 
 
 def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:

@@ -1,6 +1,7 @@
 """Sums over all outcomes that the figures are computed from, added up block by block."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -11,7 +12,6 @@ from batchland.evaluation.averages import Cells
 from batchland.evaluation.calibration import ROUND_THRESHOLDS, bins_of, round_group
 from batchland.evaluation.counts import KeyCounts, Sample, ScoreCounts, Sums
 from batchland.evaluation.curves import CurveCounts
-from batchland.evaluation.intervals import Ints
 from batchland.evaluation.label_errors import CHOICES, FITTED_IMAGES, LabelledChoices
 from batchland.evaluation.matching import EXAMPLES
 from batchland.evaluation.options import EvaluateOptions
@@ -25,11 +25,12 @@ MIN_PROBABILITY: Final = float(np.finfo(np.float32).eps)
 class Tally:
     """Sums and counts over outcomes; `add` takes one block after another."""
 
-    def __init__(self, classes: int, options: EvaluateOptions, changed: Ints) -> None:
-        """changed: rows of the predictions with a label of the corrections."""
+    def __init__(self, classes: int, options: EvaluateOptions, reviewed: Mapping[int, bool]) -> None:
+        """reviewed: as in Matches."""
         self.classes = classes
-        self.images = self.scored = self.corrected = 0
-        self._changed = changed
+        self.images = self.scored = self.reviewed = self.corrected = 0
+        self._reviewed = np.array(list(reviewed), np.int64)
+        self._corrected = np.array([row for row, changed in reviewed.items() if changed], np.int64)
         self.kept: int | None = None
         """Choices that every scored image has; None before the first scored one."""
         self.ranks = np.zeros(1, np.int64)
@@ -68,7 +69,8 @@ class Tally:
         if not ok.any():
             return
         self.scored += int(ok.sum())
-        self.corrected += int(np.isin(self._changed, outcomes.rows[ok]).sum())
+        self.reviewed += int(np.isin(self._reviewed, outcomes.rows[ok]).sum())
+        self.corrected += int(np.isin(self._corrected, outcomes.rows[ok]).sum())
         self.kept = outcomes.kept if self.kept is None else min(self.kept, outcomes.kept)
         truth, predicted, rank = outcomes.truth[ok], outcomes.predicted[ok], outcomes.true_rank[ok]
         chosen = outcomes.probability[ok]

@@ -22,7 +22,7 @@ from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
 from batchland.models.class_list import read_class_list, unique_labels
-from batchland.models.contract import Probabilities, are_probabilities, check_new_model
+from batchland.models.contract import TOLERANCE, Probabilities, are_probabilities, check_new_model
 from batchland.models.features import keep_features
 from batchland.models.foreign import (
     ForeignInput,
@@ -64,11 +64,13 @@ _MAX_CHECKED: Final = 200
 _MAX_DECIDING: Final = 1000
 """Labelled photos for two preprocessings between which so many do not decide."""
 _MAX_CALIBRATED: Final = 5000
-_LOGARITHMS: Final = {
-    "are logarithms of probabilities to base 10": 10.0,
-    "are logarithms of probabilities to base 2": 2.0,
-}
-"""Outputs that a softmax would not turn into the probabilities, and the base that does."""
+_NATURAL: Final = float(np.e)
+_BASES: Final = (_NATURAL, 10.0, 2.0)
+"""Bases of logarithms of probabilities. A softmax turns those to the first one into the probabilities."""
+_ROUNDING: Final = 1e-3
+"""Error of the sum of probabilities whose logarithms were rounded to half floats."""
+_CERTAIN: Final = 0.1
+"""If no second class of a picture has this probability, the logarithms may be logits of a confident network."""
 _FEW_CALIBRATED: Final = 50
 """With fewer photos the temperature depends too much on chance; a warning says so."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
@@ -214,7 +216,8 @@ class _Adoption:
             where = str(self.options.classes or where)
             hint = "; if the first is that of the background, as in TensorFlow, give it a label, too"
             raise ModelError(
-                f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
+                f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has "
+                + counted(len(labels), "label")
                 + (hint if self.target.classes == len(labels) + 1 else "")
             )
         self._warn_of_other_statistics()
@@ -410,15 +413,19 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
         raise ModelError(
             f"{path}: its outputs ({low:.3g} to {high:.3g}) are not probabilities that sum to 1", advice="output_logits"
         )
-    if are_probabilities(np.exp(-np.maximum(rows, 0))).all():
+    negative_base = _base_of_logarithms(-rows) if low >= -TOLERANCE else None
+    if negative_base and np.partition(rows, 1, axis=1)[:, 1].min() <= -np.log(_CERTAIN) / np.log(negative_base):
         raise ModelError(
             f"{path}: its outputs are negative logarithms of probabilities, so the likely classes have the smallest "
             f"ones; export it with logits or with probabilities"
         )
     if requested == "auto":
-        with np.errstate(all="ignore"):
-            looks_like = next((name for name, base in _LOGARITHMS.items() if are_probabilities(base**rows).all()), None)
-        if low >= 0 and high <= 1:
+        base, looks_like = _base_of_logarithms(rows), None
+        if negative_base:
+            looks_like = "may be negative logarithms of probabilities, of which the likely classes have the smallest"
+        elif base not in (None, _NATURAL):
+            looks_like = f"are logarithms of probabilities to base {base:.0f}"
+        elif low >= 0 and high <= 1:
             looks_like = "lie between 0 and 1 but do not sum to 1, as those of sigmoids"
         elif low >= 0 and np.ptp(sums) <= 0.01 * sums.mean():
             looks_like = f"sum to {sums.mean():.4g}, as percentages sum to 100"
@@ -428,6 +435,18 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
                 advice="output_logits_anyway",
             )
     return "logits"
+
+
+def _base_of_logarithms(rows: Probabilities) -> float | None:
+    """The base to which all rows are logarithms of probabilities, or None.
+
+    If several would do, as with a network that is sure of every picture, it is the one whose sums are nearest to 1,
+    and of equally good ones the natural one.
+    """
+    with np.errstate(over="ignore"):
+        errors = {base: np.abs((base ** rows.astype(np.float64)).sum(axis=1) - 1).max() for base in _BASES}
+    best = min(errors, key=lambda base: max(errors[base], _ROUNDING))
+    return best if errors[best] <= TOLERANCE else None
 
 
 def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: tuple[int, int, int]) -> Probabilities:

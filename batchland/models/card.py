@@ -242,11 +242,11 @@ class ModelCard(BaseModel):
 def class_names(folders: Sequence[str]) -> tuple[ClassName, ...]:
     """Classes of training folders: `09.Golden_Gate_Bridge` gets the label `Golden Gate Bridge`.
 
-    Folders that would get the same label get their own names as labels.
+    Folders that would get the same label, or another folder's name, get their own names as labels.
     """
     labels = [re.sub(r"^\d+\.(?=.)", "", folder).replace("_", " ").strip() or folder for folder in folders]
-    counts = Counter(labels)
+    counts = Counter(labels) + Counter(folders)
     return tuple(
-        ClassName(folder=folder, label=label if counts[label] == 1 else folder)
+        ClassName(folder=folder, label=label if counts[label] == 1 + (label == folder) else folder)
         for folder, label in zip(folders, labels, strict=True)
     )

@@ -4,7 +4,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from batchland.errors import UsageError
 from batchland.system.files import read_error
 from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
 from batchland.system.regular_files import read_regular
+from batchland.system.text import first_few
 
 _log = logging.getLogger("batchland")
 
@@ -55,7 +56,8 @@ def _marks(labels: Sequence[str]) -> str | None:
     if all(label.startswith("- ") for label in labels):
         return "a dash"
     for first in (0, 1):
-        if all(re.match(rf"{number}\s*[:,;\t]", label) for number, label in enumerate(labels, first)):
+        marks = r"\s*[:,;\t]" if first else r"\s*[:,;\s]"  # `1 euro`, `2 euro` may be labels
+        if all(re.match(rf"0*{number}{marks}", label) for number, label in enumerate(labels, first)):
             return "its number"
     return "a comma at its end" if all(label.endswith(",") for label in labels) else None
 
@@ -88,11 +90,14 @@ def _labels_of(path: Path, value: Any) -> list[str]:
 
 
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
-    """Labels in Unicode's composed form (NFC), without invisible characters at their ends.
+    """Labels in Unicode's composed form (NFC), without invisible characters at their ends, which gives a warning.
 
     Labels that look the same get their index appended, with a warning.
     """
-    labels = [_trimmed(unicodedata.normalize("NFC", label)) for label in labels]
+    composed = [unicodedata.normalize("NFC", label) for label in labels]
+    labels = [_trimmed(label) for label in composed]
+    if changed := [label for label, before in zip(labels, composed, strict=True) if label != before]:
+        _log.warning("%s: invisible characters are left out at the ends of: %s", path, first_few(changed))
     looks = ["".join(sign for sign in label if not _is_invisible(sign)) for label in labels]
     counts = Counter(looks)
     duplicates = [look for look, count in counts.items() if count > 1]
@@ -100,9 +105,15 @@ def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
         verb = "appears" if len(duplicates) == 1 else "appear"
         _log.warning("%s: %s %s more than once; their indices are appended", path, ", ".join(duplicates), verb)
     return [
-        label if counts[look] == 1 else f"{label} ({index})"
+        label if counts[look] == 1 else _with_index(label, index, counts)
         for index, (label, look) in enumerate(zip(labels, looks, strict=True))
     ]
+
+
+def _with_index(label: str, index: int, taken: Container[str]) -> str:
+    """With the index appended, once more if that is another label."""
+    named = f"{label} ({index})"
+    return _with_index(named, index, taken) if named in taken else named
 
 
 def _trimmed(label: str) -> str:

@@ -29,6 +29,7 @@ DISTANCE_NAME: Final = "distance"
 """Output of models whose card has `known`."""
 _CARD_ENTRY: Final = b"\x0a" + bytes([len(METADATA_KEY)]) + METADATA_KEY.encode() + rb"\x12([\x80-\xff]*[\x00-\x7f])"
 """An entry of metadata_props: its key, and the length of the value, seven bits a byte."""
+_GIT_LFS: Final = b"version https://git-lfs"
 TOLERANCE: Final = 0.01
 """How far a sum of probabilities may be from 1, and a probability below 0: rounding of half floats."""
 
@@ -58,7 +59,16 @@ def read_model(path: Path) -> bytes:
         raise read_error(error, str(path), expected=_expected_file(path), wrong=ModelError) from error
     if not content:
         raise ModelError(f"{path}: is empty; export the model again")
+    require_content(path, content)
     return content
+
+
+def require_content(path: Path, content: bytes) -> None:
+    """Raise ModelError if it is the small text that Git LFS leaves in place of a large file."""
+    if content.startswith(_GIT_LFS):
+        raise ModelError(
+            f"{path}: is only the pointer of Git LFS to the model; get the file itself with `git lfs pull`"
+        )
 
 
 def _expected_file(path: Path) -> str:
@@ -98,19 +108,22 @@ def _card_text(content: bytes) -> str | None:
 
 def require_self_contained(path: Path, content: bytes) -> None:
     """Raise ModelError if tensors of the model are in other files, because the sha256 does not cover those."""
+    if outside := tensor_outside(content):
+        raise ModelError(f"{path}: keeps its weights in another file ({outside}); save it as one ONNX file")
+
+
+def tensor_outside(content: bytes) -> str | None:
+    """The name of a tensor that an ONNX file keeps in another file."""
     if b"location" not in content:  # every reference to a file has this key
-        return
+        return None
     import onnx  # a third of a second
 
     try:
         model = onnx.load_model_from_string(content)
     except Exception:  # protobuf has its own exceptions; onnxruntime will report the problem
-        return
+        return None
     outside = next((tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL), None)
-    if outside is not None:
-        raise ModelError(
-            f"{path}: keeps its weights in another file ({outside.name or 'a constant'}); save it as one ONNX file"
-        )
+    return None if outside is None else outside.name or "a constant"
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from batchland.errors import ModelError, UsageError
+from batchland.models.contract import require_content
 from batchland.models.nodes import input_names, operators
 from batchland.models.ort import CPU, create_session
 from batchland.system.regular_files import read_regular
@@ -69,7 +70,8 @@ class ForeignOutput(NamedTuple):
 def load_foreign(path: Path) -> onnx.ModelProto:
     """A model file, with the weights from the files beside it, and its local functions inlined. Raises ModelError."""
     try:
-        model = onnx.load_model_from_string(read_regular(path))
+        require_content(path, content := read_regular(path))
+        model = onnx.load_model_from_string(content)
         onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
         if model.functions:
@@ -77,6 +79,11 @@ def load_foreign(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error}); give an ONNX file") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        if "symbolic link" in str(error):
+            raise ModelError(
+                f"{path}: the file with its weights is a symbolic link, which is not followed; copy both files into a "
+                f"folder (cp -L)"
+            ) from error
         raise ModelError(f"{path}: is not a valid ONNX file ({first_line(error)})") from error
     return model
 

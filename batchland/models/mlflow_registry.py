@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchland.errors import ModelError
+from batchland.models.contract import tensor_outside
 from batchland.models.registry import Found, Reference
 from batchland.system.folders import cache_folder, new_folder
 from batchland.system.text import first_line
@@ -46,10 +47,19 @@ def _version(client: Any, reference: Reference) -> str:
 
 
 def _keep_model(artifacts: Path, folder: Path, reference: Reference) -> None:
-    """Keep the one ONNX file of the artifacts, with its canaries, under the model's name."""
+    """Keep the one ONNX file of the artifacts, with its canaries, under the model's name.
+
+    Weights that mlflow.onnx has put into a second file are put back.
+    """
     found = [path for path in artifacts.rglob("*.onnx") if path.is_file()]
     if len(found) != 1:
         raise ModelError(f"{reference}: has {len(found)} ONNX files among its artifacts; log one, as mlflow.onnx does")
+    if tensor_outside(found[0].read_bytes()):
+        import onnx
+
+        from batchland.models.foreign import load_foreign
+
+        onnx.save(load_foreign(found[0]), found[0])
     found[0].replace(folder / f"{reference.name}.onnx")
     for canaries in artifacts.rglob("*.canaries.parquet"):
         canaries.replace(folder / f"{reference.name}.canaries.parquet")

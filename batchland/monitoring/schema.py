@@ -47,7 +47,7 @@ class Finding(Document):
     strength: float
     """Deviation as a multiple of the largest deviation of good nights; above 1."""
     since: date | None = None
-    """The first night in a row with this finding; None if it is this night."""
+    """The first night in a row with this finding, if the fault lasts; None if it is this night."""
 
 
 class DriftSum(Document):
@@ -115,8 +115,8 @@ class NightVerdict(Document):
     findings: tuple[Finding, ...] = ()
     """Up to five findings; those that are easiest to understand come first."""
     since: date | None = None
-    """The first suspicious night in a row with one of these findings; with findings of the kind `change`, with one of
-    those. None if it is this night."""
+    """The first suspicious night in a row with the same fault: the same figures deviate, in the same direction and by
+    about as much. None if it is this night."""
     pictures: tuple[str, ...] = ()
     """Names of up to six images that show one of the findings."""
     pictures_show: str | None = None

@@ -22,6 +22,7 @@ from batchland.images.sources.refs import ImageRef
 from batchland.predictions.copied_row import CopiedRow
 from batchland.predictions.schema import PREDICTIONS, own_schema
 from batchland.predictions.storage import Output
+from batchland.system.arrow import plain_values
 
 CHECKPOINT_SECONDS: Final = 30.0
 """An unfinished part is written at least at this interval, so that a killed run loses at most this much work."""
@@ -445,7 +446,7 @@ def own_columns(entries: Sequence[Entry], own: pa.Schema) -> list[pa.Array]:
 
 def _texts(columns: Iterable[pa.Array | pa.ChunkedArray]) -> list[str]:
     """Columns as texts. Equal values give equal texts, also NaN."""
-    return [repr(column.to_pylist()) for column in columns]
+    return [repr(plain_values(column)) for column in columns]
 
 
 def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:

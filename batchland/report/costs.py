@@ -24,10 +24,11 @@ def cost_data(evaluation: "Evaluation") -> dict[str, Any] | None:
         return None
     labels = [name.label for name in evaluation.summary.classes]
     groups = len(labels) if len(labels) <= MAX_CLASSES else 1
+    thresholds = (np.arange(STEPS + 1) / STEPS).astype(np.float32)  # like the probabilities
     images, right = np.zeros(groups * (STEPS + 1), np.int64), np.zeros(groups * (STEPS + 1), np.int64)
     for batch in evaluation.outcomes_file.batches(["predicted_index", "correct", "probability"]):
         scored = batch.filter(batch["correct"].is_valid())
-        step = np.floor(scored["probability"].to_numpy().astype(np.float64) * STEPS + 1e-4).astype(np.int64)
+        step = np.searchsorted(thresholds, scored["probability"].to_numpy(), side="right") - 1
         group = scored["predicted_index"].to_numpy().astype(np.int64) if groups > 1 else np.zeros_like(step)
         place = group * (STEPS + 1) + step
         hits = scored["correct"].cast(pa.int64()).to_numpy(zero_copy_only=False)

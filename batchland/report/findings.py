@@ -55,7 +55,7 @@ def headline(summary: EvaluationSummary) -> str:
     level = f"{summary.options.get('confidence', 0.95) * 100:g}%"
     return (
         f"The first choice is right for {count(right)} of {images(account.scored)}: {percent(top1.value)} "
-        f"({level} interval {top1.low * 100:.1f} to {top1.high * 100:.1f}%)."
+        f"({level} interval {interval(top1)})."
     )
 
 
@@ -109,8 +109,13 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     if account.blank_labels:
         yield Finding("warning", f"{count(account.blank_labels)} rows of the label table have no label.", "account")
     if corrections := summary.options.get("corrections"):
-        changed = f"{counted(account.corrected, 'label')} {'is' if account.corrected == 1 else 'are'} changed"
-        yield Finding("note", f"{changed} by the corrections in {visible(PurePath(corrections).name)}.", "account")
+        verb = "is" if account.corrected == 1 else "are"
+        yield Finding(
+            "note",
+            f"{count(account.corrected)} of {counted(account.reviewed, 'reviewed label')} {verb} changed by the "
+            f"corrections in {visible(PurePath(corrections).name)}.",
+            "account",
+        )
     for names, what in (
         (account.missing_classes, "without a labelled image"),
         (account.empty_folders, "an empty folder"),
@@ -138,7 +143,7 @@ def promise_lines(summary: EvaluationSummary) -> Iterator[str]:
     for found in summary.guarantees:
         if found.rule:
             text = (
-                f"accept answers of at least {found.rule.threshold:g}: {percent(found.rule.coverage)} of the labelled "
+                f"accept answers of at least {found.rule.threshold}: {percent(found.rule.coverage)} of the labelled "
                 f"images, {count(found.rule.wrong)} of {count(found.rule.accepted)} wrong"
             )
         else:

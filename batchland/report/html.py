@@ -86,7 +86,7 @@ def _environment(folder: Path) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("percent", "interval", "count", "images", "points", "p_value", "slice_value", "visible")
+    names = ("percent", "interval", "ends", "count", "images", "points", "p_value", "slice_value", "visible")
     environment.filters |= {name: getattr(text, name) for name in names}
     environment.globals |= {"plot": plots, "first_rows": FIRST_ROWS, "version": __version__}
     return environment

@@ -127,7 +127,7 @@ def _slices(evaluation: "Evaluation", images: pa.Table) -> dict[str, dict[str, l
     if pairs := evaluation.summary.pair_slices:
         shown |= {name for pair in pairs.weakest for name in pair.columns}
     found: dict[str, dict[str, list[Any]]] = {}
-    for name, values in evaluation.slice_values(Described.of(images.drop_columns("label_error_probability"))).items():
+    for name, values in evaluation.slice_values(Described.of(images.drop_columns("suspected_label_error"))).items():
         if name in shown:
             numbers = {value: number for number, value in enumerate(dict.fromkeys(v for v in values if v is not None))}
             found[name] = {"values": list(numbers), "rows": [-1 if v is None else numbers[v] for v in values]}
@@ -141,9 +141,8 @@ def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Tab
     rest = mistakes.filter(pc.invert(must))
     rest = rest.take(_rows_in_turns(rest, "descending")[: max(wrong_rows - len(first), 0)])
     good = right.take(_rows_in_turns(right, "ascending")[: MAX_ROWS - wrong_rows])
-    doubt = pa.array(np.zeros(good.num_rows, np.float32))
-    columns = [*right.column_names, "label_error_probability"]
-    good = good.append_column("label_error_probability", doubt)
+    columns = [*right.column_names, "suspected_label_error"]
+    good = good.append_column("suspected_label_error", pa.array(np.zeros(good.num_rows, bool)))
     parts = [mistakes.filter(must), rest, good]
     return pa.concat_tables([part.select(columns) for part in parts], promote_options="permissive").combine_chunks()
 
@@ -163,7 +162,8 @@ def _rows_in_turns(table: pa.Table, confidence: str) -> pa.Array:
 
 
 def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict[str, list[tuple[int, int]]]:
-    """Image -> its first choices as (class index, probability in 1/1000). Empty if the predictions have changed."""
+    """Image -> its choices after the first as (class index, probability in 1/1000). Empty if the predictions have
+    changed."""
     found: dict[str, list[tuple[int, int]]] = {}
     with suppress(BatchlandError, OSError, pa.ArrowException):
         stored = StoredPredictions(predictions)
@@ -174,7 +174,7 @@ def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict
             for batch in stored.batches(part, ["image", "top_k"]):
                 rows = batch.filter(pc.is_in(batch["image"], value_set=images.combine_chunks()))
                 for image, choices in zip(rows["image"].to_pylist(), rows["top_k"].to_pylist(), strict=True):
-                    best = (choices or [])[:CHOICES]
+                    best = (choices or [])[1:CHOICES]
                     found[image] = [(each["class_index"], round(1000 * each["probability"])) for each in best]
     return found
 
@@ -185,12 +185,16 @@ def _encoded(
     labels: Sequence[str],
     slices: dict[str, dict[str, list[Any]]],
 ) -> str:
-    """The rows as columns: folder and file, true and predicted class, confidence and probability of the true class in
-    1/10,000 (-1 without one), first choices, probability of a wrong label in 1/100, and slices.
+    """The rows as columns: folder and file, true and predicted class, confidence, probability of the true class (-1
+    without one, null if it is the confidence), further choices, whether the label is suspected, and slices.
+
+    The probabilities have as many digits as are needed to tell 32-bit numbers apart, so that the page counts what the
+    tables count.
     """
     images = table["image"].to_pylist()
     split = [image.rpartition("/") for image in images]
     folders = {folder: number for number, folder in enumerate(dict.fromkeys(folder + sep for folder, sep, _ in split))}
+    confidence, true_ones = _digits(table["probability"]), _digits(table["true_probability"])
     data: dict[str, Any] = {
         "labels": list(labels),
         "folders": list(folders),
@@ -198,27 +202,17 @@ def _encoded(
         "file": [name for _, _, name in split],
         "truth": table["true_index"].to_pylist(),
         "predicted": table["predicted_index"].to_pylist(),
-        "confidence": _shares(table["probability"]),
-        "true": _shares(table["true_probability"]),
+        "confidence": confidence,
+        "true": [None if true == sure else true for true, sure in zip(true_ones, confidence, strict=True)],
         "choices": [[number for choice in choices.get(image, ()) for number in choice] for image in images],
-        "doubt": _parts(table["label_error_probability"], 100),
+        "suspected": table["suspected_label_error"].cast(pa.int8()).to_pylist(),
         "slices": slices,
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)).decode()
 
 
-def _parts(column: pa.ChunkedArray, scale: int) -> list[int]:
-    values = pc.fill_null(column.cast(pa.float64()), -1 / scale).to_numpy()
-    found: list[int] = np.round(values * scale).astype(np.int64).tolist()
-    return found
-
-
-def _shares(column: pa.ChunkedArray) -> list[int]:
-    """Probabilities in 1/10,000, of which the page makes the same text as `percent` of the exact ones."""
-    values = pc.fill_null(column.cast(pa.float64()), -1e-4).to_numpy() * 10_000
-    found = np.round(values).astype(np.int64)
-    found -= (found % 10 == 5) & (values < found)  # else, it would be rounded up twice
-    inside = (values > 0) & (values < 10_000)
-    shares: list[int] = np.where(inside, np.clip(found, 1, 9_999), found).tolist()
-    return shares
+def _digits(column: pa.ChunkedArray) -> list[float]:
+    """32-bit numbers with the fewest decimal digits that give them back; -1 for null."""
+    shortest: list[float] = pc.fill_null(column, -1).to_numpy().astype(str).astype(np.float64).tolist()
+    return shortest

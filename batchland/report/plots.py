@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from batchland.evaluation.schema import CoveragePoint, ReliabilityBin
-from batchland.system.text import images
+from batchland.system.text import images, percent
 
 WIDTH: Final = 420
 HEIGHT: Final = 300
@@ -55,7 +57,7 @@ class Bar(NamedTuple):
     title: str
     lower: float
     upper: float
-    """Ends of the bin, percent."""
+    """Smallest and largest 32-bit number in the bin, percent."""
     images: int
 
 
@@ -102,8 +104,8 @@ def reliability_plot(curve: Sequence[ReliabilityBin]) -> ReliabilityPlot:
             continue
         tall = round(part.images / most * (floor - TOP) * 0.2, 1)
         title = (
-            f"{images(part.images)} at {part.lower:.0%} to {part.upper:.0%}: mean confidence {part.confidence:.1%}, "
-            f"accuracy {part.accuracy.value:.1%}"
+            f"{images(part.images)} at {part.lower:.0%} to {part.upper:.0%}: mean confidence "
+            f"{percent(part.confidence)}, accuracy {percent(part.accuracy.value)}"
         )
         left, right = x(part.lower), x(part.upper)
         low, high = y(part.accuracy.low), y(part.accuracy.high)
@@ -111,7 +113,7 @@ def reliability_plot(curve: Sequence[ReliabilityBin]) -> ReliabilityPlot:
             Bar(
                 x(part.confidence), y(part.accuracy.value), low, high,
                 left + 1, max(round(right - left - 2, 1), 1), round(floor - tall, 1), tall, title,
-                round(100 * part.lower, 6), round(100 * part.upper, 6), part.images,
+                *_ends(part), part.images,
             )
         )  # fmt: skip
     ticks = (0, 0.2, 0.4, 0.6, 0.8, 1)
@@ -122,6 +124,16 @@ def reliability_plot(curve: Sequence[ReliabilityBin]) -> ReliabilityPlot:
         tuple(Tick(y(value), f"{value:.0%}") for value in ticks),
         floor,
     )
+
+
+def _ends(part: ReliabilityBin) -> tuple[float, float]:
+    """`lower` and `upper` of a bar: the bin is (lower, upper], the first one has 0, too."""
+    low, high = np.float32(part.lower), np.float32(part.upper)
+    if float(low) <= part.lower and part.lower:
+        low = np.nextafter(low, np.float32(2))
+    if float(high) > part.upper:
+        high = np.nextafter(high, np.float32(0))
+    return round(100 * float(str(low)), 9), round(100 * float(str(high)), 9)
 
 
 def coverage_plot(curve: Sequence[CoveragePoint], marked: Sequence[float]) -> CoveragePlot:

@@ -18,7 +18,7 @@ from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, complet
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.run import Run
-from batchland.system.arrow import plain_columns
+from batchland.system.arrow import plain_columns, plain_values
 from batchland.system.names import file_name
 
 _log = logging.getLogger("batchland")
@@ -67,7 +67,7 @@ class RetryRun(Run):
             for rows in self._earlier.batches(part):
                 kept = complete_columns(rows.replace_schema_metadata(None), full_schema(rows.schema))
                 names, codes = rows["image"].to_pylist(), rows["error_code"].to_pylist()
-                own = [rows[name].to_pylist() for name in self.own.names]
+                own = [plain_values(rows[name]) for name in self.own.names]
                 for row, (name, code) in enumerate(zip(names, codes, strict=True)):
                     yield KeptRow(name, kept, row, tuple(values[row] for values in own)), code
 

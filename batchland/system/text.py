@@ -39,7 +39,12 @@ def interval(figure: HasInterval | None) -> str:
     """`79.0 to 83.3%`, or nothing without an interval."""
     if figure is None or figure.low is None or figure.high is None:
         return ""
-    return f"{figure.low * 100:.1f} to {figure.high * 100:.1f}%"
+    return ends(figure.low, figure.high)
+
+
+def ends(low: float, high: float) -> str:
+    """`79.0 to 83.3%`, `99.8 to >99.9%`: each end as by `percent`."""
+    return f"{percent(low).removesuffix('%')} to {percent(high)}"
 
 
 def count(value: int) -> str:

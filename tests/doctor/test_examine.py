@@ -257,7 +257,7 @@ def test_a_job_with_many_problems(job, tmp_path):
 
 
 def test_a_time_zone_that_does_not_exist(job, monkeypatch):
-    zones = ("Europe/Berlin", ":Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin", "posix/Europe/Berlin", "Etc/GMT+5")
+    zones = ("Europe/Berlin", ":Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin", "Etc/GMT+5")
     for good in (*zones, "CET-1CEST", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0330>-3:30", "UTC", ""):
         monkeypatch.setenv("TZ", good)
         assert "time zone" not in by_name(examine_job(job))
@@ -279,7 +279,7 @@ def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: suspicious (2 images are copies)",
-        "if its pictures are good, accept it with `batchland accept`",
+        f"if its pictures are good, accept {YESTERDAY} with `batchland accept nightly`",
     )
     update_run(folder, accepted(record, YESTERDAY))
     assert by_name(examine_job(job))["last night"] == Check("last night", "ok", f"{YESTERDAY}: suspicious, accepted")

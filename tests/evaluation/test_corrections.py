@@ -35,7 +35,9 @@ def test_wrong_labels_are_replaced(tmp_path: Path) -> None:
 def test_text_of_spreadsheets_is_read_with_and_without_its_apostrophe(tmp_path: Path) -> None:
     rows = "'=1.jpg,'=a,wrong\n@2.jpg,=a,wrong\n''+3.jpg,a's,wrong\n'4.jpg,'5,keep\n"
     (tmp_path / "c.csv").write_text("path,label,decision\n" + rows)
-    assert read_corrections(tmp_path / "c.csv") == {"=1.jpg": "=a", "@2.jpg": "=a", "'+3.jpg": "a's"}
+    found = read_corrections(tmp_path / "c.csv")
+    assert found.labels == {"=1.jpg": "=a", "@2.jpg": "=a", "'+3.jpg": "a's"}
+    assert found.kept == {"'4.jpg"}
     for name in ("=1", "'=1", "''@", "'1", "-", "a", ""):
         assert plain_text(csv_text(name)) == name
 
@@ -54,12 +56,34 @@ def test_the_number_of_changed_labels_of_scored_images_is_shown(tmp_path: Path, 
     before = evaluate(predictions, labels, EvaluateOptions(strip_prefix="x/"))
     after = evaluate(predictions, labels, EvaluateOptions(strip_prefix="x/", corrections=corrections))
     assert (before.summary.account.corrected, after.summary.account.corrected) == (0, 1)
-    note = "1 label is changed by the corrections in c.csv."
+    note = "1 of 3 reviewed labels is changed by the corrections in c.csv."
     assert f"note: {note}\n" in evaluation_terminal_text(after)
     page = write_report(after, tmp_path / "report").html.read_text()
     assert note in page
     assert '<th scope="row">Labels changed by corrections</th><td class="number">1</td>' in page
     assert "corrections" not in evaluation_terminal_text(before)
+
+
+def test_reviewed_labels_are_no_longer_suspected(tmp_path: Path) -> None:
+    """Of five wrong labels, one is kept, one unsure and one corrected, to the class that it had before in b.csv."""
+    rows = [Row(f"{number}.jpg", (0.98, 0.01, 0.01)) for number in range(100)]
+    predictions = write_predictions(tmp_path / "p.parquet", ("a", "b", "c"), rows)
+    labels, corrections = tmp_path / "l.csv", tmp_path / "c.csv"
+    labels.write_text("image,label\n" + "".join(f"{n}.jpg,{'c' if n < 5 else 'a'}\n" for n in range(100)))
+    before = evaluate(predictions, labels)
+    suspected = before.mistakes.filter(before.mistakes["suspected_label_error"])["image"].to_pylist()
+    assert suspected == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    corrections.write_text("path,label,decision\n0.jpg,c,keep\n1.jpg,c,unsure\n2.jpg,a,wrong\n7.jpg,a,keep\n")
+    after = evaluate(predictions, labels, EvaluateOptions(corrections=corrections))
+    account, errors = after.summary.account, after.summary.label_errors
+    assert errors is not None
+    assert (account.reviewed, account.corrected, errors.mistakes, errors.suspected) == (3, 1, 4, 3)
+    names = ("image", "suspected_label_error", "label_error_probability")
+    found = [tuple(row[name] for name in names) for row in after.mistakes.to_pylist()]
+    assert [(image, suspected) for image, suspected, _ in found] == [
+        ("0.jpg", False), ("1.jpg", True), ("3.jpg", True), ("4.jpg", True),
+    ]  # fmt: skip
+    assert [probability > 0 for _, _, probability in found] == [False, True, True, True]
 
 
 def test_corrected_images_without_a_label_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -90,7 +114,10 @@ def test_the_command_names_the_row_without_a_label(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("path,label,decision\n9.jpg,a,wrong\n", "none of its images has a label in "),
-        ("path,label,decision\n1.jpg,a,bad\n", "has the decision 'bad'; decisions are keep, wrong and unsure"),
+        (
+            "path,label,decision\n2.jpg,a,wrong\n1.jpg,a,WRONG\n",
+            "row 3: has the decision 'WRONG'; decisions are ",
+        ),
         ("path,label,decision\n2.jpg,a,wrong\n1.jpg,,wrong\n", "c.csv: row 3: '1.jpg' has no label; a row with the "),
         ("path,label,decision\n1.jpg,  ,wrong\n", "c.csv: row 2: '1.jpg' has no label; a row with the "),
         ("path,label,decision\n,a,wrong\n", "c.csv: row 2: has no path; a row with the "),

@@ -5,6 +5,8 @@ from pathlib import Path
 import openpyxl
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
@@ -50,6 +52,31 @@ def test_predictions_in_excel(folder: Path) -> None:
     assert rows[0] == tuple(predictions.columns)
     assert [row[0] for row in rows[1:]] == predictions["image"].tolist()
     assert [row[5] for row in rows[1:]] == [0, 1, None]
+
+
+def test_integers_keep_all_digits_beside_nulls(tmp_path: Path) -> None:
+    """2**64 - 1 as a float64 is 2**64."""
+    kinds = {each: pa.type_for_alias(each) for each in ("int8", "int16", "int32", "int64")}
+    kinds |= {f"u{each}": pa.type_for_alias(f"u{each}") for each in kinds}
+    largest = {name: 2 ** (kind.bit_width - name.startswith("int")) - 1 for name, kind in kinds.items()}
+    pq.write_table(
+        pa.table({name: pa.array([largest[name], None], kinds[name]) for name in kinds}), tmp_path / "t.parquet"
+    )
+    frame = read(tmp_path / "t.parquet")
+    assert {name: frame[name].tolist() for name in kinds} == {name: [largest[name], pd.NA] for name in kinds}
+    assert [str(kind).lower() for kind in frame.dtypes] == list(kinds)
+
+
+def test_hashes_keep_all_digits_in_excel_as_text(folder: Path) -> None:
+    """The example of docs/analysts.md."""
+    hashes = [10202398300845040112, 2**64 - 1]
+    table = pq.read_table("preds.parquet")
+    pq.write_table(table.append_column("difference_hash", pa.array([*hashes, None], pa.uint64())), "h.parquet")
+    predictions = read("h.parquet")
+    assert predictions["difference_hash"].tolist() == [*hashes, pd.NA]
+    text = predictions["difference_hash"].astype("string")
+    predictions.assign(difference_hash=text).to_excel("h.xlsx", index=False)
+    assert pd.read_excel("h.xlsx", dtype=str)["difference_hash"].tolist()[:2] == [str(each) for each in hashes]
 
 
 def test_a_csv_opens_in_excel_with_accents_and_without_formulas(folder: Path) -> None:

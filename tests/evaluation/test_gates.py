@@ -50,6 +50,34 @@ def verdict(text: str, evaluation: Evaluation, baseline: Report | None = None) -
 
 
 @pytest.mark.parametrize(
+    ("text", "right", "message"),
+    [
+        ("top1 < 99.97%", 2999, "top1 is 99.967% (fails if top1 < 99.97%)"),
+        ("top1 < 0.9997", 2999, "top1 is 0.99967 (fails if top1 < 0.9997)"),
+        ("top1 <= 99.97%", 2999, "top1 is 99.967% (fails if top1 <= 99.97%)"),
+        ("failed_rate > 0", 3000, "failed_rate is 0 (fails if failed_rate > 0)"),
+        ("top1 < 100%", 2999, "top1 is 99.97% (fails if top1 < 100%)"),
+        ("scored < 1e6", 3000, "scored is 3000 (fails if scored < 1e6)"),
+        ("drop(top1) > 0.03%", 2999, "top1 went from 100% to 99.967% (fails if drop(top1) > 0.03%)"),
+    ],
+)
+def test_messages_have_the_digits_that_show_the_difference(tmp_path: Path, text: str, right: int, message: str) -> None:
+    def made(right: int) -> Report:
+        rows = [Row(f"00.Red_Tower/{n}.jpg", RED if n < right else GREEN) for n in range(3)]
+        found = evaluation(tmp_path, *rows)
+        figures = found.summary.figures
+        assert figures.top1 is not None
+        top1 = figures.top1.model_copy(update={"value": right / 3000})
+        account = found.summary.account.model_copy(update={"scored": 3000})
+        summary = found.summary.model_copy(
+            update={"figures": figures.model_copy(update={"top1": top1}), "account": account}
+        )
+        return replace(found, summary=summary)
+
+    assert verdict(text, made(right), made(3000))[1] == message
+
+
+@pytest.mark.parametrize(
     ("text", "gate"),
     [
         ("top1 < 0.70", ("top1", False, "<", 0.7)),
@@ -77,6 +105,10 @@ def test_gates_are_parsed(text: str, gate: tuple[str, bool, str, float]) -> None
         ("top1 < 99", "gate 'top1 < 99': top1 lies between 0 and 1; write 99%"),
         ("class[Sea].f1 < 50", "gate 'class[Sea].f1 < 50': f1 lies between 0 and 1; write 50%"),
         ("drop(top1) > 5", "gate 'drop(top1) > 5': top1 lies between 0 and 1; write 5%"),
+        ("drop(top1) > -1", "gate 'drop(top1) > -1': always fails, because drop(top1) lies between -1 and 1"),
+        ("drop(top1) < 100%", "gate 'drop(top1) < 100%': always fails, because drop(top1) lies between -1 and 1"),
+        ("top1 >= 0", "gate 'top1 >= 0': always fails, because top1 lies between 0 and 1"),
+        ("failed >= 0", "gate 'failed >= 0': always fails, because failed is at least 0"),
         ("top1 < 110%", "gate 'top1 < 110%': top1 lies between 0 and 1"),
         ("ece > -1", "gate 'ece > -1': ece lies between 0 and 1"),
         ("brier > 3", "gate 'brier > 3': brier lies between 0 and 2"),
@@ -151,6 +183,14 @@ def test_a_drop_needs_a_baseline(tonight: Evaluation) -> None:
 def test_an_unknown_class_is_an_error(tonight: Evaluation) -> None:
     with pytest.raises(UsageError, match=r"the model has no class 'Green Hil'; did you mean 'Green Hill'\?"):
         verdict("class[Green Hil].recall < 1", tonight)
+
+
+def test_a_class_may_be_written_with_decomposed_characters(tmp_path: Path) -> None:
+    rows = [Row("Caf\u00e9/1.jpg", RED), Row("01.Green_Hill/1.jpg", GREEN)]
+    folders = ("Caf\u00e9", *FOLDERS[1:])
+    predictions = write_predictions(tmp_path / "preds.parquet", folders, rows, top_k=2)
+    found = evaluate(predictions, write_label_folders(tmp_path / "labels", [row.image for row in rows]))
+    assert not verdict("class[Cafe\u0301].recall < 1", found)[0]
 
 
 @pytest.mark.parametrize("text", ["class[Sea < Sky].recall < 0.1", "log_loss > 9", "top3 < 0.1"])

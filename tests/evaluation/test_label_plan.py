@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.csv
 import pytest
 from click.testing import CliRunner
+from commands import batchland
 from evaluation_data import write_arrays
 
 from batchland.cli.main import main
@@ -41,6 +42,20 @@ def test_a_plan_chooses_uncertain_images_and_weights_them(tmp_path: Path) -> Non
 def test_a_plan_is_not_worth_it_if_the_model_is_equally_confident(tmp_path: Path) -> None:
     sure = np.random.default_rng(0).uniform(0.75, 0.85, 1000)
     assert not plan_labels(predictions(tmp_path, sure), LabelPlanOptions(budget=100)).plan.pays
+
+
+@pytest.mark.parametrize("uncertain", [0, 1])
+def test_probabilities_of_exactly_1_give_a_plan(tmp_path: Path, uncertain: int) -> None:
+    sure = np.r_[np.full(1000, 1.0), np.full(uncertain, 0.6)]
+    path = tmp_path / "plan.csv"
+    result = batchland("label-plan", predictions(tmp_path, sure), "--budget", "100", "--out", path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1:] == [
+        "This plan is not worth it: the model is about equally confident everywhere. Choose images at random."
+    ]
+    table = pyarrow.csv.read_csv(path)
+    assert table.num_rows == 100
+    assert sum(table["weight"].to_pylist()) == pytest.approx(len(sure))
 
 
 def test_few_images_are_all_labelled(tmp_path: Path) -> None:

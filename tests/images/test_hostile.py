@@ -11,7 +11,7 @@ from io import BytesIO
 import forks
 import pyarrow.parquet as pq
 import pytest
-from damage import encoded, photo, valid_images
+from damage import encoded, error_of, photo, valid_images
 from picture_files import png, png_chunk
 from PIL import Image
 from toys import picture
@@ -206,6 +206,13 @@ def fits(code: str | None, expected: str | None) -> bool:
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchland", *map(os.fspath, arguments)]
     return forks.run(command, **options)
+
+
+def test_the_first_bytes_of_a_picture_are_truncated():
+    """Of a JPEG XL without a container, decoders cannot say so."""
+    for kind, data in valid_images().items():
+        if data[:2] != b"\xff\x0a":
+            assert {error_of(data[:size])[0] for size in range(5, 12)} == {"truncated"}, kind
 
 
 def test_every_hostile_file_has_the_expected_row(tmp_path, toy_model):

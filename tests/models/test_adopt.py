@@ -624,6 +624,60 @@ def test_auto_puts_a_softmax_behind_log_probabilities_and_behind_positive_logits
     np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
 
 
+def confident(path, outputs, tail=None):
+    """A model with two classes, of which the pictures decide by little between outputs near `outputs`."""
+    nodes = [node("Slice", "logits from to one", "two"), node("Mul", "two little", "small"),
+             node("Add", "small outputs", "sure" if tail else "scores"), *(tail or [])]  # fmt: skip
+    constants = [
+        ("from", [0]),
+        ("to", [2]),
+        ("one", [1]),
+        ("little", np.float32(0.01)),
+        ("outputs", np.float32(outputs)),
+    ]
+    model = onnx.load(with_tail(path, nodes, constants))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def two_labels(tmp_path):
+    path = tmp_path / "two.txt"
+    path.write_text("good\nbad\n")
+    return path
+
+
+@pytest.mark.parametrize("output", ["auto", "logits"])
+@pytest.mark.parametrize("outputs", [(10, -9), (9, -1), (30, -7), (-30, 3), (8, -0.5)])
+def test_logits_of_a_network_that_is_sure_of_every_picture_are_logits(tmp_path, two_labels, outputs, output):
+    path = confident(tmp_path / "f.onnx", outputs)
+    session = adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half", output=output)
+    assert session.predict(PIXELS).argmax(axis=1).tolist() == [int(np.argmax(outputs))] * len(PIXELS)
+    assert session.card.adoption.softmax == "added"
+
+
+@pytest.mark.parametrize("outputs", [(4, -2), (9, -9), (-10, 9)])
+def test_the_natural_logarithms_of_a_network_that_is_sure_are_not_those_to_another_base(tmp_path, two_labels, outputs):
+    path = confident(tmp_path / "f.onnx", outputs, [node("LogSoftmax", "sure", "scores", axis=1)])
+    session = adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half")
+    right = 1 / (1 + np.exp(-abs(outputs[0] - outputs[1])))
+    np.testing.assert_allclose(session.predict(PIXELS).max(axis=1), right, atol=1e-3)
+
+
+def test_outputs_that_may_be_negative_logarithms_are_believed_to_be_logits_if_the_user_says_so(tmp_path, two_labels):
+    path = confident(tmp_path / "f.onnx", (9, -9), [node("Relu", "sure", "scores")])
+    with pytest.raises(ModelError) as caught:
+        adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half")
+    assert (str(caught.value), caught.value.advice) == (
+        f"{path}: its outputs may be negative logarithms of probabilities, of which the likely classes have the "
+        f"smallest; export it with logits or with probabilities of exclusive classes",
+        "output_logits_anyway",
+    )
+    session = adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half", output="logits")
+    assert session.predict(PIXELS).argmax(axis=1).tolist() == [0] * len(PIXELS)
+
+
 def test_outputs_that_are_not_finite_are_an_error(tmp_path, labels):
     path = with_tail(tmp_path / "f.onnx", [node("Log", "logits", "scores")])
     with pytest.raises(ModelError) as caught:
@@ -792,6 +846,33 @@ def test_weights_in_a_file_beside_the_model_come_into_the_adopted_one(tmp_path, 
     os.mkfifo(path.parent / "weights")
     with pytest.raises(ModelError, match=r"f\.onnx: is not a valid ONNX file \(.*weights"):
         adopt(path, labels, tmp_path / "p.onnx")
+
+
+def test_weights_in_a_file_that_is_a_link_are_refused_with_advice(tmp_path, labels):
+    path = tmp_path / "apart" / "f.onnx"
+    path.parent.mkdir()
+    model = onnx.load(foreign(tmp_path / "f.onnx"))
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0, convert_attribute=True)
+    (path.parent / "weights").rename(tmp_path / "blob")
+    (path.parent / "weights").symlink_to(tmp_path / "blob")
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{path}: the file with its weights is a symbolic link, which is not followed; copy both files into a folder "
+        f"(cp -L)"
+    )
+
+
+def test_the_pointer_that_git_lfs_leaves_for_a_model_is_named(tmp_path, labels):
+    path = tmp_path / "f.onnx"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    message = f"{path}: is only the pointer of Git LFS to the model; get the file itself with `git lfs pull`"
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    assert str(caught.value) == message
+    with pytest.raises(ModelError) as caught:
+        open_session(path, "cpu")
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("what", ["model", "preprocess"])

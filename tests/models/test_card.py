@@ -27,6 +27,11 @@ def test_folders_with_the_same_label_keep_their_own_names():
     )
 
 
+def test_no_label_is_another_folders_name():
+    folders = ["01.Bridge", "02.Bridge", "3.01.Bridge"]
+    assert [name.label for name in class_names(folders)] == folders
+
+
 def test_a_card_is_equal_after_a_json_round_trip():
     card = toy_card()
     assert ModelCard.from_json(card.to_json(), "x.onnx") == card

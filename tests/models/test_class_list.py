@@ -5,6 +5,7 @@ import os
 import pytest
 
 from batchland.errors import UsageError
+from batchland.models.card import class_names
 from batchland.models.class_list import read_class_list
 
 LABELS = ["tench, Tinca tinca", "Caf\u00e9", "cock"]
@@ -57,6 +58,8 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
         (b"- tench\n- shark\n", "every line has a dash besides the label; give one label per line, and no more"),
         (b"0,tench\n1,shark\n", "every line has its number besides the label; give one label per line, and no more"),
         (b"1: tench\n2: shark\n", "every line has its number besides the label; give one label per line, and no more"),
+        (b"0 tench\n1 shark\n", "every line has its number besides the label; give one label per line, and no more"),
+        (b"00 a\n01 b\n", "every line has its number besides the label; give one label per line, and no more"),
         (b"0\ttench\n1\tshark\n", "every line has its number besides the label; give one label per line, and no more"),
         (
             b"tench,\nshark,\n",
@@ -99,6 +102,27 @@ def test_labels_that_differ_only_in_their_unicode_form_get_their_index(tmp_path,
     path.write_text("Caf\u00e9\nbar\nCafe\u0301\n", "utf-8")
     assert read_class_list(path) == ["Caf\u00e9 (0)", "bar", "Caf\u00e9 (2)"]
     assert caplog.messages == [f"{path}: Caf\u00e9 appears more than once; their indices are appended"]
+
+
+def test_invisible_characters_at_the_ends_of_labels_are_named(tmp_path, caplog):
+    path = tmp_path / "labels"
+    path.write_text("\u202ecat\ndog\n", "utf-8")
+    assert read_class_list(path) == ["cat", "dog"]
+    assert caplog.messages == [f"{path}: invisible characters are left out at the ends of: cat"]
+
+
+def test_labels_that_a_number_belongs_to_are_kept(tmp_path):
+    path = tmp_path / "labels"
+    path.write_text("1 euro\n2 euro\n")
+    assert read_class_list(path) == ["1 euro", "2 euro"]
+
+
+def test_a_label_with_its_index_is_never_another_label(tmp_path):
+    path = tmp_path / "labels"
+    path.write_text("crane\ncrane (0)\ncrane\ncrane 2\ncrane (0) (0)\n")
+    labels = ["crane (0) (0) (0)", "crane (0)", "crane (2)", "crane 2", "crane (0) (0)"]
+    assert read_class_list(path) == labels
+    assert [name.label for name in class_names(labels)] == labels
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "device"])

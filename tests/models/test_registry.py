@@ -2,18 +2,23 @@
 
 import json
 import shutil
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnx
 import pytest
 from commands import batchland
 from toys import COLOURS, picture, toy_card, write_toy_model
 
 from batchland.doctor.job import check_job
 from batchland.errors import ModelError, UsageError
+from batchland.models.mlflow_registry import find_in_mlflow
 from batchland.models.registry import FolderRegistry, Reference, promoted
+from batchland.models.session import open_session
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run
@@ -234,7 +239,7 @@ def test_a_job_uses_the_alias_and_records_the_version(site):
     night = job.night(date.today())
     assert plan_night(job, night).lines[1] == (f"model toy: toy@production, version 1: {site}/models/toy/1/toy.onnx")
     first = batchland("run", site / "toy.toml")
-    assert "; toy@production is version 1; " in first.stdout
+    assert "; scored by version 1 of toy@production; " in first.stdout
     record = read_run(site / "runs/toy/latest").models[0]
     assert record.version.model_dump() == {
         "registry": str(site / "models"),
@@ -277,6 +282,41 @@ def test_an_mlflow_registry_needs_its_extra(site):
     )
     written = [path.read_text() for path in (site / "runs").rglob("*.json*")]
     assert not any("secret" in text for text in written)
+
+
+def test_weights_that_mlflow_keeps_in_a_second_file_are_put_back(site, monkeypatch, tmp_path):
+    """As mlflow.onnx.log_model stores a model, by a stand-in for the package and its server."""
+
+    def download(artifact_uri, dst_path):
+        Path(dst_path, "sub").mkdir(parents=True)
+        model = onnx.load(site / "models/toy/1/toy.onnx")
+        onnx.save(
+            model, Path(dst_path, "sub/model.onnx"), save_as_external_data=True, size_threshold=0, location="w.data"
+        )
+        asked.append(artifact_uri)
+        return dst_path
+
+    class Client:
+        def __init__(self, *urls):
+            assert urls == ("http://127.0.0.1:1",) * 2
+
+        def get_model_version_by_alias(self, name, alias):
+            return SimpleNamespace(version={("toy", "production"): 7}[name, alias])
+
+    asked = []
+    mlflow = SimpleNamespace(
+        MlflowClient=Client, MlflowException=KeyError, set_tracking_uri=str, set_registry_uri=str,
+        artifacts=SimpleNamespace(download_artifacts=download),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):  # from the cache, the second time
+        found = find_in_mlflow("http://127.0.0.1:1", Reference("toy", "production"))
+    assert (asked, found.version, [path.name for path in found.file.parent.iterdir()]) == (
+        ["models:/toy/7"], "7", ["toy.onnx"],
+    )  # fmt: skip
+    card = open_session(found.file, "cpu").card
+    assert card == open_session(site / "models/toy/1/toy.onnx", "cpu").card
 
 
 def test_a_lock_that_is_a_link_is_named_and_not_followed(tmp_path, toy_model):

@@ -25,6 +25,7 @@ from batchland.report import page_images as room
 from batchland.report.options import ReportOptions
 from batchland.report.page_images import page_images
 from batchland.report.write import write_report
+from batchland.system.text import percent
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.=Blue Lake")
 
@@ -145,6 +146,69 @@ def test_the_list_as_csv(browser, page):
         with found.page.expect_download() as download:
             found.page.get_by_role("button", name="Save as CSV").click()
         assert "'=Blue Lake" in Path(download.value.path()).read_text(encoding="utf-8-sig")  # no formula
+        forget_images(found)
+
+
+EDGES = (0.4, 0.39999, 0.399996, 0.40000004, 0.5, 0.49999997, 0.53333336, 0.6, 0.6666667, 0.99994, 0.99996, 1.0)
+"""Confidences at the ends of bins, and others that four digits do not tell from them."""
+
+
+@pytest.fixture(scope="module")
+def edges_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images of each confidence; the last one of each is wrong."""
+    root = tmp_path_factory.mktemp("edges")
+    rest = [(1 - np.float32(sure)) / 2 for sure in EDGES]
+    answers = np.array(
+        [(sure, half, half) for sure, half in zip(EDGES, rest, strict=True) for _ in range(3)], np.float32
+    )
+    names = [f"{number:02}.jpg" for number in range(len(answers))]
+    predictions = write_arrays(root / "p.parquet", class_names(FOLDERS), names, answers)
+    labels = root / "labels.csv"
+    rows = [f"{name},{FOLDERS[number % 3 == 2]}\n" for number, name in enumerate(names)]
+    labels.write_text("image,label\n" + "".join(rows))
+    return write_report(evaluate(predictions, labels), root / "report").html
+
+
+@needs_browser
+def test_every_place_counts_as_the_tables_do(browser, edges_page):
+    """A bin opens the images that it counts, and a threshold accepts the same ones in the list, slider and table."""
+    outcomes = pq.read_table(edges_page.parent / "outcomes.parquet").to_pandas()
+    summary = json.loads((edges_page.parent / "summary.json").read_text())
+    with opened(browser, edges_page) as found:
+        at = found.page
+
+        def saved() -> dict[str, tuple[str, str]]:
+            with at.expect_download() as download:
+                at.get_by_role("button", name="Save as CSV").click()
+            with open(download.value.path(), encoding="utf-8-sig", newline="") as file:
+                return {row["image"]: (row["probability"], row["true_probability"]) for row in csv.DictReader(file)}
+
+        bins = [each for each in summary["reliability"] if each["images"]]
+        bars = at.locator("#calibration g[role=button]")
+        assert bars.count() == len(bins) == 7
+        for number, each in enumerate(bins):
+            bars.nth(number).press("Enter")
+            at.locator("#images-grid .file").first.wait_for()
+            confidence = outcomes["probability"].astype(np.float64)
+            inside = outcomes[(confidence > each["lower"]) & (confidence <= each["upper"])]
+            assert at.locator("#images-count").inner_text() == f"{each['images']} images."
+            rows = saved()
+            assert sorted(rows) == sorted(inside["image"])
+            for row in inside.itertuples():
+                stated, true = (np.float32(value) for value in rows[row.image])
+                assert (stated, true) == (row.probability, row.true_probability)
+            at.keyboard.press("Escape")
+        points = {point["threshold"]: point["taken"] for point in summary["coverage"]}
+        for threshold in (0.5, 0.6, 0.95):
+            at.locator("#costs-form [name=threshold]").fill(f"{100 * threshold:g}")
+            assert at.locator("#costs-accepted").inner_text().split()[0] == str(points[threshold])
+            at.get_by_role("button", name="Look through the mistakes").click()
+            at.get_by_label("Answers").select_option("")
+            at.get_by_label("Confidence from").fill(f"{100 * threshold:g}")
+            assert len(saved()) == points[threshold]
+            at.keyboard.press("Escape")
+        shown = at.evaluate("[0.8125, 0.4375, 0.0625, 0.99996, 0.0002, 0.125, 1, 0].map(percent)")
+        assert shown == [percent(share) for share in (0.8125, 0.4375, 0.0625, 0.99996, 0.0002, 0.125, 1, 0)]
         forget_images(found)
 
 
@@ -283,7 +347,7 @@ def test_saved_corrections_are_safe_in_a_spreadsheet_and_are_read_back(browser, 
     assert saved.read_bytes().decode() == (
         "\ufeffpath,label,decision\r\n90,'=Blue Lake,wrong\r\n'=1,Red Tower,wrong\r\n''=1,Green Hill,wrong\r\n"
     )
-    assert read_corrections(saved) == {"90": "=Blue Lake", "=1": "Red Tower", "'=1": "Green Hill"}
+    assert read_corrections(saved).labels == {"90": "=Blue Lake", "=1": "Red Tower", "'=1": "Green Hill"}
 
 
 @needs_browser
@@ -370,6 +434,15 @@ def test_many_classes(browser, tmp_path):
         before = int(said.inner_text().split()[5])
         at.get_by_role("button", name="Zoom to errors").click()
         assert 0 < int(said.inner_text().split()[5]) <= before
+        at.get_by_role("button", name="Zoom in").click()
+        assert said.inner_text() == "12 by 12 of 300 classes."
+        at.get_by_role("button", name="Show all").click()
+        assert said.inner_text().startswith("Point at a cell, ")
+        at.get_by_label("Find").fill("nobody")
+        at.keyboard.press("Enter")
+        assert said.inner_text() == "No class is called “nobody”."
+        at.locator("#class-table th").nth(1).click(position={"x": 2, "y": 2})  # beside the button
+        assert at.locator("#class-table th").nth(1).get_attribute("aria-sort") == "descending"
         right = next(row for row in evaluation.confusion.to_pylist() if row["true_index"] == row["predicted_index"])
         at.get_by_label("Find").fill(right["true_label"])
         at.keyboard.press("Enter")
@@ -407,13 +480,12 @@ def test_the_data_of_a_small_report_are_all_images(tmp_path):
         "file": ["d.jpg", 'b, "c" #%.jpg', "-g.jpg", "a.jpg", "e.jpg", "f.jpg"],
         "truth": [0, 0, 2, 0, 1, 2],
         "predicted": [1, 1, 0, 0, 1, 2],
-        "confidence": [6000, 7000, 5000, 9000, 7000, 4000],
-        "true": [3000, 1000, 2000, 9000, 7000, 4000],
+        "confidence": [0.6, 0.7, 0.5, 0.9, 0.7, 0.4],
+        "true": [0.3, 0.1, 0.2, None, None, None],
         "choices": [
-            [1, 600, 0, 300, 2, 100], [1, 700, 2, 200, 0, 100], [0, 500, 1, 300, 2, 200],
-            [0, 900, 1, 60, 2, 40], [1, 700, 0, 200, 2, 100], [2, 400, 1, 350, 0, 250],
+            [0, 300, 2, 100], [2, 200, 0, 100], [1, 300, 2, 200], [1, 60, 2, 40], [0, 200, 2, 100], [1, 350, 0, 250],
         ],
-        "doubt": [0] * 6,
+        "suspected": [0] * 6,
         "slices": {},
     }  # fmt: skip
 
@@ -513,7 +585,7 @@ def test_a_large_report_has_some_images_of_every_cell(tmp_path, monkeypatch):
         assert cells.count(place) >= min(cell["images"], 4), place
     mistakes = evaluation.mistakes.to_pylist()
     first = [row for row in mistakes if (row["true_index"], row["predicted_index"]) == wrong[0]]
-    assert data["confidence"][0] == round(first[0]["probability"] * 10_000)  # the most confident of its cell
+    assert np.float32(data["confidence"][0]) == first[0]["probability"]  # the most confident of its cell
 
 
 def test_long_names_leave_room_for_fewer_images(tmp_path, monkeypatch):

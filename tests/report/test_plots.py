@@ -31,6 +31,21 @@ def test_overlapping_threshold_marks_are_left_out() -> None:
     assert [mark.text for mark in plot.marks] == ["0.5", "0.6", "0.7", "0.8", "0.9"]
 
 
+def test_bins_say_the_ends_that_their_images_have() -> None:
+    """0.4 is a little more than 0.4 as a 32-bit number, so it is in the next bin."""
+    curve = curve_of(np.array([0.4, 0.35, 0.99999, 0.02], np.float32), np.array([True, False, True, False]), 15)
+    assert [(bar.lower, bar.upper, bar.images) for bar in reliability_plot(curve).bars] == [
+        (0.0, 6.666666, 1), (33.333334, 39.999998, 1), (40.0, 46.666664, 1), (93.333334, 100.0, 1),
+    ]  # fmt: skip
+
+
+def test_nearly_all_is_not_100_percent() -> None:
+    curve = curve_of(np.full(3000, 0.99996), np.arange(3000) > 0, 15)
+    assert [bar.title for bar in reliability_plot(curve).bars] == [
+        "3,000 images at 93% to 100%: mean confidence >99.9%, accuracy >99.9%"
+    ]
+
+
 def test_texts_of_one_image() -> None:
     curve = curve_of(np.array([0.85, 0.3, 0.31]), np.array([True, False, True]), 10)
     assert [bar.title.partition(":")[0] for bar in reliability_plot(curve).bars] == [

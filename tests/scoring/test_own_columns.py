@@ -1,5 +1,6 @@
 """Further columns of an image list (camera, site, customer): every image keeps its own values."""
 
+import os
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,8 @@ from toys import contents, options, picture
 from batchland import EvaluateOptions, Shard, evaluate, merge, read, score
 from batchland.errors import UsageError
 from batchland.evaluation.schema import MISTAKES, OUTCOMES
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored
 from batchland.predictions.schema import PREDICTIONS, RESERVED
 from batchland.scoring.merge.in_place import merge_in_place
 from batchland.scoring.plan.write import make_plan
@@ -53,6 +56,56 @@ def own_rows(out: Path) -> list[tuple[str, dict[str, object]]]:
 def expected() -> list[tuple[str, dict[str, object]]]:
     numbers = [(7 * number) % 60 for number in range(60)]
     return [(f"camera-{number // 20}/{number:03}.jpg", own(number)) for number in numbers]
+
+
+def strange_columns(rows: int) -> pa.Table:
+    """Values that Python has no objects for, and text that is not UTF-8."""
+    far = pa.array([2**62, *range(rows - 1)], pa.int64())
+    ends = pa.array([0, 2, *range(3, rows + 2)], pa.int32())
+    text = pa.Array.from_buffers(
+        pa.string(), rows, [None, ends.buffers()[1], pa.py_buffer(b"\xff\xfe" + b"a" * (rows - 1))]
+    )
+    return pa.table(
+        {
+            "exact": pa.array([123_456_789_012_345_678, None, *range(rows - 2)], pa.int64()).cast(pa.timestamp("ns")),
+            "far": far.cast(pa.timestamp("us")),
+            "mars": far.cast(pa.timestamp("us", "Mars/Olympus")),
+            "time": pa.array(range(rows), pa.int64()).cast(pa.time64("ns")),
+            "text": text,
+            "category": pa.DictionaryArray.from_arrays(pa.array(range(rows), pa.int32()), text),
+        }
+    )
+
+
+def test_values_that_python_does_not_know_are_copied_exactly(photos, toy_model, tmp_path):
+    """To predictions, also by a plan, by a resumed run and by `retry_failed`."""
+    names = [f"camera-0/{number:03}.jpg" for number in range(5)] + ["absent.jpg"]
+    table = strange_columns(6)
+    pq.write_table(table.add_column(0, "path", [names]), tmp_path / "list.parquet")
+    given = {"image_list": str(tmp_path / "list.parquet")}
+    texts = ["\\xff\\xfe", *"aaaaa"]
+    wanted = table.set_column(4, "text", [texts]).set_column(5, "category", [texts])
+    score(photos, tmp_path / "p.parquet", options(toy_model, **given))
+    score(photos, tmp_path / "p.parquet", options(toy_model, retry_failed=True, **given))
+    make_plan(photos, tmp_path / "plan", image_list=str(tmp_path / "list.parquet"))
+    score(photos, tmp_path / "planned.parquet", options(toy_model, plan=str(tmp_path / "plan")))
+    (tmp_path / "labels.csv").write_text("image,label\n" + "".join(f"{name},Red Tower\n" for name in names[:5]))
+    by = EvaluateOptions(by=tuple(table.column_names))
+    slices = evaluate(tmp_path / "p.parquet", tmp_path / "labels.csv", by).summary.slices
+    assert "1970-01-01 00:00:00.000000Z" in [part.value for part in slices if part.dimension == "mars"]
+    for out in ("p", "planned"):
+        assert pq.read_table(tmp_path / f"{out}.parquet").select(wanted.column_names).equals(wanted)
+
+
+def test_a_path_that_is_not_utf8_is_that_of_its_bytes(photos, tmp_path):
+    (photos / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(picture((1, 2, 3)))
+    texts = strange_columns(2)["text"]
+    path = pa.array([each + b".jpg" for each in texts.cast(pa.binary()).to_pylist()])
+    pq.write_table(pa.table({"path": path.view(pa.string())}), tmp_path / "list.parquet")
+    listed = open_source(photos, image_list=str(tmp_path / "list.parquet")).images(Ignored())
+    assert [(ref.name, ref.path.endswith(b"/\xff\xfe.jpg")) for ref in listed] == [
+        ("\\xff\\xfe.jpg", True), ("a.jpg", False)
+    ]  # fmt: skip
 
 
 def test_own_columns_are_in_the_predictions(photos, listing, toy_model, tmp_path):

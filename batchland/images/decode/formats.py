@@ -49,6 +49,8 @@ def format_of(data: bytes) -> str:
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature) and name != "BMP":
             return name
+    if 1 < len(data) < 12 and _is_cut_signature(data):
+        raise ImageError("truncated", "the file ends within its header")
     if data[:4] == b"RIFF":
         if data[8:12] == b"WEBP":
             return "WEBP"
@@ -67,6 +69,12 @@ def format_of(data: bytes) -> str:
     raise ImageError("not_an_image", "the content is not that of an image file")
 
 
+def _is_cut_signature(data: bytes) -> bool:
+    """Whether fewer than 12 bytes are the beginning of a picture."""
+    is_media = len(data) > 4 and data[:3] == bytes(3) and b"ftyp".startswith(data[4:8])
+    return is_media or data[:4] == b"RIFF" or any(signature.startswith(data) for signature in _SIGNATURES)
+
+
 def _is_bmp(data: bytes) -> bool:
     """Whether the header after `BM` has a known size: many other files begin with these two letters."""
     return len(data) < 18 or int.from_bytes(data[14:18], "little") in range(12, 125)
@@ -78,8 +86,6 @@ def _format_of_iso_media(data: bytes) -> str:
     known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
     if known:
         return "AVIF" if "AVIF" in known else "HEIF"
-    if len(data) < max(size, 12):
-        raise ImageError("truncated", "the file ends within its header")
     name = brands[0].decode("ascii", "replace").strip()
     raise ImageError(
         "unsupported_format", f"an ISO media file of brand {name} (video, camera raw), not a picture that is read here"

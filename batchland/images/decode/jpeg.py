@@ -68,7 +68,6 @@ class JpegHeader(NamedTuple):
     """0: as stored, 1: YCbCr, 2: YCCK, of three components YCbCr as any other number; None without Adobe's segment."""
     jfif: bool
     exif: bytes | None
-    xmp: bytes | None
     icc: tuple[bytes, ...]
     """Numbered parts of the ICC profile."""
     several_pictures: bool
@@ -81,7 +80,7 @@ class JpegHeader(NamedTuple):
     @property
     def orientation(self) -> int:
         """EXIF orientation, 1 to 8."""
-        return find_orientation(self.exif, self.xmp) if self.exif or self.xmp else 1
+        return find_orientation(self.exif)
 
     @property
     def profile(self) -> bytes | None:
@@ -93,7 +92,7 @@ class JpegHeader(NamedTuple):
 def read_header(data: bytes) -> JpegHeader:
     """Read the segments before the first scan. Raises ImageError (`truncated`, `corrupt`)."""
     frame: tuple[int, bytes] | None = None
-    facts: dict[str, Any] = {"adobe_transform": None, "jfif": False, "xmp": None}
+    facts: dict[str, Any] = {"adobe_transform": None, "jfif": False}
     exif: list[bytes] = []
     icc: list[bytes] = []
     tables: dict[int, int] = {}
@@ -115,7 +114,6 @@ def read_header(data: bytes) -> JpegHeader:
         elif marker == _APP1 and content.startswith(b"Exif\0\0"):
             exif.append(content[6:] if exif else content)
         elif marker == _APP1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
-            facts["xmp"] = content.partition(b"\0")[2]
             gain_map |= b' hdrgm:Version="' in content
         elif marker == _APP2 and content.startswith(b"ICC_PROFILE\0") and len(content) >= 14:
             icc.append(content[12:])

@@ -1,6 +1,5 @@
 """Read the orientation of a picture from its metadata, and turn it upright."""
 
-import re
 import struct
 from typing import Final
 
@@ -16,11 +15,14 @@ _SHORT: Final = 3
 _MAX_TAGS: Final = 64
 _MAX_BYTES: Final = 4096
 """Limit for the values in the first directory of an EXIF block."""
-_IN_XMP: Final = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)([0-9])""")
 
 
-def find_orientation(exif: bytes | None, xmp: bytes | None) -> int:
-    """EXIF orientation, 1 to 8, of an EXIF block or else of XMP; 1 without one, or if the EXIF block is damaged."""
+def find_orientation(exif: bytes | None) -> int:
+    """EXIF orientation, 1 to 8, of an EXIF block; 1 without one, or if it is damaged.
+
+    An orientation in XMP is ignored, as by browsers, libvips and OpenCV: programs that turn a picture and delete its
+    EXIF block may leave the XMP as it was.
+    """
     found: object = None
     if exif:
         try:
@@ -31,8 +33,6 @@ def find_orientation(exif: bytes | None, xmp: bytes | None) -> int:
                 found = block.get(_TAG)
         except Exception:  # parsers of damaged metadata raise almost anything
             return 1
-    if found is None and xmp and (match := _IN_XMP.search(xmp)):
-        found = int(match[1])
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 

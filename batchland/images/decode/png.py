@@ -22,8 +22,8 @@ from batchland.images.decode.picture import (
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS: Final = 100_000
 """A file of the largest size that is read, 512 MiB, has fewer chunks of the usual 8 KiB."""
-_MAX_TEXT: Final = 16 * 1024**2
-"""Bytes of unpacked metadata that are searched for an orientation or kept as a colour profile."""
+_MAX_PROFILE: Final = 16 * 1024**2
+"""Bytes of an unpacked colour profile."""
 _KINDS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """Bits per sample that are allowed for each colour type."""
 _GREY, _RGB, _PALETTE = 0, 2, 3
@@ -34,13 +34,9 @@ _PASSES: Final = (
 )  # fmt: skip
 """First column, first row, and steps to the next ones, of each pass of an interlaced picture."""
 _UNPACKED_AT_ONCE: Final = 1024**2
-_USED: Final = frozenset(
-    (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP", b"cICP", b"tEXt", b"zTXt", b"iTXt")
-)
+_USED: Final = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP", b"cICP"))
 _NEEDED: Final = frozenset((b"tRNS", b"eXIf", b"cICP"))
 """Optional chunks that change how the picture looks."""
-_EXIF_AS_TEXT: Final = b"Raw profile type exif"
-_XMP: Final = b"XML:com.adobe.xmp"
 
 
 class _Chunk(NamedTuple):
@@ -59,7 +55,6 @@ class _Contents(NamedTuple):
     pixels: bytes
     """All chunks with pixels, as they are in the file."""
     exif: bytes | None
-    xmp: bytes | None
     profile: bytes | None
 
     @property
@@ -98,13 +93,12 @@ def decode_png(data: bytes, max_pixels: int) -> Picture:
     """Decode a PNG; of an animation, the default image. Raises ImageError."""
     png = _read(data, max_pixels)
     pixels = _rgb(png)
-    return Picture(pixels, png.width, png.height, find_orientation(png.exif, png.xmp), png.profile)
+    return Picture(pixels, png.width, png.height, find_orientation(png.exif), png.profile)
 
 
 def _read(data: bytes, max_pixels: int) -> _Contents:
     found: dict[bytes, bytes] = {}
     exif: bytes | None = None
-    texts: dict[bytes, _Chunk] = {}
     pixels_begin = pixels_end = 0
     for chunk in _chunks(data):
         kind, content = chunk.kind, chunk.content
@@ -126,12 +120,8 @@ def _read(data: bytes, max_pixels: int) -> _Contents:
             check_transfer(content[1])
         elif kind == b"eXIf":
             exif = exif or content
-        elif content.startswith((_EXIF_AS_TEXT, _XMP)):
-            texts[content.partition(b"\0")[0]] = chunk
     if not pixels_begin:
         raise ImageError("truncated", "the file ends before its pixels")
-    if exif is None and _EXIF_AS_TEXT in texts:
-        exif = _from_hex(_text(texts[_EXIF_AS_TEXT]) or b"")
     profile = found.get(b"iCCP")
     return _Contents(
         found[b"IHDR"],
@@ -139,7 +129,6 @@ def _read(data: bytes, max_pixels: int) -> _Contents:
         found.get(b"tRNS"),
         data[pixels_begin:pixels_end],
         exif,
-        _text(texts[_XMP]) if _XMP in texts else None,
         _unpack(profile.partition(b"\0")[2][1:]) if profile else None,
     )
 
@@ -190,39 +179,21 @@ def _check_header(chunk: _Chunk, max_pixels: int) -> None:
         raise ImageError("corrupt", f"its header gives an impossible kind of pixels ({bits} bits, type {colour_type})")
 
 
-def _text(chunk: _Chunk) -> bytes | None:
-    """The text of a tEXt, zTXt or iTXt chunk; None if it cannot be unpacked."""
-    text = chunk.content.partition(b"\0")[2]
-    if chunk.kind == b"zTXt":
-        return _unpack(text[1:])
-    if chunk.kind == b"iTXt":
-        packed = text[:1] == b"\1"
-        text = text[2:].split(b"\0", 2)[-1]
-        return _unpack(text) if packed else text
-    return text
-
-
 def _unpack(packed: bytes) -> bytes | None:
     try:
         unpacker = zlib.decompressobj()
-        unpacked = unpacker.decompress(packed, _MAX_TEXT)
+        unpacked = unpacker.decompress(packed, _MAX_PROFILE)
     except zlib.error:
         return None
     return unpacked if unpacker.eof else None
-
-
-def _from_hex(text: bytes) -> bytes | None:
-    """EXIF as ImageMagick writes it into text: three lines, then hexadecimal digits."""
-    try:
-        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
-    except ValueError:
-        return None
 
 
 def _rgb(png: _Contents) -> Pixels:
     transparency = png.transparency
     if png.colour_type == _PALETTE and (not png.palette or len(png.palette) % 3):
         raise ImageError("corrupt", "it has no palette")
+    if png.colour_type == _PALETTE and len(transparency or b"") > len(png.palette) // 3:
+        raise ImageError("corrupt", "its palette has fewer colours than transparencies")
     plain = _plain(png)
     with open_with_pillow(plain, "PNG") as image:
         image.load()

@@ -17,7 +17,6 @@ from PIL import Image, TiffImagePlugin
 from batchland.errors import ImageError
 from batchland.images.decode import jpeg
 from batchland.images.decode import tiff_page as tiff
-from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import (
     Picture,
     Pixels,
@@ -53,13 +52,7 @@ def decode_tiff(data: bytes, max_pixels: int) -> Picture:
     """Decode the first page of a TIFF. Raises ImageError."""
     page = read_page(data, max_pixels)
     pixels = _rgb(data, page)
-    directory = page.directory
-    orientation = directory.number("orientation", 1)
-    if "orientation" not in directory:
-        orientation = find_orientation(None, directory.content("xmp"))
-    elif not 1 <= orientation <= 8:
-        orientation = 1
-    return Picture(pixels, page.width, page.height, orientation, directory.content("profile"))
+    return Picture(pixels, page.width, page.height, page.directory.orientation(), page.directory.content("profile"))
 
 
 def _rgb(data: bytes, page: Page) -> Pixels:

@@ -45,7 +45,7 @@ _TAGS: Final = {
     "rows_per_strip": 278, "strip_sizes": 279, "planar": 284, "t4_options": 292, "t6_options": 293, "predictor": 317,
     "colour_map": 320, "tile_width": 322, "tile_height": 323, "tile_offsets": 324, "tile_sizes": 325,
     "subpages": 330, "ink_set": 332, "dot_range": 336, "extra_samples": 338, "sample_format": 339, "indexed": 346,
-    "jpeg_tables": 347, "ycbcr_coefficients": 529, "ycbcr_subsampling": 530, "reference_black_white": 532, "xmp": 700,
+    "jpeg_tables": 347, "ycbcr_coefficients": 529, "ycbcr_subsampling": 530, "reference_black_white": 532,
     "image_depth": 32997, "profile": 34675, "dng_version": 50706, "windows_media_photo": 0xBC01,
 }  # fmt: skip
 
@@ -89,6 +89,13 @@ class Directory:
         """The only, or first, number of a tag."""
         values = self.numbers(name, (default,), 1)
         return values[0] if values else default
+
+    def orientation(self) -> int:
+        """EXIF orientation, 1 to 8. What is no whole number, such as a text, is ignored, as by libtiff."""
+        tag = self._tags.get(_TAGS["orientation"])
+        is_number = tag is not None and tag.kind in _TYPES and tag.kind not in (2, 7)
+        found = self.number("orientation", 1) if is_number else 1
+        return found if 1 <= found <= 8 else 1
 
     def fractions(self, name: str) -> tuple[float, ...]:
         """The fractions of a tag."""

@@ -37,7 +37,7 @@ def decode_webp(data: bytes, max_pixels: int) -> Picture:
             check_zeros(frame.get(kind, b""), _PADDING + width * height // _PIXELS_PER_ZERO)
         image.load()
         _check_end(frame)
-        orientation = find_orientation(image.info.get("exif"), image.info.get("xmp"))
+        orientation = find_orientation(image.info.get("exif"))
         return Picture(rgb_pixels(image), width, height, orientation, image.info.get("icc_profile"))
 
 

@@ -4,10 +4,11 @@ import csv
 import io
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 from itertools import chain, islice, repeat
+from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 
 from batchland.errors import UsageError
@@ -69,7 +70,8 @@ class CsvTable:
 
     def entries(self) -> Iterator[Entry]:
         """Its rows."""
-        path, *own = (self._header.index(name) for name in (self._path, *self._own))
+        places = {name: place for place, name in enumerate(self._header)}
+        path, *own = (places[name] for name in (self._path, *self._own))
         for line, row in self._checked():
             if any(row[len(self._header) :]):
                 raise UsageError(f"{self._name}, line {line}: has {len(row)} values, the header {len(self._header)}")
@@ -114,11 +116,13 @@ class ColumnTable:
     def entries(self) -> Iterator[Entry]:
         """Its rows."""
         names = self._own()[0].names
+        from batchland.system.arrow import plain_values
+
         try:
             for rows in self._read([self._path, *names]):
-                paths, *own = (_values(rows.column(name)) for name in (self._path, *names))
+                own = [plain_values(rows.column(name)) for name in names]
                 values = zip(*own, strict=True) if own else repeat(())
-                yield from (Entry(os.fsencode(path or ""), each) for path, each in zip(paths, values, strict=False))
+                yield from map(Entry, _paths(rows.column(self._path)), values)
         except Exception as error:  # as above
             raise self._unreadable(error) from error
 
@@ -130,7 +134,8 @@ class ColumnTable:
 
         names = _own_names(self._schema.names, self._path, self._name)
         own = plain_columns(pa.schema([self._schema.field(name) for name in names]))
-        return own, [name for name in names if name not in own.names]
+        kept = set(own.names)
+        return own, [name for name in names if name not in kept]
 
     def _check_type(self, kind: "pa.DataType") -> None:
         import pyarrow as pa
@@ -186,14 +191,19 @@ def _own_names(names: Sequence[str], path: str, list_name: str) -> list[str]:
     if set(names) >= _OF_PREDICTIONS:
         return []
     own = [name for name in names if name not in ("", path, TRUTH)]
-    if twice := next((name for name in own if own.count(name) > 1), None):
-        raise UsageError(f"{list_name}: has {own.count(twice)} columns {twice}; keep one, or rename them")
+    twice, count = max(Counter(own).items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
+        raise UsageError(f"{list_name}: has {count} columns {twice}; keep one, or rename them")
     return own
 
 
-def _values(column: "pa.Array") -> list[Any]:
-    """The values of a column; decimals as text, see `plain_columns`."""
-    return [str(value) if isinstance(value, Decimal) else value for value in column.to_pylist()]
+def _paths(column: "pa.Array") -> list[bytes]:
+    from batchland.system.arrow import text_bytes
+
+    try:
+        return [os.fsencode(path or "") for path in column.to_pylist()]
+    except UnicodeDecodeError:
+        return [path or b"" for path in text_bytes(column)]
 
 
 def check_content(problem: str | None, list_name: str) -> None:

@@ -4,6 +4,7 @@ import os
 from typing import Final
 
 from batchland.errors import UsageError
+from batchland.images.sources.file_patterns import FilePattern
 from batchland.images.sources.folder import Folder
 from batchland.images.sources.source import Source
 from batchland.system.names import display_path
@@ -37,6 +38,8 @@ def open_source(
     if location is None:
         raise UsageError("nothing to score: give a folder, a URL, tar, zip or Parquet files", advice="image_list")
     path = split_url(location).path if is_url(location) else location
+    if "{" in path and path.endswith("}") and not os.path.exists(path):  # noqa: PTH110
+        path = next(iter(FilePattern(location).locations.values()))
     if is_url(location) and split_url(location).scheme in ("http", "https"):
         raise UsageError(
             f"{display_url(location)}: a web server cannot be listed; give a list of its images", advice="image_list"

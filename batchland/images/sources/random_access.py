@@ -28,7 +28,8 @@ BLOCKS: Final = 16
 DIRECT_BYTES: Final = 512 * 1024
 """Bytes. Larger ranges are fetched by a separate request and not cached."""
 OPEN_FILES: Final = 4
-_UNPACK_BYTES: Final = 1024**2
+_UNPACK_BYTES: Final = 64 * 1024
+"""As many unpacked bytes before damage may be lost."""
 GZIP: Final = b"\x1f\x8b"
 """A file that is packed by gzip begins with it."""
 
@@ -153,7 +154,7 @@ class _Unpacked:
     def _unpack(self) -> bytes:
         """The next bytes of the stream; none at its end."""
         try:
-            return self._stream.read(_UNPACK_BYTES)
+            return self._stream.read1(_UNPACK_BYTES)  # `read` would lose what precedes an error
         except EOFError:
             self.problem = "its gzip stream ends too early"
         except (zlib.error, BadGzipFile):

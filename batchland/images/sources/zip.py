@@ -26,6 +26,10 @@ _ENTRY: Final = struct.Struct("<6x2H10x2I3H8xI")
 """Of the list: version that is needed, flags, sizes as stored and unpacked, sizes of the name, the extra fields and the
 comment, and the position of the member."""
 _ENTRY_MARK: Final = b"PK\x01\x02"
+_HEADER_MARK: Final = b"PK\x03\x04"
+_END_MARK: Final = b"PK\x05\x06"
+_END_BYTES: Final = 22 + 65_535
+"""Largest size of the record at the end of a zip file, with its comment."""
 _VERSION: Final = 45
 """A higher version is only needed for methods and encryption that are not read."""
 _SIZE_ELSEWHERE: Final = 0xFFFFFFFF
@@ -60,7 +64,7 @@ class ZipMembers:
             raise ImageError("unsupported_format", f"the member is {what}")
         file = open_files.get(self.location)
         header = file.read_at(offset, _LOCAL_HEADER.size) if 0 <= offset < file.size else b""
-        if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+        if len(header) < _LOCAL_HEADER.size or header[:4] != _HEADER_MARK:
             raise ImageError("corrupt", "the zip file has no header where its list says")
         names = sum(_LOCAL_HEADER.unpack(header)[-2:])
         data = file.read_at(offset + _LOCAL_HEADER.size + names, packed)
@@ -126,13 +130,37 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
 
 
 def _read_list(file: RandomAccess) -> list[ZipInfo]:
-    """The members. Raises almost anything if the list is damaged."""
+    """The members. Raises almost anything if the list is damaged, or if it is only that of a part of the file."""
     try:
         with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
-            return archive.infolist()
+            members = archive.infolist()
     except (BadZipFile, NotImplementedError, UnicodeDecodeError):
         with ZipFile(cast("IO[bytes]", _TolerantReader(file))) as archive:
-            return archive.infolist()
+            members = archive.infolist()
+    begin = min((member.header_offset for member in members), default=archive.start_dir)
+    if _list_before(file, begin) or _HEADER_MARK in _after_list(file):
+        raise BadZipFile("it holds several zip files, as if they were put together with cat; unpack them")
+    return members
+
+
+def _list_before(file: RandomAccess, position: int) -> bool:
+    """Whether another zip file ends before that byte. Bytes of other kinds are those of a program that unpacks."""
+    first = max(0, position - _END_BYTES)
+    before = file.read_at(first, position - first)
+    at = before.rfind(_END_MARK)
+    while at >= 0:
+        size = int.from_bytes(before[at + 12 : at + 16], "little")
+        if 0 < size <= first + at and file.read_at(first + at - size, len(_ENTRY_MARK)) == _ENTRY_MARK:
+            return True
+        at = before.rfind(_END_MARK, 0, at)
+    return False
+
+
+def _after_list(file: RandomAccess) -> bytes:
+    """What follows the list of members and the comment."""
+    end = file.read_at(max(0, file.size - _END_BYTES), _END_BYTES)
+    record = end[end.rfind(_END_MARK) :]
+    return record[22 + int.from_bytes(record[20:22], "little") :]
 
 
 class _TolerantReader(Reader):

@@ -30,6 +30,7 @@ const Images = browser && (() => {
   const unpack = () => unpacking ??= unpackOnce();
   const unpackOnce = async () => {
     data = await unpackJson("images-data");
+    data.true = data.true.map((value, row) => value ?? data.confidence[row]);
     const classes = data.labels.map((label, index) => [visibleText(label), index]);
     classes.sort((a, b) => a[0].localeCompare(b[0], undefined, {numeric: true}));
     for (const select of [fields.truth, fields.predicted, by("review-label")]) {
@@ -37,7 +38,7 @@ const Images = browser && (() => {
     }
   };
   const nameOf = (row) => data.folders[data.folder[row]] + data.file[row];
-  const percentOf = (value) => percent(value && (value + 0.001) / 10000);  // a half is rounded up
+  const percentOf = (value) => percent(Math.fround(value));
   const truthOf = (row) => visibleText(data.labels[data.truth[row]]) + (data.true[row] < 0 ? "" : " " + percentOf(data.true[row]));
   const wrong = (row) => data.truth[row] !== data.predicted[row];
 
@@ -55,13 +56,15 @@ const Images = browser && (() => {
   const select = () => {
     const parts = sliced();
     const text = fields.text.value.trim().toLocaleLowerCase(), kind = fields.kind.value;
-    const low = Number(fields.low.value) * 100, high = fields.high.value === "" ? Infinity : Number(fields.high.value) * 100;
+    // As 32-bit numbers, like the probabilities: 0.9 is above 90% otherwise.
+    const low = Math.fround(fields.low.value / 100), high = fields.high.value === "" ? Infinity : Math.fround(fields.high.value / 100);
     found = [];
     for (let row = 0; row < data.file.length; row++) {
       if (fields.truth.value !== "" && data.truth[row] !== Number(fields.truth.value)) continue;
       if (fields.predicted.value !== "" && data.predicted[row] !== Number(fields.predicted.value)) continue;
-      if (kind === "wrong" && !wrong(row) || kind === "right" && wrong(row) || kind === "suspected" && data.doubt[row] < 60) continue;
-      if (data.confidence[row] < low || data.confidence[row] > high) continue;
+      if (kind === "wrong" && !wrong(row) || kind === "right" && wrong(row) || kind === "suspected" && !data.suspected[row]) continue;
+      const confidence = Math.fround(data.confidence[row]);
+      if (confidence < low || confidence > high) continue;
       if (!parts.every((fits) => fits(row))) continue;
       if (text && !nameOf(row).toLocaleLowerCase().includes(text)) continue;
       found.push(row);
@@ -159,7 +162,7 @@ const Images = browser && (() => {
     by("viewer-place").textContent = `${grouped(place + 1)} of ${grouped(found.length)}`;
     showPath(by("viewer-name"), nameOf(row));
     by("viewer-truth").textContent = truthOf(row);
-    const choices = data.choices[row].length ? data.choices[row] : [data.predicted[row], 0];
+    const choices = [data.predicted[row], 0, ...data.choices[row]];
     const known = {[data.truth[row]]: data.true[row], [data.predicted[row]]: data.confidence[row]};  // more exact
     const body = by("viewer-choices").tBodies[0];
     body.replaceChildren();
@@ -247,7 +250,7 @@ const Images = browser && (() => {
   by("images-csv").addEventListener("click", () => {
     const rows = found.map((row) => [
       nameOf(row), data.labels[data.truth[row]], data.labels[data.predicted[row]],
-      data.confidence[row] / 10000, data.true[row] < 0 ? "" : data.true[row] / 10000,
+      data.confidence[row], data.true[row] < 0 ? "" : data.true[row],
     ]);
     saveFile("images.csv", csvText([["image", "true_label", "predicted_label", "probability", "true_probability"], ...rows]));
   });

