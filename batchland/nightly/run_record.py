@@ -63,8 +63,8 @@ class Attempt(Document):
     error: str | None = None
     """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
-    """True if a usage error or a missing delivery ended it before it changed anything; the good night stays as it
-    was."""
+    """True if a usage error, a model or a missing delivery ended it before it changed anything; the good night stays
+    as it was."""
 
 
 class PredictionMix(Document):

@@ -97,8 +97,8 @@ def upside_down(pixels):
 def test_a_fault_of_decoding_is_found(model, monkeypatch, fault):
     decode = preprocessing._decode
 
-    def broken(data, spec, **options):
-        decoded = decode(data, spec, **options)
+    def broken(data, kind, spec, **options):
+        decoded = decode(data, kind, spec, **options)
         return decoded._replace(pixels=np.ascontiguousarray(fault(decoded.pixels)))
 
     monkeypatch.setattr(preprocessing, "_decode", broken)
