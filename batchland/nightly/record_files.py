@@ -76,6 +76,8 @@ def read_run(folder: Path) -> RunRecord:
         raise UsageError(f"{path}: is not a record that this version of batchland can read ({where})") from error
     if _is_date(folder.name) and str(record.date) != folder.name:
         raise UsageError(f"{path}: is the record of the night {record.date}, perhaps a copy")
+    if _is_date(folder.name) and record.job != folder.parent.name:
+        raise UsageError(f"{path}: is a record of the job {record.job}, perhaps a copy")
     attempts = (_killed_if_dead(attempt, running) for attempt in record.attempts)
     return record.model_copy(update={"attempts": tuple(attempts)})
 
