@@ -29,7 +29,8 @@ class CanaryCheck(Document):
     first: Count = 0
     """Number of the first of them, from 0. The next night goes on after the last."""
     conditions: str | None = None
-    """A digest of the model file, the versions of the program and of its packages, the device and the processor."""
+    """A digest of the model file, the versions of the program and of its packages, the device, the processor and the
+    pixels of all canaries."""
     largest_difference: float
     """Largest difference of a probability from the stored one."""
     tolerance: float
