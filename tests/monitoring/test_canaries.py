@@ -5,6 +5,7 @@ from datetime import date
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from photo_like import deliver_photos
 from toys import picture, toy_card, write_toy_model
 
 import batchland.images.preprocess as preprocessing
@@ -58,8 +59,7 @@ def test_some_canaries_are_enough_while_the_conditions_stay(model):
 
 
 def test_nights_score_some_canaries_after_a_good_night(model, tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    deliver_photos(tmp_path / "in", 1, seed=0)
     (tmp_path / "toy.toml").write_text(
         'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n[monitor]\nrepeats = true\n'
     )
