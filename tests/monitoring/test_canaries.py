@@ -59,9 +59,9 @@ def test_some_canaries_are_enough_while_the_conditions_stay(model):
 
 
 def test_nights_score_some_canaries_after_a_good_night(model, tmp_path, monkeypatch):
-    deliver_photos(tmp_path / "in", 1, seed=0)
+    deliver_photos(tmp_path / "in", 6, seed=1)
     (tmp_path / "toy.toml").write_text(
-        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n[monitor]\nrepeats = true\n'
+        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n[monitor]\naction = "off"\n'
     )
     job = load_job(tmp_path / "toy.toml")
 
