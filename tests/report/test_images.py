@@ -597,6 +597,22 @@ def test_long_names_leave_room_for_fewer_images(tmp_path, monkeypatch):
     assert not found.all_there
 
 
+def test_suspected_labels_are_those_of_the_table(tmp_path):
+    """Not all with a high probability: at most as many as wrong labels are estimated."""
+    evaluation = many(tmp_path, 5, 100)
+    images = evaluation.mistakes["image"].to_pylist()
+    mistakes = evaluation.mistakes
+    for name, values in (
+        ("label_error_probability", pa.array([0.7] * len(images), pa.float32())),
+        ("suspected_label_error", pa.array([number < 3 for number in range(len(images))])),
+    ):
+        mistakes = mistakes.set_column(mistakes.schema.get_field_index(name), mistakes.schema.field(name), values)
+    found = page_images(replace(evaluation, mistakes=mistakes), [])
+    names = list(found.rows)
+    suspected = {names[row] for row, each in enumerate(decoded(found.data)["suspected"]) if each}
+    assert suspected == set(images[:3])
+
+
 def test_changed_predictions_give_no_choices(tmp_path):
     evaluation = many(tmp_path, 5, 30)
     (tmp_path / "p.parquet").unlink()
