@@ -163,7 +163,7 @@ def _share(
     limit = max(MIN_SHARE, TIMES_USUAL * most)
     if count / total >= limit:
         before = f"usually at most {percent(most)}" if most else "usually none"
-        message = f"{count} of {images(total)} {text} ({before})"
+        message = f"{count} of {total:,} images {text} ({before})"
         yield Finding(kind=kind, what=kind, message=message, strength=count / total / limit), rows
 
 

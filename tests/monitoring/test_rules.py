@@ -88,8 +88,7 @@ def test_a_usual_share_breaks_no_rule() -> None:
 def test_a_share_of_few_images_is_all_of_them(count: int, blank: int) -> None:
     images = observed(np.random.default_rng(0), count)
     images.values[:blank, MEASURES.index("contrast")] = 0
-    size = "1 image" if count == 1 else f"{count} images"
-    message = f"{blank} of {size} have one colour and nothing in it (usually none)"
+    message = f"{blank} of {count} images have one colour and nothing in it (usually none)"
     assert found(night(images), []) == ([("blank", message)] if blank == count else [])
 
 
