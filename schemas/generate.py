@@ -34,6 +34,7 @@ from batchland.evaluation.schema import (
     ComparisonSummary,
     EvaluationSummary,
 )
+from batchland.evaluation.several import SeveralCompared
 from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
 from batchland.models.registry import RegisteredModel
@@ -66,6 +67,10 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "plan": (Plan, "plan.json of a plan. Printed by `batchland plan --json`."),
     "summary": (EvaluationSummary, "summary.json of a report."),
     "comparison_summary": (ComparisonSummary, "summary.json of a comparison. Printed by `compare --json`."),
+    "several_summary": (
+        SeveralCompared,
+        "summary.json of a comparison of three or more reports. Printed by `compare --json`.",
+    ),
     "history": (History, "Printed by `batchland history --json`."),
     "notification": (Notification, "What `webhook` of [notify] in a job file gets by POST."),
     "registry": (RegisteredModel, "registry.json of a model in a registry. Printed by `batchland models show --json`."),

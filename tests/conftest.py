@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -22,6 +23,19 @@ __all__ = ["_paused_s3_server", "bucket", "own_s3_server", "s3_server"]  # fixtu
 
 # Not in the working directory, as by default.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{tempfile.gettempdir()}/hypothesis-{os.getuid()}")
+
+
+gc.set_threshold(10_000)  # as in the command: each worker imports thousands of modules
+
+
+def pytest_collection_finish() -> None:
+    """Python need not look for garbage among what was imported and collected."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """At the end Python must find it, or extensions print that their objects are left."""
+    gc.unfreeze()
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -56,6 +56,8 @@ def _accepted(name: str, accepted: "Accepted", *, once: bool) -> str:
             f" If nothing has changed and only this night is odd, withdraw this and accept it once: "
             f"batchland accept {name} --date {nights[-1]} --withdraw, then --once."
         )
+    if len(nights) > 1:
+        text += "".join(f"\n  {night}: {found}" for night, found in zip(nights, accepted.unusual, strict=True))
     return text
 
 

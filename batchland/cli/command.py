@@ -142,6 +142,13 @@ class Group(click.Group):
         moved = [each for each in args[:end] if each.partition("=")[0] in flags]  # with a value, for click's error
         return super().parse_args(ctx, [*moved, *(each for each in args[:end] if each not in moved), *args[end:]])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Parse the options of a command and run it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # while the options were made; a running command handles it itself
+            _fail(ctx, "interrupted", 130, as_json=False)
+
     def add_section(self, heading: str, commands: Iterable[click.Command]) -> None:
         """Add commands that `--help` lists under that heading."""
         for command in commands:

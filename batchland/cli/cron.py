@@ -93,4 +93,4 @@ def _entry(job: Path, schedule: str, log: Path | None, variables: tuple[str, ...
     pairs = dict(variable.partition("=")[::2] for variable in variables if "=" in variable)
     if len(pairs) < len(variables):
         raise click.UsageError("--env takes NAME=VALUE, every NAME once")
-    return entry_of(load_job(job), schedule=schedule, log=log, variables=pairs)
+    return entry_of(load_job(job, variables=pairs), schedule=schedule, log=log, variables=pairs)

@@ -185,7 +185,7 @@ def compare(
     from batchland.evaluation.saved import read_report
     from batchland.evaluation.several import compare_several
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
-    from batchland.report.several import several_text, write_several
+    from batchland.report.several import several_markdown, several_text, write_several
     from batchland.report.write import write_comparison
     from batchland.system.arrow import keep_pandas_out
 
@@ -197,11 +197,14 @@ def compare(
         raise click.UsageError("give at least two reports")
     options = _page(no_pictures, overwrite, tuple(map(str, reports)))
     if len(reports) > 2:
-        if as_json or as_markdown:
-            raise click.UsageError("--json and --markdown are for two reports")
         compared = compare_several([read_report(each) for each in reports], build(CompareOptions, values).confidence)
         page = write_several(compared, out, options)
-        click.echo(f"{several_text(compared)}report: {page}")
+        if as_json:
+            print_json(compared)
+        elif as_markdown:
+            click.echo(several_markdown(compared), nl=False)
+        else:
+            click.echo(f"{several_text(compared)}report: {page}")
         return
     first, second = map(read_report, reports)
     comparison = run(first, second, build(CompareOptions, values))

@@ -9,6 +9,9 @@ import click
 from batchland.cli.command import command
 from batchland.cli.options import PATH, build, complete_path, options_of
 
+_MISSED = 1.25
+"""If the interval is wider than expected by this factor, a note says so."""
+
 
 @command(name="label-plan", epilog="Example: batchland label-plan preds.parquet --budget 200 --out plan.csv")
 @click.argument("predictions", metavar="PREDS", shell_complete=complete_path)
@@ -40,13 +43,22 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     if labelled is not None:
         result = labelled_accuracy(predictions, labelled)
         click.echo(f"accuracy {percent(result.accuracy.value)} (95% interval {interval(result.accuracy)})")
+        if result.expected and result.half_width > _MISSED * result.expected:
+            click.echo(
+                f"note: the accuracy is known within {100 * result.half_width:.1f} points, not within the "
+                f"{100 * result.expected:.1f} that a plan expects if the probabilities are right; label more to know "
+                f"it better"
+            )
         if result.paid is False:
             click.echo("note: the plan was no better than a random choice of as many images")
         if result.unlabelled:
             verb = "has" if result.unlabelled == 1 else "have"
             click.echo(f"note: {count(result.unlabelled)} of {count(result.rows)} rows of the plan {verb} no label")
         if result.unplanned:
-            click.echo(f"note: rows of the plan are missing: those for {images(result.unplanned)}")
+            click.echo(
+                f"note: the rows of the plan do not represent {images(result.unplanned)}: rows are missing, or weights "
+                f"were changed"
+            )
         return
     assert out is not None
     if out.exists():

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from batchland.errors import UsageError
 from batchland.models.card import class_names
-from batchland.models.class_match import enumerate_names, match_classes
+from batchland.models.class_match import enumerate_names, find_name, match_classes, name_indices
 from batchland.system.csv_files import plain_text, read_columns
 
 COLUMNS: Final = ("path", "label", "decision")
@@ -40,6 +40,8 @@ class CorrectedFolders:
                 f"{enumerate_names([name.label for name in classes])}"
             )
         self._folders = {path: folders[match.index[label]] for path, label in self._labels.items()}
+        self._written = list(self._folders)
+        self._indices = name_indices(self._written)
         self.moved: Counter[str] = Counter()
         """Number of photos that a correction moved, by their new folder."""
 
@@ -49,9 +51,8 @@ class CorrectedFolders:
         Raises UsageError if a correction without the part may belong to another photo.
         """
         path = f"{folder}/{name}"
-        found = self._folders.get(f"{part}/{path}")
-        if found is None and path in self._folders:
-            found = self._folders[path]
+        found = self._of(self._data, f"{part}/{path}")
+        if found is None and (found := self._of(self._data / part, path)) is not None:
             others = [
                 other for other in ("train", "val", "test") if other != part and (self._data / other / path).exists()
             ]
@@ -62,6 +63,17 @@ class CorrectedFolders:
         found = found or folder
         self.moved[found] += found != folder
         return found
+
+    def _of(self, root: Path, path: str) -> str | None:
+        """The corrected folder of a photo, also if its path has composed characters there and decomposed ones here.
+
+        A path that is that of another photo is not taken for this one.
+        """
+        index = find_name(self._indices, path)
+        written = None if index is None else self._written[index]
+        if written is None or (written != path and (root / written).exists()):
+            return None
+        return self._folders[written]
 
     def require_moved(self) -> None:
         """Raise UsageError if there are corrections, but none of them moved a photo."""

@@ -1,5 +1,6 @@
 """Folders of a labelled data set: DATA/train or DATA, DATA/val, and one folder per class in them."""
 
+import unicodedata
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +33,17 @@ def photo_path(folder: Path, name: str) -> Path:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders in byte order. Raises UsageError if there are fewer than two."""
+    """Names of the class folders in byte order. Raises UsageError if there are fewer than two, or two look the same."""
     names = subfolders(folder)
     if len(names) < 2:
         raise too_few_classes(folder, names)
+    forms: dict[str, str] = {}
+    for name in names:
+        if (twin := forms.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            raise UsageError(
+                f"{folder}: the class folders {twin!a} and {name!a} look the same; they differ only in composed and "
+                f"decomposed characters of Unicode; put their photos into one folder"
+            )
     return names
 
 

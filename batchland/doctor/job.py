@@ -129,7 +129,7 @@ def _last_night(job: Job) -> Iterator[Check]:
     if last.good or last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
     elif last.outcome == "suspicious":
-        advice = "if its pictures are good, accept it with `batchland accept`"
+        advice = f"if its pictures are good, accept {last.date} with `batchland accept {job.name}`"
         yield Check("last night", "warn", f"{found} ({last.error})", advice)
     else:
         advice = "run that night again: `batchland run` with its date"

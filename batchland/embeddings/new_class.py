@@ -132,9 +132,14 @@ def _folder_name(label: str) -> str:
 
 
 def _require_new(name: ClassName, session: Session) -> None:
-    known = {each.casefold() for each in (*session.card.labels, *session.card.folders)}
-    if {name.label.casefold(), name.folder.casefold()} & known:
+    known = set(map(_compared, (*session.card.labels, *session.card.folders)))
+    if {_compared(name.label), _compared(name.folder)} & known:
         raise UsageError(f"class {name.label!r}: {session.path} already has this class; give another name")
+
+
+def _compared(name: str) -> str:
+    """A name without what people do not see: upper and lower case, composed and decomposed characters."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _read(folder: Path, session: Session) -> _Photos:

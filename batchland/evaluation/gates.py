@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from batchland.errors import GateFailedError, UsageError
 from batchland.evaluation.schema import EvaluationSummary, Figure, Figures, LabelAccount
+from batchland.models.class_match import find_name, name_indices
 from batchland.system.text import near_miss
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float
 
 def _class_value(gate: Gate, name: str, column: str, per_class: pa.Table) -> float | None:
     labels, folders = per_class["label"].to_pylist(), per_class["folder"].to_pylist()
-    row = labels.index(name) if name in labels else folders.index(name) if name in folders else None
+    found = (find_name(name_indices(names), name) for names in (labels, folders))
+    row = next((index for index in found if index is not None), None)
     if row is None:
         near = near_miss(name, [*labels, *folders])
         remedy = f"; did you mean {near!r}?" if near else ""

@@ -5,7 +5,9 @@ together by path, on disk where they are many (sorting.py), so that rows of one 
 left are sorted again by sha256.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -71,7 +73,13 @@ class Join:
 
     def __init__(self, reports: "Sequence[Report | Evaluation]") -> None:
         self._files = [report.outcomes_file for report in reports]
-        self.classes = tuple(dict.fromkeys(name.label for report in reports for name in report.summary.classes))
+        labels = [[name.label for name in report.summary.classes] for report in reports]
+        self._composes = all(len({*map(_composed, names)}) == len(names) for names in labels)
+        every = list(dict.fromkeys(chain.from_iterable(labels)))
+        of_form: dict[str, str] = {}
+        for label in every:
+            of_form.setdefault(self.form(label), label)
+        self.classes = tuple(of_form.values())
         """Labels of the first report's classes, then those that only later ones have."""
         self.rows = [file.num_rows for file in self._files]
         """Images of each report."""
@@ -80,7 +88,16 @@ class Join:
         """Number of these that were joined by sha256."""
         self.left_out = 0
         """Number of images with a row that was not joined, counted by path."""
-        self._index = pa.array(self.classes, pa.string())
+        self._labels = pa.array(every, pa.string())
+        places = {form: place for place, form in enumerate(of_form)}
+        self._places = pa.array([places[self.form(label)] for label in every], pa.int32())
+
+    def form(self, label: str) -> str:
+        """By which labels are the same: composed and decomposed characters of Unicode are, unless a report has both."""
+        return _composed(label) if self._composes else label
+
+    def _class_index(self, labels: pa.Array) -> pa.Array:
+        return self._places.take(pc.index_in(labels, value_set=self._labels))
 
     def blocks(self) -> Iterator[Joined]:
         """The joined images, in the order of their paths, then those that were joined by content."""
@@ -127,8 +144,8 @@ class Join:
                         pa.array(np.full(size, side, np.int32)),
                         pa.array(np.arange(row, row + size)),
                         pc.equal(batch["status"], "ok"),
-                        pc.index_in(batch["true_label"], value_set=self._index),
-                        pc.index_in(batch["predicted_label"], value_set=self._index),
+                        self._class_index(batch["true_label"]),
+                        self._class_index(batch["predicted_label"]),
                         *(batch[name] for name in ("probability", "true_rank", "true_probability", "file_size")),
                     ],
                     schema=_ROWS,
@@ -162,3 +179,7 @@ class Join:
             column("true_rank", 0),
             column("true_probability", float("nan")),
         )
+
+
+def _composed(label: str) -> str:
+    return unicodedata.normalize("NFC", label)

@@ -23,6 +23,8 @@ from batchland.system.options import Options
 from batchland.system.text import counted
 
 STRATA: Final = 8
+MIN_BUDGET: Final = 40
+"""Images."""
 BY_SIZE: Final = 0.25
 """Share of the labels that is allotted by size alone."""
 MIN_LABELS: Final = 4
@@ -47,7 +49,7 @@ LABEL_PLAN: Final = pa.schema(
 class LabelPlanOptions(Options):
     """How to choose images for labelling."""
 
-    budget: int = Field(default=200, ge=40, le=1_000_000)
+    budget: int = Field(default=200, ge=MIN_BUDGET, le=1_000_000)
     """Images to choose."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice."""
@@ -79,9 +81,7 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
     """Choose images of a predictions file to label. Raises UsageError if there are too few scored images."""
     options = options or LabelPlanOptions()
     run = read_predictions(predictions)
-    probability = np.concatenate(
-        [np.zeros(0, np.float32), *(batch["probability"].to_numpy() for batch in run.scored(["probability"]))]
-    )
+    probability = first_probabilities(run)
     if len(probability) < 2 * options.budget:
         raise UsageError(
             f"{run.source}: has {counted(len(probability), 'scored image')}, less than twice the {options.budget} to "
@@ -108,6 +108,12 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
         schema=LABEL_PLAN,
     )
     return Planned(plan, table)
+
+
+def first_probabilities(run: Predictions) -> npt.NDArray[np.float32]:
+    """Probability of the first choice of each scored image, in order."""
+    blocks = (batch["probability"].to_numpy() for batch in run.scored(["probability"]))
+    return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 def allot(probability: npt.NDArray[np.float32], budget: int) -> tuple[Ints, Ints, LabelPlan]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import rate
-from batchland.evaluation.label_plan import LABEL_PLAN, estimated_accuracy
+from batchland.evaluation.label_plan import LABEL_PLAN, MIN_BUDGET, allot, estimated_accuracy, first_probabilities
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
 from batchland.models.class_match import match_classes, unknown_classes_message
@@ -31,6 +31,10 @@ class LabelledAccuracy(NamedTuple):
     """Rows of the plan without a label."""
     unplanned: int
     """Scored images that no row of the plan represents, because rows were removed from it."""
+    half_width: float
+    """Half of the width of the accuracy's interval."""
+    expected: float | None
+    """`half_width` that a plan of as many labels announces; None for fewer labels than a plan has."""
     paid: bool | None
     """Whether as many labels of images chosen at random would give a wider interval; None for too few labels to say."""
 
@@ -69,10 +73,19 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
         np.array([match.index[row.label] == answers[row.image] for row in filled]),
         np.array([sizes[number] for number in sorted(sizes)]),
     )
-    unplanned = max(0, round(scored - sum(row.weight for row in rows)))
+    represented = sum(row.weight for row in rows)
+    if represented > 1.01 * scored + 1:
+        raise UsageError(
+            f"{plan}: its rows represent {round(represented)} images, more than the {scored} scored ones of "
+            f"{run.source}; keep the weights that the plan was written with"
+        )
+    unplanned = max(0, round(scored - represented))
     chance = rate(round(accuracy.value * len(filled)), len(filled), 0.95)
     paid = _width(accuracy) < _width(chance) if len(filled) >= _ENOUGH_LABELS else None
-    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, paid)
+    half_width, expected = _width(accuracy) / 2, None
+    if MIN_BUDGET <= len(filled) <= scored:
+        expected = allot(first_probabilities(run), len(filled))[2].half_width
+    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, half_width, expected, paid)
 
 
 def _width(figure: Figure) -> float:

@@ -95,6 +95,7 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
         changed_sizes=pa.concat_arrays(sizes).take(pa.array(place)),
     )
     names_a, names_b = ([name.label for name in each.summary.classes] for each in (a, b))
+    forms_a, forms_b = ({*map(join.form, names)} for names in (names_a, names_b))
     account = PairAccount(
         images_a=join.rows[0],
         images_b=join.rows[1],
@@ -104,8 +105,8 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
         only_b=join.rows[1] - join.joined,
         **{name: counts[name] for name in ("relabelled", "failed_a", "failed_b", "failed_both")},
         classes=len(join.classes),
-        classes_only_a=tuple(name for name in names_a if name not in names_b),
-        classes_only_b=tuple(name for name in names_b if name not in names_a),
+        classes_only_a=tuple(name for name in names_a if join.form(name) not in forms_b),
+        classes_only_b=tuple(name for name in names_b if join.form(name) not in forms_a),
     )
     return pairs, account
 

@@ -46,7 +46,8 @@ class Figures(Document):
     macro_recall: Figure | None
     """Mean of the classes' recalls. Delta method."""
     macro_f1: Figure | None
-    """Mean of the classes' F1 scores. Delta method."""
+    """Mean of the F1 scores of the classes with labelled images; a class that is only predicted does not count, while
+    scikit-learn counts it as 0. Delta method."""
     weighted_precision: Figure | None
     """Mean of the classes' precisions, weighted by support. Delta method."""
     weighted_recall: Figure | None

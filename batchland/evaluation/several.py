@@ -5,7 +5,7 @@ comparison = compare_several([read_report("a/"), read_report("b/"), read_report(
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from batchland.evaluation.intervals import holm, mcnemar_exact, paired_differenc
 from batchland.evaluation.join import Join
 from batchland.evaluation.report_names import different_names, report_folder
 from batchland.evaluation.schema import Figure
+from batchland.system.documents import Count, Document
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -24,7 +25,7 @@ _LEVEL: Final = 0.05
 """Adjusted p-values below it are more than chance."""
 
 
-class ComparedModel(NamedTuple):
+class ComparedModel(Document):
     """One of the evaluations."""
 
     name: str
@@ -32,21 +33,21 @@ class ComparedModel(NamedTuple):
     """Path of the predictions."""
     report: str | None
     """Its folder; None if it was not read from one."""
-    right: int
+    right: Count
     accuracy: Figure
     """Over the common images. Wilson."""
     maybe_best: bool
     """Whether it is the best one, or not worse than that by more than chance."""
 
 
-class ComparedPair(NamedTuple):
-    """Two of the evaluations, the better one first."""
+class ComparedPair(Document):
+    """Two of the evaluations, the one of higher accuracy first, perhaps by chance."""
 
-    better: str
-    worse: str
-    only_better: int
-    """Images that only the better one has right."""
-    only_worse: int
+    higher: str
+    lower: str
+    only_higher: Count
+    """Images that only the first one has right."""
+    only_lower: Count
     difference: float
     low: float
     high: float
@@ -55,14 +56,16 @@ class ComparedPair(NamedTuple):
     """Exact McNemar test, adjusted by Holm for all pairs."""
 
 
-class SeveralCompared(NamedTuple):
-    """The result."""
+class SeveralCompared(Document):
+    """`summary.json` of a comparison of several evaluations. Written last."""
 
-    images: int
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.several"] = "batchland.several"
+    images: Count
     """Scored by all, with the same label in all."""
-    left_out: int
+    left_out: Count
     """Images that are in some, but not compared."""
-    by_content: int
+    by_content: Count
     """Images with different paths, joined by the sha256 of their files."""
     models: tuple[ComparedModel, ...]
     """The models, highest accuracy first."""
@@ -96,21 +99,36 @@ def compare_several(reports: "Sequence[Report | Evaluation]", confidence: float 
     bounds = paired_difference([b for _, b in counts], [a for a, _ in counts], images, confidence)
     low, high = (np.where([same[pair] for pair in pairs], 0.0, ends) for ends in bounds)
     found = tuple(
-        ComparedPair(names[a], names[b], *counts[i], (counts[i][0] - counts[i][1]) / images,
-                     float(low[i]), float(high[i]), float(adjusted[i]))
+        ComparedPair(
+            higher=names[a],
+            lower=names[b],
+            only_higher=counts[i][0],
+            only_lower=counts[i][1],
+            difference=(counts[i][0] - counts[i][1]) / images,
+            low=float(low[i]),
+            high=float(high[i]),
+            p_adjusted=float(adjusted[i]),
+        )
         for i, (a, b) in enumerate(pairs)
-    )  # fmt: skip
+    )
     best = names[order[0]]
-    worse = {pair.worse for pair in found if pair.better == best and pair.p_adjusted < _LEVEL}
+    worse = {pair.lower for pair in found if pair.higher == best and pair.p_adjusted < _LEVEL}
     models = tuple(
         ComparedModel(
-            names[i],
-            reports[i].summary.predictions,
-            report_folder(reports[i]),
-            int(right[i].sum()),
-            rate(int(right[i].sum()), images, confidence),
-            names[i] not in worse,
+            name=names[i],
+            source=reports[i].summary.predictions,
+            report=report_folder(reports[i]),
+            right=int(right[i].sum()),
+            accuracy=rate(int(right[i].sum()), images, confidence),
+            maybe_best=names[i] not in worse,
         )
         for i in order
     )
-    return SeveralCompared(images, join.joined - images + join.left_out, join.by_content, models, found, confidence)
+    return SeveralCompared(
+        images=images,
+        left_out=join.joined - images + join.left_out,
+        by_content=join.by_content,
+        models=models,
+        pairs=found,
+        confidence=confidence,
+    )

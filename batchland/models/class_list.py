@@ -12,6 +12,7 @@ from batchland.errors import UsageError
 from batchland.system.files import read_error
 from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
 from batchland.system.regular_files import read_regular
+from batchland.system.text import first_few
 
 _log = logging.getLogger("batchland")
 
@@ -89,11 +90,14 @@ def _labels_of(path: Path, value: Any) -> list[str]:
 
 
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
-    """Labels in Unicode's composed form (NFC), without invisible characters at their ends.
+    """Labels in Unicode's composed form (NFC), without invisible characters at their ends, which gives a warning.
 
     Labels that look the same get their index appended, with a warning.
     """
-    labels = [_trimmed(unicodedata.normalize("NFC", label)) for label in labels]
+    composed = [unicodedata.normalize("NFC", label) for label in labels]
+    labels = [_trimmed(label) for label in composed]
+    if changed := [label for label, before in zip(labels, composed, strict=True) if label != before]:
+        _log.warning("%s: invisible characters are left out at the ends of: %s", path, first_few(changed))
     looks = ["".join(sign for sign in label if not _is_invisible(sign)) for label in labels]
     counts = Counter(looks)
     duplicates = [look for look, count in counts.items() if count > 1]

@@ -25,16 +25,16 @@ def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> Class
 
     Composed and decomposed Unicode characters (NFC, NFD) match each other, unless two classes differ only in that.
     """
-    by_folder = _indices([name.folder for name in classes])
-    by_label = _indices([name.label for name in classes])
+    by_folder = name_indices([name.folder for name in classes])
+    by_label = name_indices([name.label for name in classes])
     index: dict[str, int] = {}
     renamed: dict[str, str] = {}
     unknown = []
     for name in sorted(names):
-        exact = {found for found in (_find(by_folder, name), _find(by_label, name)) if found is not None}
+        exact = {found for found in (find_name(by_folder, name), find_name(by_label, name)) if found is not None}
         if len(exact) > 1:
             raise UsageError(f"class name {name!r} is one class's folder and another's label; use folder names only")
-        found = next(iter(exact), _find(by_label, class_names([name])[0].label))
+        found = next(iter(exact), find_name(by_label, class_names([name])[0].label))
         if found is None:
             unknown.append(name)
             continue
@@ -44,7 +44,7 @@ def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> Class
     return ClassMatch(index, renamed, tuple(unknown))
 
 
-def _indices(names: Sequence[str]) -> dict[str, int]:
+def name_indices(names: Sequence[str]) -> dict[str, int]:
     """Index of each name, and of its composed form where that is no other name's."""
     forms = [unicodedata.normalize("NFC", name) for name in names]
     counts = Counter(forms)
@@ -52,7 +52,8 @@ def _indices(names: Sequence[str]) -> dict[str, int]:
     return unique | {name: index for index, name in enumerate(names)}
 
 
-def _find(indices: dict[str, int], name: str) -> int | None:
+def find_name(indices: dict[str, int], name: str) -> int | None:
+    """The index of a name, or of its composed form. indices: see `name_indices`."""
     return indices.get(name, indices.get(unicodedata.normalize("NFC", name)))
 
 

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from batchland.errors import ModelError
+from batchland.errors import ImageError, ModelError
+from batchland.images.preprocess import preprocess
 from batchland.images.sources.refs import ImageRef
 from batchland.models.canaries import canaries_path, own_canaries
 from batchland.models.contract import Probabilities
@@ -32,8 +33,8 @@ _COLUMNS: Final = ["image", "error_message", "top_k"]
 def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int = 0) -> CanaryCheck:
     """Score canaries of an open model, which must have some.
 
-    last: the check of the last night, if that was good; images: number of its images. Under the same conditions, a
-    share of the canaries is enough, the next ones each night. Otherwise all are scored.
+    last: the check of the last night, if that was good; images: number of its images. On a CPU and under the same
+    conditions, a share of the canaries is enough, the next ones each night. Otherwise all are scored.
 
     Raises ModelError if they belong to another model file, if one of them cannot be scored, or if a probability differs
     by more than the tolerance.
@@ -41,9 +42,9 @@ def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int 
     model, path = engine.model.path, canaries_path(engine.model.path)
     canaries = own_canaries(model, engine.model.sha256)
     assert canaries is not None
-    names, conditions = list(canaries.files), _conditions(engine.model)
+    names, conditions = list(canaries.files), _conditions(engine.model, canaries.files)
     first, count = 0, len(names)
-    if last and last.conditions == conditions:
+    if last and last.conditions == conditions and engine.model.device == "cpu":
         count = min(max(MIN_CANARIES, ceil(images / IMAGES_PER_CANARY)), count)
         first = (last.first + last.images) % len(names)
     rows = (first + np.arange(count)) % len(names)
@@ -68,10 +69,16 @@ def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int 
     return check
 
 
-def _conditions(model: OpenModel) -> str:
-    """A digest of everything that probabilities depend on, as far as it is known."""
+def _conditions(model: OpenModel, files: Mapping[str, bytes]) -> str:
+    """A digest of everything that probabilities depend on, as far as it is known, with the pixels of all canaries."""
     facts = [model.sha256, versions(), model.device, model.provider, dict(model.settings), instruction_sets()]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for data in files.values():
+        try:
+            digest.update(preprocess(data, model.card.preprocess).tobytes())
+        except ImageError as error:
+            digest.update(str(error).encode())
+    return digest.hexdigest()
 
 
 def _scored(engine: Engine, files: Mapping[str, bytes], path: Path, classes: int) -> Probabilities:

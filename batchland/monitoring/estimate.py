@@ -24,6 +24,8 @@ CONFIDENCE: Final = 0.9
 """Confidence level of the intervals."""
 MIN_IMAGES: Final = 30
 """With fewer images there is no estimate."""
+MIN_ERROR_DOWN: Final = 0.04
+"""Least error below the estimate: an unknown fault lowers the accuracy more than the known kinds of corruption show."""
 _QUANTILES: Final = 101
 _MAX_SCORE: Final = 3.0
 _MAX_CLASSES: Final = 100
@@ -107,8 +109,11 @@ def estimate_accuracy(estimator: Estimator, observed: Observations) -> AccuracyE
     value = float(chances.mean())
     chance = float((chances * (1 - chances)).mean()) / len(chances)
     labelled = estimator.accuracy * (1 - estimator.accuracy) / estimator.labelled
-    half = float(normal_quantile((1 + CONFIDENCE) / 2)) * float(np.sqrt(chance + labelled + estimator.error**2))
-    return AccuracyEstimate(value=value, low=max(value - half, 0.0), high=min(value + half, 1.0))
+    down, up = (
+        float(normal_quantile((1 + CONFIDENCE) / 2)) * float(np.sqrt(chance + labelled + error**2))
+        for error in (max(estimator.error, MIN_ERROR_DOWN), estimator.error)
+    )
+    return AccuracyEstimate(value=value, low=max(value - down, 0.0), high=min(value + up, 1.0))
 
 
 def _features(estimator: Estimator, observed: Observations) -> Floats:

@@ -1,6 +1,6 @@
 """Describe a night's deviations from its reference in words, and choose the images that show them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from batchland.images.signals import SIGNALS
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
-from batchland.monitoring.orientation import CHANGES, structured, with_usual_tones
+from batchland.monitoring.orientation import CHANGES, COLOUR_CHANGES, structured, with_usual_tones
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import MIN_IMAGES, Found
 from batchland.monitoring.schema import Finding, FindingKind
@@ -43,9 +43,9 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
     """The findings of a night, one for each measure, class and change; and the largest strength.
 
     Changes of all pictures come first, because they explain the others, but after a stronger brightness or contrast;
-    then findings that are easy to understand (classes, common measures); then the others. In each group the strongest
-    is first. A measure has several statistics: the message is about the one that is easiest to understand, and the
-    strength is the largest.
+    then findings that are easy to understand (classes, unusual values of common measures); then the others. In each
+    group the strongest is first. A measure has several statistics: the message is about the one that is easiest to
+    understand, and the strength is the largest.
 
     labels: of the classes, by index.
     """
@@ -53,19 +53,24 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
     figures = reference.pool.figures(night, scores)
     strengths = reference.strengths(reference.deviations(figures))
     found: dict[tuple[str, str], Found] = {}
+    related: set[str] = set()
     unusual = [index for index in np.argsort(-strengths) if strengths[index] > 1]
     for index in sorted(unusual, key=lambda index: _rank(reference.pool.statistics[index])):
         statistic = reference.pool.statistics[index]
         key = ("class" if statistic.score == "class" else "measure", statistic.measure)
         if key not in found:
             found[key] = _finding(reference, night, scores, int(index), float(strengths[index]), labels)
+            if statistic.score == "rest":
+                related.add(statistic.measure)
         elif strengths[index] > found[key][0].strength:
             finding, rows = found[key]
             found[key] = finding.model_copy(update={"strength": float(strengths[index])}), rows
     change = _change(reference, night, by_tone=bool(_TONE & found.keys()))
+    if ("measure", "saturation") in found:  # grey pictures
+        change = [each for each in change if each[0].what not in COLOUR_CHANGES]
     ordered = by_strength([*change, *found.values()])
     strength = max((finding.strength for finding, _ in change), default=float("inf"))
-    ordered.sort(key=lambda each: _group(each[0], strength))
+    ordered.sort(key=lambda each: _group(each[0], strength, related))
     return ordered, float(max([strengths.max(), *(finding.strength for finding, _ in change)]))
 
 
@@ -99,13 +104,16 @@ def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list
     return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[rows])]
 
 
-def _group(finding: Finding, change: float) -> int:
-    """change: strength of the change of all pictures, infinite without one."""
+def _group(finding: Finding, change: float, related: Container[str]) -> int:
+    """change: strength of the change of all pictures, infinite without one.
+
+    related: measures that are unusual only in relation to the others. Their values may be usual.
+    """
     if finding.kind == "change":
         return 0
     if ("measure", finding.what) in _TONE and finding.strength > change:
         return -1
-    return 1 if finding.kind == "classes" or finding.what in _PLAIN else 2
+    return 1 if finding.kind == "classes" or (finding.what in _PLAIN and finding.what not in related) else 2
 
 
 def _rank(statistic: Statistic) -> int:

@@ -1,7 +1,8 @@
 """The figures of each image that the monitor uses: about the picture, its file and the model's answer."""
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -60,6 +61,15 @@ class Observations:
         values = [getattr(self, field.name) for field in fields(self)]
         taken: list[Any] = [None if value is None else value[rows] for value in values]
         return type(self)(*taken)
+
+    def filled(self, used: npt.NDArray[Any]) -> Self:
+        """The images, with the median of the others where a figure is missing. used: mask or indices of MEASURES."""
+        if np.isfinite(self.values[:, used]).all():
+            return self
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of measures without a figure, which are not used
+            medians = np.nanmedian(self.values, axis=0)
+        return replace(self, values=np.where(np.isfinite(self.values), self.values, medians))
 
     @classmethod
     def joined(cls, parts: Sequence["Observations"]) -> Self:

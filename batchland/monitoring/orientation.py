@@ -27,6 +27,8 @@ CHANGES: Final[dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]] = {
     "channels rotated": lambda cells: cells[..., [1, 2, 0]],
 }
 """Possible changes of all pictures of a night, as functions of thumbnails [n, 4, 4, 3]."""
+COLOUR_CHANGES: Final = tuple(name for name in CHANGES if "swapped" in name or "channels" in name)
+"""Those that leave the saturation of every picture as it is."""
 FOLDS: Final = 2
 _CLASS_PRIOR: Final = 20
 """Weight, in images, of the mean score of all classes, which is 0."""

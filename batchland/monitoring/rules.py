@@ -17,7 +17,7 @@ from batchland.monitoring.schema import Finding, FindingKind
 from batchland.system.text import images, percent
 
 MIN_IMAGES: Final = 5
-"""A rule about a share of the images needs at least this many of them."""
+"""A rule about a share of the images needs at least this many such images; in a smaller night, all of them."""
 MIN_SHARE: Final = 0.1
 """A smaller share breaks no rule."""
 TIMES_USUAL: Final = 3.0
@@ -94,7 +94,8 @@ def check_rules(
     def failed() -> list[float]:
         return [each.failed / each.listed for each in earlier if each.listed]
 
-    yield from _share("failed", "could not be read or scored", night.failed, night.listed, failed, _NO_ROWS)
+    if night.listed >= MIN_IMAGES:  # if all of fewer failed, that ends the night
+        yield from _share("failed", "could not be read or scored", night.failed, night.listed, failed, _NO_ROWS)
 
     def blank() -> list[float]:
         return [float(_blank(each).mean()) for each in before()]
@@ -156,13 +157,13 @@ def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Fou
 def _share(
     kind: FindingKind, text: str, count: int, total: int, usual: Callable[[], list[float]], rows: Rows
 ) -> Iterator[Found]:
-    if total < MIN_IMAGES or count < MIN_IMAGES or count < MIN_SHARE * total:
+    if count < min(MIN_IMAGES, total) or not count or count < MIN_SHARE * total:
         return
     most = max(usual(), default=0.0)
     limit = max(MIN_SHARE, TIMES_USUAL * most)
     if count / total >= limit:
         before = f"usually at most {percent(most)}" if most else "usually none"
-        message = f"{count} of {images(total)} {text} ({before})"
+        message = f"{count} of {total:,} images {text} ({before})"
         yield Finding(kind=kind, what=kind, message=message, strength=count / total / limit), rows
 
 

@@ -29,7 +29,8 @@ class CanaryCheck(Document):
     first: Count = 0
     """Number of the first of them, from 0. The next night goes on after the last."""
     conditions: str | None = None
-    """A digest of the model file, the versions of the program and of its packages, the device and the processor."""
+    """A digest of the model file, the versions of the program and of its packages, the device, the processor and the
+    pixels of all canaries."""
     largest_difference: float
     """Largest difference of a probability from the stored one."""
     tolerance: float
@@ -47,7 +48,7 @@ class Finding(Document):
     strength: float
     """Deviation as a multiple of the largest deviation of good nights; above 1."""
     since: date | None = None
-    """The first night in a row with this finding; None if it is this night."""
+    """The first night in a row with this finding, if the fault lasts; None if it is this night."""
 
 
 class DriftSum(Document):
@@ -115,8 +116,8 @@ class NightVerdict(Document):
     findings: tuple[Finding, ...] = ()
     """Up to five findings; those that are easiest to understand come first."""
     since: date | None = None
-    """The first suspicious night in a row with one of these findings; with findings of the kind `change`, with one of
-    those. None if it is this night."""
+    """The first suspicious night in a row with the same fault: the same figures deviate, in the same direction and by
+    about as much. None if it is this night."""
     pictures: tuple[str, ...] = ()
     """Names of up to six images that show one of the findings."""
     pictures_show: str | None = None

@@ -3,11 +3,10 @@
 verdict = judge(night, earlier, labels, usual=150, before=last_verdict)
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from batchland.monitoring.budget import DEFAULT, limit_of
 from batchland.monitoring.drift_sums import cumulate, drifts
 from batchland.monitoring.estimate import estimate_accuracy
 from batchland.monitoring.findings import by_strength, describe, usual_values
+from batchland.monitoring.lasting import is_same_change
 from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.reference import Reference, labelled_reference
 from batchland.monitoring.rules import MIN_IMAGES, Found, Night, check_rules, share_of_strangers
@@ -59,7 +59,7 @@ def judge(
     labels: Sequence[str],
     *,
     usual: float | None = None,
-    before: tuple[date, NightVerdict] | None = None,
+    before: tuple[Night, NightVerdict] | None = None,
     start: date | None = None,
     photos: Observations | None = None,
     budget: float = DEFAULT,
@@ -97,11 +97,10 @@ def judge(
             known = _labelled(photos, wanted)
         elif len(nights) >= MIN_NIGHTS:
             known, nights = _reference(nights, wanted, keep, answers=same_model)
-    enough = photos is not None or len(nights) >= MIN_NIGHTS
     if known is not None:
         limit = limit_of(budget, labelled=photos is not None)
         known = replace(known, limit=limit)
-        filled = _filled(observed, known.pool.columns)
+        filled = observed.filled(known.pool.columns)
         unusual, strength = describe(known, filled, labels)
         if len(nights) < SURE_NIGHTS and len(other_model) > len(nights):
             longer, _ = _reference(other_model, wanted & _NO_ANSWERS, keep, answers=False)
@@ -124,12 +123,16 @@ def judge(
             )
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
-    elif enough and len(observed) < MIN_IMAGES:
+    elif len(observed) < MIN_IMAGES:
         notes.append(f"{images_text(len(observed))}, fewer than {MIN_IMAGES}; only gross faults are found")
-    elif not enough:
+    elif photos is None and len(nights) < MIN_NIGHTS:
         notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found")
     found = found[:_FEW_FINDINGS]
-    findings = tuple(_dated(finding, before) for finding, _ in found)
+    findings = tuple(finding for finding, _ in found)
+    dates = [each.since for each in findings if each.since]  # of drift
+    if before and is_same_change(known, night, findings, before[0], before[1].findings):
+        findings = tuple(_dated(each, *before) for each in findings)
+        dates.append(before[1].since or before[0].date)
     shown, pictures = _pictures(found, night)
     return NightVerdict(
         verdict="suspicious" if findings else "ok",
@@ -140,7 +143,7 @@ def judge(
         reference_start=start,
         strength=strength,
         findings=findings,
-        since=_since(findings),
+        since=min(dates, default=None),
         pictures=pictures,
         pictures_show=shown,
         accuracy=_accuracy(estimator, observed, findings),
@@ -162,7 +165,7 @@ def _accuracy(
 
 def _labelled(photos: Observations, wanted: Mask) -> Reference | None:
     usable = wanted & _usable([photos])
-    return labelled_reference(_filled(photos, usable), usable) if usable.any() else None
+    return labelled_reference(photos.filled(usable), usable) if usable.any() else None
 
 
 def _reference(
@@ -188,7 +191,7 @@ def _reference(
 def _fitted(nights: Sequence[Night], wanted: Mask) -> Reference | None:
     compared = [_some(each.observed, len(nights)) for each in nights]
     usable = wanted & _usable(compared)
-    return Reference.of([_filled(each, usable) for each in compared], usable) if usable.any() else None
+    return Reference.of([each.filled(usable) for each in compared], usable) if usable.any() else None
 
 
 def _some(images: Observations, nights: int) -> Observations:
@@ -206,17 +209,6 @@ def _usable(groups: Sequence[Observations], *, answers: bool = True) -> Mask:
     return usable if answers else usable & _NO_ANSWERS
 
 
-def _filled(observed: Observations, usable: npt.NDArray[Any]) -> Observations:
-    """The images, with the median of the others where a figure is missing. usable: mask or indices of MEASURES."""
-    values = observed.values
-    if np.isfinite(values[:, usable]).all():
-        return observed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of measures without a figure, which are not used
-        medians = np.nanmedian(values, axis=0)
-    return replace(observed, values=np.where(np.isfinite(values), values, medians))
-
-
 def _drift(
     reference: Reference, night: date, observed: Observations, before: dict[str, DriftSum], limit: float
 ) -> tuple[dict[str, DriftSum], list[Finding]]:
@@ -230,19 +222,11 @@ def _drift(
     return sums, list(drifts(sums, usual_values(reference, observed), limit))
 
 
-def _dated(finding: Finding, before: tuple[date, NightVerdict] | None) -> Finding:
-    """The finding, with the first night in a row that had it, if the night before had it, too."""
-    if finding.since is None and before is not None and before[1].verdict == "suspicious":
-        for earlier in before[1].findings:
-            if (earlier.kind, earlier.what) == (finding.kind, finding.what):
-                return finding.model_copy(update={"since": earlier.since or before[0]})
-    return finding
-
-
-def _since(findings: Sequence[Finding]) -> date | None:
-    """The first night in a row with the same fault. A change of the pictures names it exactly; figures are shared."""
-    changes = [each for each in findings if each.kind == "change"]
-    return min((each.since for each in changes or findings if each.since), default=None)
+def _dated(finding: Finding, before: Night, earlier: NightVerdict) -> Finding:
+    """The finding, with the first night in a row that had it."""
+    same = (each for each in earlier.findings if (each.kind, each.what) == (finding.kind, finding.what))
+    since = finding.since or next((each.since or before.date for each in same), None)
+    return finding.model_copy(update={"since": since})
 
 
 def _pictures(found: Sequence[Found], night: Night) -> tuple[str | None, tuple[str, ...]]:

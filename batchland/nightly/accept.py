@@ -10,7 +10,7 @@ from batchland.errors import UsageError
 from batchland.monitoring.schema import Acceptance, Withdrawal
 from batchland.nightly.dates import local_now
 from batchland.nightly.good_nights import may_be_in_reference, reference_start, reference_starts, suspicious_since
-from batchland.nightly.judge_night import named_reference, next_reference
+from batchland.nightly.judge_night import explain, named_reference, next_reference
 from batchland.nightly.record_files import LOCK_FILE, existing_record, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
 from batchland.system.lock import locked
@@ -28,6 +28,8 @@ class Accepted(NamedTuple):
     """Whether the job names what its nights are compared with, so that no acceptance changes it."""
     open: list[date]
     """Later nights of the same change, which are still suspicious."""
+    unusual: list[str]
+    """What was unusual in each of `nights`."""
 
 
 class Withdrawn(NamedTuple):
@@ -58,7 +60,7 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
             raise UsageError(f"{path}: {problem}")
         first = suspicious_since(record)
         records = read_runs(folder)
-        same = [each for each in records if first <= each.date <= night and _is_acceptable(each)]
+        same = [each for each in records if _lasts(each, first) and each.date <= night and _is_acceptable(each)]
         acceptance = Acceptance(
             accepted_at=local_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once
         )
@@ -69,8 +71,8 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
     counted = [each for each in nights if each in compared]
     later = [each for each in records if each.date > night and not each.accepted and _is_acceptable(each)]
     fixed = named_reference(record) is not None
-    still_open = [each.date for each in later if suspicious_since(each) <= night]
-    return Accepted(nights, acceptance.since, counted, fixed, still_open)
+    still_open = [each.date for each in later if _lasts(each, first)]
+    return Accepted(nights, acceptance.since, counted, fixed, still_open, [explain(each.models) for each in new])
 
 
 def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None) -> Withdrawn:
@@ -100,6 +102,11 @@ def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None)
     start = reference_start(after, date.max)
     later_start = start if start > acceptance.since else None
     return Withdrawn(nights, acceptance.since, acceptance.once, later_start, sorted(lost - set(nights)))
+
+
+def _lasts(record: RunRecord, first: date) -> bool:
+    """Whether a night belongs to the change that began with the night `first`."""
+    return suspicious_since(record) == first or record.date == first
 
 
 def _begins_same(one: Acceptance, other: Acceptance) -> bool:

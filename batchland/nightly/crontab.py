@@ -24,6 +24,7 @@ from batchland.errors import OutputError, UsageError
 from batchland.images.sources.web_names import is_secret, public_url
 from batchland.nightly.job import Job
 from batchland.system.paths import resolved
+from batchland.system.text import first_few
 from batchland.system.urls import is_url
 
 EVERY_NIGHT: Final = "30 3 * * *"
@@ -31,6 +32,8 @@ EVERY_NIGHT: Final = "30 3 * * *"
 start."""
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
 """Copied from the environment in which the entry is installed."""
+_OF_CRON: Final = ("HOME", "LOGNAME", "SHELL")
+"""Variables that every cron daemon sets."""
 MAX_LINE_BYTES: Final = 990
 """Bytes; Debian's cron refuses commands of 1000."""
 _DAEMONS: Final = ("cron", "crond", "fcron")
@@ -95,7 +98,8 @@ def entry_of(
     """The entry that runs a job with this Python and the relevant part of this environment.
 
     log: by default `cron.log` in the job's folder of records. variables: to set in addition. Raises UsageError if the
-    schedule or a variable is invalid, or if a variable may be secret: cron shows the whole line in the subject of its
+    schedule or a variable is invalid, if the job file uses a variable that the entry does not set, or if a variable may
+    be secret: cron shows the whole line in the subject of its
     mails and in the system's log, and lines that set variables in the header of its mails.
     """
     for name, value in (variables or {}).items():
@@ -104,6 +108,12 @@ def entry_of(
                 f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; put "
                 f"the value into a file that only you may read, and write ${{file:PATH}} in {job.file}"
             )
+    environment = kept_environment(Path(sys.executable).parent) | dict(variables or {})
+    if missing := sorted(job.placeholders.variables - {*environment, *_OF_CRON}):
+        raise UsageError(
+            f"crontab: cron does not set {first_few(missing)}, which {job.file} uses, so every night would fail; give "
+            f"the entry this variable, or write ${{file:PATH}} in the job file if the value is secret"
+        )
     try:
         return Entry(
             job=job.name,
@@ -111,7 +121,7 @@ def entry_of(
             folder=resolved(job.file.parent / job.root),
             log=(log or job.folder / "cron.log").absolute(),
             schedule=schedule,
-            environment=kept_environment(Path(sys.executable).parent) | dict(variables or {}),
+            environment=environment,
         )
     except ValidationError as error:
         first = error.errors()[0]

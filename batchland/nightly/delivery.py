@@ -21,7 +21,7 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
 
     skip: returns whether an image is already scored. settled: whether the delivery is known to have stopped growing.
     """
-    name = display_location(root)
+    name, advice = display_location(root), f"is the delivery late, or `images` in {job.file} wrong?"
     listing = open_listing(root, job, skip=skip)
     try:
         first = listing.first()
@@ -42,9 +42,9 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
         raise MissingInputError(f"{error}; is the delivery still being written?") from error
     except NoSuchImagesError as error:
         what = "is not a folder" if isinstance(root, Path) and root.exists() else "does not exist"
-        raise MissingInputError(f"{name}: {what}; is the delivery late, or `images` in {job.file} wrong?") from error
+        raise MissingInputError(f"{name}: {what}; {advice}") from error
     if first is None and not listing.ignored.counts[ALREADY_SCORED]:
-        raise MissingInputError(f"{name}: holds no images to score (found: {listing.found()})")
+        raise MissingInputError(f"{name}: holds no images to score (found: {listing.found()}); {advice}")
     return listing
 
 

@@ -16,15 +16,6 @@ def last_good(records: Iterable[RunRecord], before: date | None = None) -> RunRe
     return max(good, key=lambda record: record.date, default=None)
 
 
-def is_comparable(record: RunRecord) -> bool:
-    """Whether other nights may be compared with this one.
-
-    It is good and not suspicious, or accepted. A job that only warns of suspicious nights has good ones that are not
-    comparable.
-    """
-    return record.good and (record.accepted is not None or not record.suspicious)
-
-
 def reference_nights(records: Sequence[RunRecord], model: ModelRun) -> list[RunRecord]:
     """The nights that may be in the reference of a model, see `may_be_in_reference`."""
     starts = reference_starts(records)
@@ -33,12 +24,12 @@ def reference_nights(records: Sequence[RunRecord], model: ModelRun) -> list[RunR
 
 
 def may_be_in_reference(record: RunRecord, run: ModelRun, starts: Container[date | None]) -> bool:
-    """Whether a night with this run is comparable, and was judged by a reference that still holds.
+    """Whether a night with this run is good, and was judged by a reference that still holds.
 
     Nights that were judged by the nights of an accepted change do not count after that acceptance was withdrawn.
     starts: see `reference_starts`.
     """
-    if run.monitor is None or run.monitor.verdict == "not_judged" or not is_comparable(record):
+    if run.monitor is None or run.monitor.verdict == "not_judged" or not record.good:
         return False
     return run.monitor.reference_start in starts or record.accepted is not None
 

@@ -6,7 +6,7 @@ job = load_job(Path("jobs/nightly.toml"))
 import datetime as dt
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -240,10 +240,11 @@ class Job(ScoreSettings):
         return today if self.date == "today" else today - dt.timedelta(days=1)
 
 
-def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
+def load_job(path: Path, settings: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> Job:
     """Read and validate a job file; `${NAME}` and `${file:PATH}` in its strings are filled in.
 
-    settings: `key=value` pairs that take precedence, values as in TOML.
+    settings: `key=value` pairs that take precedence, values as in TOML. variables: for `${NAME}`, besides those of the
+    environment.
 
     Raises UsageError, which names the file and every wrong key.
     """
@@ -257,7 +258,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         raise UsageError(f"{path}: is not a TOML file: {str(error).partition(';')[0]}") from error
     for setting in settings:
         _set(content, setting)
-    placeholders = Placeholders(path.parent)
+    placeholders = Placeholders(path.parent, variables)
     try:
         content = placeholders.fill(content)
     except ValueError as error:

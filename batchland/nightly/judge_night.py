@@ -66,15 +66,18 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     recent = [record for record in good if _has_same_images(job, model, run_of(record, model))][-RECENT_NIGHTS:]
     needed = {record.date: record for record in (*compared.nights, *compared.other_model, *recent)}
     known = {day: _night(job, record, model) for day, record in needed.items()}
-    runs = [(record.date, run_of(record, model)) for record in records if start <= record.date < night]
-    before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
+    runs = [(record, run_of(record, model)) for record in records if start <= record.date < night]
+    judged = [
+        (record, run.monitor) for record, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"
+    ]
+    before = [(known.get(record.date) or _night(job, record, model), verdict) for record, verdict in judged[-1:]]
     verdict = judge(
         present,
         [known[record.date] for record in compared.nights],
         [known[record.date] for record in recent],
         [each.label for each in stored.info().classes],
         usual=usual_number(night, [record for record in recent if record.date >= start]),
-        before=before[-1] if before else None,
+        before=next(iter(before), None),
         start=None if start == date.min else start,
         photos=photos,
         budget=job.monitor.false_alarms,

@@ -8,7 +8,7 @@ a variable, and files are refused there.
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,11 +27,15 @@ _MIN_HIDDEN_LENGTH: Final = 4
 class Placeholders:
     """Fills placeholders in the strings of a job file, and hides the secret values again.
 
-    folder: of the job file; relative paths of files begin there.
+    folder: of the job file; relative paths of files begin there. extra: variables that take precedence over those of
+    the environment.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extra: Mapping[str, str] | None = None) -> None:
         self._folder = folder
+        self._environment = os.environ | dict(extra or {})
+        self.variables: set[str] = set()
+        """Names of the variables that the job file uses."""
         self._secrets: dict[str, str] = {}
         """Value -> placeholder."""
 
@@ -78,7 +82,9 @@ class Placeholders:
         recorded = keys[:1] and keys[0] in RECORDED
         if in_file and recorded:
             raise ValueError(f"{where} would be secret, but the records name this value; write it out")
-        value = self._read(where, source) if in_file else os.environ.get(source)
+        if not in_file:
+            self.variables.add(source)
+        value = self._read(where, source) if in_file else self._environment.get(source)
         if value is None:
             raise ValueError(f"{where} is not set in the environment; for this text itself write ${placeholder}")
         if value and not recorded:

@@ -1,5 +1,6 @@
 """Dry run: list the steps of a job for one night, and the errors that they would cause."""
 
+import json
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -89,6 +90,7 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
+    yield from _rules(job)
     if job.monitor.action != "off" and (hint := repeats_hint(job, night)):
         yield _Step(f"note: {hint}")
     if job.finish_by:
@@ -106,6 +108,15 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
         yield _Step("ping the heartbeat")
     if job.notify:
         yield _Step(f"on {job.notify.on}, {', '.join(channel_names(job.notify))}")
+
+
+def _rules(job: Job) -> Iterator[_Step]:
+    """What the job sets in the tables that decide about a night and delete old ones."""
+    for name in ("delivery", "monitor", "retention"):
+        table = getattr(job, name)
+        given = table.model_dump(mode="json", include=table.model_fields_set) if table else {}
+        if given:
+            yield _Step(f"[{name}] " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in given.items()))
 
 
 def _steps_of_model(

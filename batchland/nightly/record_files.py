@@ -52,7 +52,7 @@ def read_runs(folder: str | os.PathLike[str], newest: int | None = None) -> list
         try:
             records.append(read_run(root / name))
         except UsageError as error:
-            _warn_once(str(error))
+            _warn_once(f"{error}; move it away")
     return records
 
 
@@ -73,11 +73,11 @@ def read_run(folder: Path) -> RunRecord:
         raise read_error(error, str(path), expected="a folder runs/NAME/DATE") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-        raise UsageError(
-            f"{path}: is not a record that this version of batchland can read ({where}); move it away"
-        ) from error
+        raise UsageError(f"{path}: is not a record that this version of batchland can read ({where})") from error
     if _is_date(folder.name) and str(record.date) != folder.name:
-        raise UsageError(f"{path}: is the record of the night {record.date}, perhaps a copy; move it away")
+        raise UsageError(f"{path}: is the record of the night {record.date}, perhaps a copy")
+    if _is_date(folder.name) and record.job != folder.parent.name:
+        raise UsageError(f"{path}: is a record of the job {record.job}, perhaps a copy")
     attempts = (_killed_if_dead(attempt, running) for attempt in record.attempts)
     return record.model_copy(update={"attempts": tuple(attempts)})
 

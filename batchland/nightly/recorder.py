@@ -17,6 +17,7 @@ from batchland.errors import (
     Interrupted,
     LockedError,
     MissingInputError,
+    ModelError,
     OutputError,
     SuspiciousNightError,
     TimeLimitError,
@@ -155,12 +156,13 @@ class Recorder:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=local_now())
 
     def _is_refused(self, ending: Ending) -> bool:
-        """Whether a usage error or a missing delivery ended the attempt, and the night stays good or suspicious.
+        """Whether a usage error, a model or a missing delivery ended the attempt, and the night stays as it was.
 
         Retention may have deleted its predictions; they are not scored again without the delivery.
         """
-        harmless = ending.exit_code == UsageError.exit_code or ending.outcome in ("missing_input", "skipped")
-        if self.before is None or not (self.before.good or self.before.outcome == "suspicious") or not harmless:
+        unable = ending.exit_code in (UsageError.exit_code, ModelError.exit_code)
+        harmless = unable or ending.outcome in ("missing_input", "skipped")
+        if self.before is None or self.before.outcome not in ("ok", "suspicious") or not harmless:
             return False
         earlier = self.before.models
         kept = {run.run_id for run in earlier}

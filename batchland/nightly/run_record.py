@@ -63,8 +63,8 @@ class Attempt(Document):
     error: str | None = None
     """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
-    """True if a usage error or a missing delivery ended it before it changed anything; the good night stays as it
-    was."""
+    """True if a usage error, a model or a missing delivery ended it before it changed anything; the good night stays
+    as it was."""
 
 
 class PredictionMix(Document):
@@ -237,12 +237,14 @@ class RunRecord(Document):
         return any(model.monitor and model.monitor.verdict == "suspicious" for model in self.models)
 
     @property
-    def good(self) -> bool:
-        """Whether the night is complete and passed every check of its job, or is suspicious and a person accepted it.
+    def doubtful(self) -> bool:
+        """Whether the night is suspicious and no person has accepted it."""
+        return (self.suspicious or self.outcome == "suspicious") and self.accepted is None
 
-        `batchland.nightly.good_nights` tells which of them later nights are compared with.
-        """
-        return self.outcome == "ok" or (self.outcome == "suspicious" and self.accepted is not None)
+    @property
+    def good(self) -> bool:
+        """Whether the night is complete and passed every check of its job, and is not suspicious or was accepted."""
+        return self.outcome in ("ok", "suspicious") and not self.doubtful
 
     @property
     def _ok_until_withdrawn(self) -> bool:

@@ -97,5 +97,5 @@ def describe_model(model: ModelRun) -> str:
     if model.monitor and model.monitor.strangers is not None:
         text += f"; strangers {model.monitor.strangers:.1%}"
     if model.version:
-        text += f"; {model.version.reference} is version {model.version.version}"
+        text += f"; scored by version {model.version.version} of {model.version.reference}"
     return f"{text}; {model.partition}"

@@ -361,8 +361,9 @@ class Steps:
                 return
             if self.job.monitor.action == "fail":
                 raise SuspiciousNightError(
-                    f"{suspicious}; {self._where_to_look()}; if the night is good, accept it with `batchland accept`; "
-                    "if not, correct the delivery and replace the night by a forced run"
+                    f"{suspicious}; {self._where_to_look()}; if the night is good, accept {self.night} with "
+                    f"`batchland accept {self.job.name}`; if not, correct the delivery and replace the night by a "
+                    "forced run"
                 )
             self.recorder.warn(f"suspicious: {suspicious}")
 

@@ -54,8 +54,14 @@ class TimeBudget:
 
 def next_time(clock: dt.time, now: dt.datetime) -> dt.datetime:
     """The next moment after `now` when local clocks show this time."""
-    today = dt.datetime.combine(now.date(), clock).astimezone()
-    return today if today > now else dt.datetime.combine(now.date() + dt.timedelta(days=1), clock).astimezone()
+    today = _moment(now.date(), clock)
+    return today if today > now else _moment(now.date() + dt.timedelta(days=1), clock)
+
+
+def _moment(day: dt.date, clock: dt.time) -> dt.datetime:
+    """When clocks show this time on a day; in the hour that is missing when summer time begins, an hour later."""
+    moment = dt.datetime.combine(day, clock).astimezone()
+    return moment if moment.time() == clock else dt.datetime.combine(day, clock.replace(fold=1)).astimezone()
 
 
 def later(now: dt.datetime, seconds: float) -> dt.datetime:

@@ -55,8 +55,20 @@ def _largest_losses_first(per_class: pa.Table) -> list[dict[str, Any]]:
 
 
 def _bar_limit(classes: list[dict[str, Any]]) -> float:
-    """End of the scale of difference bars, on both sides: the smallest round share that fits all differences."""
-    largest = max((abs(row["difference"]) for row in classes if row["difference"] is not None), default=0.0)
+    """End of the scale of difference bars, on both sides: the smallest round share that fits all differences.
+
+    It also fits the intervals of classes with at least MIN_SLICE_IMAGES images; those of others may be cut.
+    """
+    ends = ("difference", "difference_low", "difference_high")
+    largest = max(
+        (
+            abs(row[name])
+            for row in classes
+            if row["difference"] is not None
+            for name in ends[: 3 if row["support"] >= MIN_SLICE_IMAGES else 1]
+        ),
+        default=0.0,
+    )
     return next(limit for limit in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if limit >= largest)
 
 

@@ -130,7 +130,7 @@ def comparison_terminal_text(comparison: "Comparison") -> str:
     for shown in differences(summary):
         bounds = f"({shown.interval})" if shown.interval else ""
         rows.append((shown.name, percent(shown.figure.a), percent(shown.figure.b), shown.difference, bounds))
-    lines = [f"{b} compared with {a}: {images(summary.account.paired)} that both scored"]
+    lines = [f"{b} compared with {a}: {images(summary.account.paired)} that both scored with the same label"]
     lines += [f"  {line}" for line in aligned(rows, "<>><<")]
     lines.append(verdict(summary))
     lines += [f"note: {finding.text}" for finding in comparison_findings(comparison)]

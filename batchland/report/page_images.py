@@ -162,7 +162,8 @@ def _rows_in_turns(table: pa.Table, confidence: str) -> pa.Array:
 
 
 def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict[str, list[tuple[int, int]]]:
-    """Image -> its first choices as (class index, probability in 1/1000). Empty if the predictions have changed."""
+    """Image -> its choices after the first as (class index, probability in 1/1000). Empty if the predictions have
+    changed."""
     found: dict[str, list[tuple[int, int]]] = {}
     with suppress(BatchlandError, OSError, pa.ArrowException):
         stored = StoredPredictions(predictions)
@@ -173,7 +174,7 @@ def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict
             for batch in stored.batches(part, ["image", "top_k"]):
                 rows = batch.filter(pc.is_in(batch["image"], value_set=images.combine_chunks()))
                 for image, choices in zip(rows["image"].to_pylist(), rows["top_k"].to_pylist(), strict=True):
-                    best = (choices or [])[:CHOICES]
+                    best = (choices or [])[1:CHOICES]
                     found[image] = [(each["class_index"], round(1000 * each["probability"])) for each in best]
     return found
 
@@ -185,7 +186,7 @@ def _encoded(
     slices: dict[str, dict[str, list[Any]]],
 ) -> str:
     """The rows as columns: folder and file, true and predicted class, confidence, probability of the true class (-1
-    without one, null if it is the confidence), first choices, whether the label is suspected, and slices.
+    without one, null if it is the confidence), further choices, whether the label is suspected, and slices.
 
     The probabilities have as many digits as are needed to tell 32-bit numbers apart, so that the page counts what the
     tables count.

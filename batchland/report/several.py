@@ -19,6 +19,7 @@ from batchland.system.text import (
     first_few,
     images,
     interval,
+    markdown_text,
     one_line,
     p_value,
     percent,
@@ -26,7 +27,7 @@ from batchland.system.text import (
     visible,
 )
 
-SEVERAL_FILES: Final = ("report.html", "pairs.csv")
+SEVERAL_FILES: Final = ("report.html", "pairs.csv", "summary.json")
 
 
 def several_headline(compared: SeveralCompared) -> str:
@@ -52,7 +53,7 @@ def several_text(compared: SeveralCompared) -> str:
     lines += [f"  {line}" for line in aligned(models, "<><<<")]
     rows = [("pair", "difference", "p, adjusted", "")]
     rows += [
-        (f"{one_line(pair.better, 24)} less {one_line(pair.worse, 24)}", points(pair.difference),
+        (f"{one_line(pair.higher, 24)} less {one_line(pair.lower, 24)}", points(pair.difference),
          p_value(pair.p_adjusted), "more than chance" if pair.p_adjusted < LEVEL else "")
         for pair in compared.pairs
     ]  # fmt: skip
@@ -64,8 +65,26 @@ def several_text(compared: SeveralCompared) -> str:
     return "\n".join(lines) + "\n"
 
 
+def several_markdown(compared: SeveralCompared) -> str:
+    """The same as Markdown. Ends with a newline."""
+    lines = [f"## {len(compared.models)} models, {images(compared.images)} that all scored", ""]
+    lines += [markdown_text(several_headline(compared)), ""]
+    lines += ["| model | accuracy | interval |", "| --- | ---: | --- |"]
+    lines += [
+        f"| {markdown_text(model.name)} | {percent(model.accuracy.value)} | {interval(model.accuracy)} |"
+        for model in compared.models
+    ]
+    lines += ["", "| pair | difference | p, adjusted |", "| --- | ---: | --- |"]
+    lines += [
+        f"| {markdown_text(pair.higher)} less {markdown_text(pair.lower)} | {points(pair.difference)} "
+        f"| {p_value(pair.p_adjusted)} |"
+        for pair in compared.pairs
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def write_several(compared: SeveralCompared, out: str | os.PathLike[str], options: ReportOptions | None = None) -> Path:
-    """Write report.html and pairs.csv into the folder `out`, and return the page's path.
+    """Write report.html, pairs.csv and summary.json into the folder `out`, and return the page's path.
 
     Raises UsageError if the folder holds other files, OutputError if it cannot be written.
     """
@@ -74,18 +93,20 @@ def write_several(compared: SeveralCompared, out: str | os.PathLike[str], option
     check_folder(folder, SEVERAL_FILES, inputs=options.inputs, overwrite=options.overwrite)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(compared.pairs[0]._fields)
-    writer.writerows([csv_text(pair.better), csv_text(pair.worse), *pair[2:]] for pair in compared.pairs)
+    rows = [pair.model_dump() for pair in compared.pairs]
+    writer.writerow(rows[0])
+    writer.writerows([csv_text(pair.pop("higher")), csv_text(pair.pop("lower")), *pair.values()] for pair in rows)
     page = render_page(
         "several.html.j2",
         inputs=options.inputs,
         compared=compared,
         headline=several_headline(compared),
-        cells={(pair.better, pair.worse): pair for pair in compared.pairs},
+        cells={(pair.higher, pair.lower): pair for pair in compared.pairs},
         level=LEVEL,
         options=options,
         count=count,
     )
-    write_file(folder / "report.html", page)  # first: it says what the other file is made from
+    write_file(folder / "report.html", page)  # first: it says what the others are made from
     write_file(folder / "pairs.csv", "\ufeff" + text.getvalue())
+    write_file(folder / "summary.json", compared.model_dump_json(indent=2) + "\n")
     return folder / "report.html"

@@ -33,6 +33,7 @@ from batchland.images.preprocess import Pixels, PreprocessSpec, fit
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef, read_image
 from batchland.models.card import ClassName, DataSummary, class_names
+from batchland.models.class_match import find_name, name_indices
 from batchland.system.cores import usable_cores
 from batchland.training.augment import Augmentation
 from batchland.training.pixel_cache import CachedPixels, Content, PixelCache, default_folder
@@ -162,9 +163,10 @@ def _warn_if_test_classes_differ(data: Path, folder: Path, folders: Sequence[str
     if folder == data.absolute() or not test.is_dir():
         return
     names = subfolders(test)
+    known, found = name_indices(folders), name_indices(names)
     for relation, other, odd in (
-        ("missing in", folder, [name for name in names if name not in folders]),
-        ("missing here but in", folder, [name for name in folders if name not in names]),
+        ("missing in", folder, [name for name in names if find_name(known, name) is None]),
+        ("missing here but in", folder, [name for name in folders if find_name(found, name) is None]),
     ):
         if odd:
             _log.warning("%s: %d class folders are %s %s: %s", test, len(odd), relation, other, ", ".join(odd[:10]))
@@ -184,6 +186,11 @@ def _list_class(folder: Path, name: str) -> Iterator[ImageRef]:
 def _list_validation(validation: Path, folder: Path, folders: Sequence[str]) -> list[Example]:
     """The images of DATA/val. Raises UsageError if it has a class that the training folder lacks."""
     if unknown := [name for name in subfolders(validation) if name not in folders]:
+        if (like := find_name(name_indices(folders), unknown[0])) is not None:
+            raise UsageError(
+                f"{validation}: its class folder {unknown[0]!a} looks like {folders[like]!a} in {folder}; they differ "
+                f"only in composed and decomposed characters of Unicode; rename one of them"
+            )
         raise UsageError(
             f"{validation / unknown[0]}: {folder} has no class of that name; rename the folder, or remove it"
         )

@@ -18,7 +18,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.monitoring.drift import Drift, drift, equal_parts
-from batchland.nightly.good_nights import is_comparable, is_same_model, reference_start, run_of
+from batchland.nightly.good_nights import is_same_model, reference_start, run_of
 from batchland.nightly.history import gate_state
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
 from batchland.trend.night_map import NightMap, night_maps
@@ -81,7 +81,7 @@ def _reference(
     found: Nights = {}
     for record in records:
         run = run_of(record, model)
-        if not is_comparable(record) or run is None or run.mix is None or run.mix.mean_confidence is None:
+        if not record.good or run is None or run.mix is None or run.mix.mean_confidence is None:
             continue
         if options.reference:
             chosen = options.reference[0] <= record.date <= options.reference[1]

@@ -29,8 +29,11 @@ TREND_FILE: Final = "trend.html"
 Kind = Literal["failed", "warning", "open", "passed"]
 """What a person has to do: act, check, wait, nothing. Jobs are sorted in this order on the page."""
 
-_KINDS: Final[dict[str, Kind]] = {"ok": "passed", "skipped": "open", "running": "open", "suspicious": "warning"}
+_KINDS: Final[dict[str, Kind]] = {"ok": "warning", "skipped": "open", "running": "open", "suspicious": "warning"}
+"""By outcome of a night that is not good; with `ok`, it is suspicious and the job only warns of that."""
 _SIGNS: Final[dict[Kind, str]] = {"failed": "✕", "warning": "!", "open": "–", "passed": "✓"}
+_ACCEPTED: Final = "◇"
+"""Sign of a good night that was suspicious."""
 
 
 class Link(NamedTuple):
@@ -151,10 +154,12 @@ def _title(record: RunRecord) -> str:
 
 
 def _sentence(record: RunRecord) -> str:
-    if record.outcome == "suspicious" and record.accepted:
+    if record.good and record.suspicious and record.accepted:
         reason = f": {record.accepted.reason}" if record.accepted.reason else ""
         accepted = f"Accepted by {record.accepted.by} on {record.accepted.accepted_at[:10]}{reason}"
         return f"{accepted}. What was unusual: {explain(record.models)}."
+    if record.outcome == "ok" and record.doubtful:
+        return f"{explain(record.models)}; the job only warns of suspicious nights."
     return record.error or _quiet_sentence(record)
 
 
@@ -209,7 +214,8 @@ def _strip(runs: Path, name: str, records: Sequence[RunRecord], step: int | None
         href = next((report for report in reports if report), None) or _existing(
             runs, runs / name / str(day) / RUN_FILE
         )
-        yield StripNight(kind, _SIGNS[kind], f"{day}: {_title(record)}", href)
+        sign = _ACCEPTED if record.good and record.suspicious else _SIGNS[kind]
+        yield StripNight(kind, sign, f"{day}: {_title(record)}", href)
 
 
 def _links(runs: Path, name: str, last: RunRecord) -> Iterator[Link]:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field, field_validator
 
-from batchland.cli.command import command
+from batchland.cli.command import Command, command
 from batchland.cli.data import download, split
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import trend
@@ -213,3 +213,14 @@ def test_too_large_numbers_are_usage_errors(option: str, tmp_path: Path) -> None
     result = CliRunner().invoke(main, ["score", str(tmp_path), "-o", str(tmp_path / "p"), "-m", "x", *option.split()])
     assert result.exit_code == 2
     assert option.split()[0] in result.output or "at most 1000000 shards are possible" in result.output
+
+
+def test_ctrl_c_before_a_command_runs_is_an_interruption(monkeypatch):
+    """Importing the model of the options takes a tenth of a second."""
+
+    def press_ctrl_c(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Command, "parse_args", press_ctrl_c)
+    result = CliRunner().invoke(main, ["plan", "photos", "--out", "plan"])
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "batchland: interrupted\n")

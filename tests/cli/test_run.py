@@ -13,7 +13,9 @@ from toys import COLOURS, picture
 
 @pytest.fixture
 def project(tmp_path, toy_model):
-    (tmp_path / "toy.toml").write_text('images = "in/{date}"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    (tmp_path / "toy.toml").write_text(
+        'images = "in/{date}"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "off"}\n'
+    )
     for day in ("2024-11-21", "2024-11-23"):
         for folder, colour in COLOURS.items():
             (tmp_path / "in" / day / folder).mkdir(parents=True)

@@ -15,6 +15,7 @@ from commands import batchland
 from photo_like import as_jpeg
 from photo_like import photo as picture
 
+from batchland.data.corrections import CorrectedFolders
 from batchland.data.options import SplitOptions
 from batchland.data.split import split
 from batchland.errors import OutputError, UsageError
@@ -274,6 +275,19 @@ def test_corrected_photos_go_to_the_folder_of_their_label(photos: Path, tmp_path
         "01.Green_Hill-06.jpg": "01.Green_Hill/06.jpg",
     }
     assert len(names_below(photos)) == 19
+
+
+def test_a_correction_may_be_written_with_decomposed_characters(tmp_path: Path) -> None:
+    """As by a Mac; but not if that is the name of another photo."""
+    composed, decomposed = "a/\u00e9.jpg", "a/e\u0301.jpg"
+    for name in (composed, "b/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    corrections = write_corrections(tmp_path / "c.csv", f"{decomposed},b,wrong\n")
+    assert CorrectedFolders(corrections, tmp_path, ["a", "b"]).folder("", "a", composed[2:]) == "b"
+    (tmp_path / decomposed).write_bytes(b"")
+    corrected = CorrectedFolders(corrections, tmp_path, ["a", "b"])
+    assert [corrected.folder("", "a", name[2:]) for name in (composed, decomposed)] == ["a", "b"]
 
 
 def test_corrections_that_do_not_fit_are_rejected(photos: Path, tmp_path: Path) -> None:

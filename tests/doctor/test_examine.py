@@ -279,7 +279,7 @@ def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: suspicious (2 images are copies)",
-        "if its pictures are good, accept it with `batchland accept`",
+        f"if its pictures are good, accept {YESTERDAY} with `batchland accept nightly`",
     )
     update_run(folder, accepted(record, YESTERDAY))
     assert by_name(examine_job(job))["last night"] == Check("last night", "ok", f"{YESTERDAY}: suspicious, accepted")

@@ -11,7 +11,7 @@ from PIL import Image
 from toys import COLOURS, options, write_dense_model
 
 from batchland import score
-from batchland.embeddings.new_class import _chosen, _fit, _Labelled, _Photos
+from batchland.embeddings.new_class import _chosen, _compared, _fit, _Labelled, _Photos
 from batchland.images.preprocess import preprocess
 from batchland.models.canaries import read_canaries
 from batchland.models.card import AddedClass
@@ -136,6 +136,10 @@ def test_the_threshold_is_searched_above_the_largest_old_similarity() -> None:
     assert prototype.threshold < 1
     assert not _chosen(prototype, old.features @ prototype.vector, even[:10]).any()
     assert _chosen(prototype, held_out, even[10:]).all()
+
+
+def test_classes_that_look_the_same_are_known() -> None:
+    assert _compared("Cafe\u0301") == _compared("CAF\u00c9")
 
 
 def test_known_classes_and_models_without_features_are_errors(data: Path, tmp_path: Path) -> None:

@@ -173,6 +173,17 @@ def test_classes_are_matched_by_label(tmp_path: Path) -> None:
     assert [change.difference for _, change in comparison.summary.figures if change] == [0.0] * 10
 
 
+def test_composed_and_decomposed_labels_are_one_class(tmp_path: Path) -> None:
+    """Of models trained on Linux and on a Mac."""
+    folders, others = (("Caf\u00e9", *FOLDERS[1:]), ("Cafe\u0301", *FOLDERS[1:]))
+    rows = [Row(f"{folders[index % 3]}/{index}.jpg", (RED, GREEN, BLUE)[index % 3]) for index in range(9)]
+    a, b = (evaluation(tmp_path / name, *rows, folders=each) for name, each in (("a", folders), ("b", others)))
+    comparison = compare(a, b)
+    account = comparison.summary.account
+    assert (account.paired, account.relabelled, account.classes_only_a, account.classes_only_b) == (9, 0, (), ())
+    assert comparison.per_class["label"].to_pylist() == ["Caf\u00e9", "Green Hill", "Blue Lake"]
+
+
 def _answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth, and A's and B's probabilities, of 800 images of 6 classes."""
     truth, first = random_case(6, 800, accuracy=0.4, seed=1)

@@ -185,6 +185,14 @@ def test_an_unknown_class_is_an_error(tonight: Evaluation) -> None:
         verdict("class[Green Hil].recall < 1", tonight)
 
 
+def test_a_class_may_be_written_with_decomposed_characters(tmp_path: Path) -> None:
+    rows = [Row("Caf\u00e9/1.jpg", RED), Row("01.Green_Hill/1.jpg", GREEN)]
+    folders = ("Caf\u00e9", *FOLDERS[1:])
+    predictions = write_predictions(tmp_path / "preds.parquet", folders, rows, top_k=2)
+    found = evaluate(predictions, write_label_folders(tmp_path / "labels", [row.image for row in rows]))
+    assert not verdict("class[Cafe\u0301].recall < 1", found)[0]
+
+
 @pytest.mark.parametrize("text", ["class[Sea < Sky].recall < 0.1", "log_loss > 9", "top3 < 0.1"])
 def test_a_missing_figure_fails_its_gate(tonight: Evaluation, text: str) -> None:
     failed, message = verdict(text, tonight)

@@ -93,7 +93,34 @@ def test_removed_rows_are_noticed(tmp_path: Path, predictions: Path) -> None:
     filled = plan(tmp_path, "8.jpg,Blue Lake,Blue Lake,0.6,0,2", "1.jpg,Red Tower,Red Tower,0.9,1,4")
     result = batchland("label-plan", predictions, "--labelled", filled)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[1:] == ["note: rows of the plan are missing: those for 4 images"]
+    assert result.stdout.splitlines()[1:] == [
+        "note: the rows of the plan do not represent 4 images: rows are missing, or weights were changed"
+    ]
+
+
+def test_weights_of_more_images_than_there_are_are_an_error(tmp_path: Path, predictions: Path) -> None:
+    filled = plan(tmp_path, "8.jpg,Blue Lake,Blue Lake,0.6,0,2", "1.jpg,Red Tower,Red Tower,0.9,1,16")
+    with pytest.raises(UsageError) as caught:
+        labelled_accuracy(predictions, filled)
+    assert str(caught.value) == (
+        f"{filled}: its rows represent 18 images, more than the 10 scored ones of {predictions}; keep the weights that "
+        "the plan was written with"
+    )
+
+
+@pytest.mark.parametrize(("right", "missed"), [(98, False), (80, True)])
+def test_an_interval_wider_than_expected_is_a_note(tmp_path: Path, right: int, missed: bool) -> None:
+    """Of 100 labelled images of a model that is always 98% confident."""
+    classes = class_names(["00.Red_Tower", "02.Blue_Lake"])
+    answers = np.tile(np.array([[0.98, 0.02]], np.float32), (400, 1))
+    path = write_arrays(tmp_path / "p.parquet", classes, [f"{n}.jpg" for n in range(400)], answers)
+    rows = [f"{n}.jpg,{'Red Tower' if n < right else 'Blue Lake'},Red Tower,0.98,0,4" for n in range(100)]
+    result = batchland("label-plan", path, "--labelled", plan(tmp_path, *rows))
+    note = (
+        "note: the accuracy is known within 7.8 points, not within the 2.7 that a plan expects if the probabilities "
+        "are right; label more to know it better"
+    )
+    assert (note in result.stdout.splitlines()) == missed, result.stdout
 
 
 def test_a_plan_without_labels_is_rejected(tmp_path: Path, predictions: Path) -> None:

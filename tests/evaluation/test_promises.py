@@ -1,13 +1,19 @@
 """Promises about accepted answers: how they are read, when one is given, and how often it is broken."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from evaluation_data import cells
+from evaluation_data import cells, write_arrays
 
 from batchland.errors import UsageError
 from batchland.evaluation.counts import ScoreCounts
+from batchland.evaluation.evaluate import evaluate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.promises import accept_rule, fewest_images, guarantee, parse_promise
 from batchland.models.card import class_names
+from batchland.report.findings import promise_lines
+from batchland.report.write import write_report
 
 
 @pytest.mark.parametrize("text", ["error <= 2%", "error<=0.02", " error < 2 % "])
@@ -70,3 +76,17 @@ def test_promises_are_kept(images: int) -> None:
             broken += risk[np.searchsorted(-population, -rule.threshold) - 1] > 0.1
     assert broken <= 15
     assert given >= 100
+
+
+def test_printed_thresholds_accept_the_printed_number_of_answers(tmp_path: Path) -> None:
+    """With six digits, 0.900268, none of the first 100 would be accepted."""
+    sure = np.array([0.9002678] * 100 + [0.95] * 100, np.float32)
+    names = [f"{number}.jpg" for number in range(200)]
+    predictions = write_arrays(tmp_path / "p.parquet", class_names(["a", "b"]), names, np.c_[sure, 1 - sure])
+    (tmp_path / "l.csv").write_text("image,label\n" + "".join(f"{name},a\n" for name in names))
+    evaluation = evaluate(predictions, tmp_path / "l.csv", EvaluateOptions(promise=("error <= 5%",)))
+    assert [line.partition(":")[2].partition(";")[0] for line in promise_lines(evaluation.summary)] == [
+        " accept answers of at least 0.9002678: 100.0% of the labelled images, 0 of 200 wrong"
+    ]
+    page = write_report(evaluation, tmp_path / "report").html.read_text()
+    assert '<td>all</td><td class="number">0.9002678</td><td class="number">200 (100.0%)</td>' in page

@@ -1,6 +1,7 @@
 """Several evaluations at once: common images, accuracies, pairs with corrected p-values, page and command."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,10 @@ def test_all_pairs_are_corrected_together(tmp_path):
         ("a", 180, 0.9, True), ("b", 176, 0.88, True), ("c", 120, 0.6, False),
     ]  # fmt: skip
     assert (found.images, found.left_out) == (200, 0)
-    assert [(pair.better, pair.worse, pair.only_better, pair.only_worse) for pair in found.pairs] == [
+    assert [(pair.higher, pair.lower, pair.only_higher, pair.only_lower) for pair in found.pairs] == [
         ("a", "b", 10, 6), ("a", "c", 60, 0), ("b", "c", 66, 10),
     ]  # fmt: skip
-    exact = [binomtest(pair.only_better, pair.only_better + pair.only_worse).pvalue for pair in found.pairs]
+    exact = [binomtest(pair.only_higher, pair.only_higher + pair.only_lower).pvalue for pair in found.pairs]
     np.testing.assert_allclose([pair.p_adjusted for pair in found.pairs], multipletests(exact, method="holm")[1])
     assert [round(pair.difference, 9) for pair in found.pairs] == [0.02, 0.3, 0.28]
     assert all(pair.low < pair.difference < pair.high for pair in found.pairs)
@@ -101,7 +102,7 @@ def test_reports_of_one_model_are_named_by_their_places(tmp_path):
     assert [(model.name, model.report) for model in found.models] == [
         (name, str(tmp_path / name)) for name in ("one", "two", "three")
     ]
-    assert [(pair.better, pair.worse, pair.low, pair.high) for pair in found.pairs[:1]] == [("one", "two", 0.0, 0.0)]
+    assert [(pair.higher, pair.lower, pair.low, pair.high) for pair in found.pairs[:1]] == [("one", "two", 0.0, 0.0)]
 
 
 @pytest.fixture
@@ -129,11 +130,40 @@ def test_the_command(reports):
         "report: all/report.html\n",
     )
     rows = list(csv.DictReader(Path("all/pairs.csv").read_text(encoding="utf-8-sig").splitlines()))
-    assert [(row["better"], row["worse"], row["only_better"]) for row in rows] == [
+    assert [(row["higher"], row["lower"], row["only_higher"]) for row in rows] == [
         ("a", "b", "10"), ("a", "c", "60"), ("b", "c", "66"),
     ]  # fmt: skip
     assert batchland("compare", "report-a", "--out", "x").exit_code == 2
-    assert batchland("compare", "report-a", "report-b", "report-c", "--out", "x", "--json").exit_code == 2
+
+
+def test_the_command_prints_json_and_markdown(reports):
+    compare = ("compare", "report-a", "report-b", "report-c", "--out", "all")
+    printed = batchland(*compare, "--json")
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    document = json.loads(printed.stdout)
+    assert document == json.loads(Path("all/summary.json").read_text())
+    assert (document["kind"], document["images"]) == ("batchland.several", 200)
+    assert [(model["name"], model["right"]) for model in document["models"]] == [("a", 180), ("b", 176), ("c", 120)]
+    assert [(pair["higher"], pair["lower"], pair["only_higher"]) for pair in document["pairs"]] == [
+        ("a", "b", 10), ("a", "c", 60), ("b", "c", 66),
+    ]  # fmt: skip
+    assert batchland(*compare, "--markdown").stdout.splitlines() == [
+        "## 3 models, 200 images that all scored",
+        "",
+        "a, b do not differ from the first by more than chance; the others are worse.",
+        "",
+        "| model | accuracy | interval |",
+        "| --- | ---: | --- |",
+        "| a | 90.0% | 85.1 to 93.4% |",
+        "| b | 88.0% | 82.8 to 91.8% |",
+        "| c | 60.0% | 53.1 to 66.5% |",
+        "",
+        "| pair | difference | p, adjusted |",
+        "| --- | ---: | --- |",
+        "| a less b | +2.0 points | p = 0.454 |",
+        "| a less c | +30.0 points | p < 0.001 |",
+        "| b less c | +28.0 points | p < 0.001 |",
+    ]
 
 
 @needs_browser

@@ -107,7 +107,7 @@ def test_content_decides_the_format_and_unread_formats_are_named():
     assert code_of(b"just some text, named .jpg") == "not_an_image"
     assert code_of(b"\x89PNG, but not really") == "corrupt"
     assert code_of(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") == "unsupported_format"
-    assert code_of(b"\0\0\0\x1cftypisom\0\0\0\0") == "unsupported_format"
+    assert code_of(b"\0\0\0\x10ftypisom\0\0\0\0") == "unsupported_format"
     assert code_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == "unsupported_format"
 
 

@@ -104,6 +104,13 @@ def test_labels_that_differ_only_in_their_unicode_form_get_their_index(tmp_path,
     assert caplog.messages == [f"{path}: Caf\u00e9 appears more than once; their indices are appended"]
 
 
+def test_invisible_characters_at_the_ends_of_labels_are_named(tmp_path, caplog):
+    path = tmp_path / "labels"
+    path.write_text("\u202ecat\ndog\n", "utf-8")
+    assert read_class_list(path) == ["cat", "dog"]
+    assert caplog.messages == [f"{path}: invisible characters are left out at the ends of: cat"]
+
+
 def test_labels_that_a_number_belongs_to_are_kept(tmp_path):
     path = tmp_path / "labels"
     path.write_text("1 euro\n2 euro\n")

@@ -239,7 +239,7 @@ def test_a_job_uses_the_alias_and_records_the_version(site):
     night = job.night(date.today())
     assert plan_night(job, night).lines[1] == (f"model toy: toy@production, version 1: {site}/models/toy/1/toy.onnx")
     first = batchland("run", site / "toy.toml")
-    assert "; toy@production is version 1; " in first.stdout
+    assert "; scored by version 1 of toy@production; " in first.stdout
     record = read_run(site / "runs/toy/latest").models[0]
     assert record.version.model_dump() == {
         "registry": str(site / "models"),

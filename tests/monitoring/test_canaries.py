@@ -5,6 +5,7 @@ from datetime import date
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from photo_like import deliver_photos
 from toys import picture, toy_card, write_toy_model
 
 import batchland.images.preprocess as preprocessing
@@ -45,23 +46,30 @@ def test_an_unchanged_model_passes_with_any_options(model, values):
     assert found.largest_difference < 1e-6
 
 
-def test_some_canaries_are_enough_while_the_conditions_stay(model):
+def _slightly_dark(picture):
+    """By too little for the tolerance."""
+    return picture._replace(pixels=picture.pixels - (picture.pixels > 0))
+
+
+def test_some_canaries_are_enough_while_the_conditions_stay(model, monkeypatch):
     """Each night goes on where the last one ended; a canary for every 100 images, but at least three."""
     with LocalEngine(model, ScoreOptions(device="cpu")) as engine:
         checks = [check_canaries(engine)]
         for images in (150, 150, 2000, 150, 10**6):
             checks.append(check_canaries(engine, checks[-1], images))
         changed = check_canaries(engine, checks[-1].model_copy(update={"conditions": "other"}), 150)
+        decode = preprocessing._decode
+        monkeypatch.setattr(preprocessing, "_decode", lambda *args, **options: _slightly_dark(decode(*args, **options)))
+        decoded = check_canaries(engine, checks[-1], 150)
     assert [(each.first, each.images) for each in checks] == [(0, 24), (0, 3), (3, 3), (6, 20), (2, 3), (5, 24)]
-    assert (changed.first, changed.images) == (0, 24)
+    assert {(each.first, each.images) for each in (changed, decoded)} == {(0, 24)}
     assert len({each.conditions for each in checks}) == 1
 
 
 def test_nights_score_some_canaries_after_a_good_night(model, tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    deliver_photos(tmp_path / "in", 6, seed=1)
     (tmp_path / "toy.toml").write_text(
-        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n[monitor]\nrepeats = true\n'
+        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n[monitor]\naction = "off"\n'
     )
     job = load_job(tmp_path / "toy.toml")
 
@@ -97,8 +105,8 @@ def upside_down(pixels):
 def test_a_fault_of_decoding_is_found(model, monkeypatch, fault):
     decode = preprocessing._decode
 
-    def broken(data, spec, **options):
-        decoded = decode(data, spec, **options)
+    def broken(data, kind, spec, **options):
+        decoded = decode(data, kind, spec, **options)
         return decoded._replace(pixels=np.ascontiguousarray(fault(decoded.pixels)))
 
     monkeypatch.setattr(preprocessing, "_decode", broken)

@@ -51,6 +51,13 @@ def test_intervals_hold_and_shrink_with_more_images(estimator) -> None:
     assert many.high - many.low < found[0].high - found[0].low
 
 
+def test_the_interval_is_wider_below_if_the_known_kinds_of_corruption_were_easy(estimator) -> None:
+    night = labelled(np.random.default_rng(6), 200).observed
+    easy, hard = (estimate_accuracy(estimator.model_copy(update={"error": error}), night) for error in (0.01, 0.05))
+    assert easy.value - easy.low > 1.3 * (easy.high - easy.value)
+    assert hard.value - hard.low == pytest.approx(hard.high - hard.value)
+
+
 def test_too_few_images_and_missing_figures_are_not_estimable(estimator) -> None:
     night = labelled(np.random.default_rng(7), 29)
     assert estimate_accuracy(estimator, night.observed).model_dump() == {

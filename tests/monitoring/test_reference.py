@@ -219,6 +219,29 @@ def test_a_stronger_brightness_is_named_before_a_change(reference: Reference) ->
     assert first.strength > second.strength
 
 
+def test_grey_pictures_are_not_called_swapped(reference: Reference) -> None:
+    """Their thumbnails look the same after a swap of colours, and unlike those of the reference."""
+    night = observed(np.random.default_rng(100), shift={"saturation": -6.0})
+    cells = night.thumbnails.mean(axis=3, keepdims=True).astype(np.uint8).repeat(3, axis=3)
+    grey = replace(night, thumbnails=cells)
+    assert reference.changes(grey).max() > 1
+    found = [(each.kind, each.what) for each, _ in describe(reference, grey, LABELS)[0]]
+    assert found[0] == ("pictures", "saturation")
+    assert "change" not in dict(found)
+
+
+def test_a_value_in_its_usual_range_is_not_named_first(reference: Reference) -> None:
+    """Noise is unusual only for pictures that are otherwise like these."""
+    night = observed(np.random.default_rng(100), shift={"row_bands": 4.0})
+    noise = night.values[:, MEASURES.index("noise")].copy()
+    night.values[:, MEASURES.index("noise")] = -1.5 * (noise - noise.mean())
+    found = [each for each, _ in describe(reference, night, LABELS)[0]]
+    names = [each.what for each in found]
+    assert "noise" in names
+    assert ", and unusual for pictures that are otherwise like these" in found[names.index("noise")].message
+    assert names[0] == "row_bands"
+
+
 def test_copies_of_one_picture_are_not_called_changed(reference: Reference) -> None:
     night = observed(np.random.default_rng(100))
     thumbnails = np.ascontiguousarray(night.thumbnails[:, ::-1, ::-1])

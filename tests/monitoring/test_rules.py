@@ -84,10 +84,19 @@ def test_a_usual_share_breaks_no_rule() -> None:
     assert "blank" not in blank
 
 
-def test_few_images_have_no_share() -> None:
-    images = observed(np.random.default_rng(0), 4)
-    images.values[:, MEASURES.index("contrast")] = 0
-    assert found(night(images), []) == []
+@pytest.mark.parametrize(("count", "blank"), [(1, 1), (2, 2), (4, 4), (4, 3), (2, 1)])
+def test_a_share_of_few_images_is_all_of_them(count: int, blank: int) -> None:
+    images = observed(np.random.default_rng(0), count)
+    images.values[:blank, MEASURES.index("contrast")] = 0
+    message = f"{blank} of {count} images have one colour and nothing in it (usually none)"
+    assert found(night(images), []) == ([("blank", message)] if blank == count else [])
+
+
+def test_copies_of_a_small_night_are_found() -> None:
+    before = [night(observed(np.random.default_rng(ago), 2), days_ago=ago) for ago in (3, 2, 1)]
+    copies = night(observed(np.random.default_rng(1), 2))
+    assert [kind for kind, _ in found(copies, before)] == ["earlier_copies"]
+    assert found(night(observed(np.random.default_rng(0), 2)), before) == []
 
 
 def test_copies_within_the_night_differ_in_two_bits_at_most() -> None:

@@ -154,6 +154,14 @@ def test_the_records_are_not_read_again_after_they_are_written(runs: Path, monke
     assert withdraw_acceptance(runs / "job", day(9)).nights == [day(7), day(8), day(9)]
 
 
+def test_a_suspicious_night_of_another_change_is_not_accepted_along(runs: Path) -> None:
+    """Night 8 has its own fault between nights of a drift that began with night 7."""
+    keep(runs, 8, unlike_others(), "suspicious")
+    accepted = accept_night(runs / "job", day(9), once=True)
+    assert (accepted.nights, accepted.open) == ([day(7), day(9)], [])
+    assert comparable(runs) == [1, 2, 3, 4, 5, 6, 7, 9]
+
+
 def test_the_command_says_what_follows(runs: Path) -> None:
     def said(*options: str, number: int = 8) -> tuple[int, str]:
         result = commands.batchland("accept", "job", "--date", day(number), "--runs", runs, *options)
@@ -164,7 +172,9 @@ def test_the_command_says_what_follows(runs: Path) -> None:
         "Accepted: job job, 2024-10-07 to 2024-10-08, 2 nights; a new reference begins with 2024-10-07, without "
         "earlier nights; until it has 5 nights, only exact rules hold. Still suspicious by the same change: "
         "2024-10-09. If nothing has changed and only this night is odd, withdraw this and accept it once: batchland "
-        "accept job --date 2024-10-08 --withdraw, then --once.\n",
+        "accept job --date 2024-10-08 --withdraw, then --once.\n"
+        "  2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n"
+        "  2024-10-08: since 2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n",
     )
     for number in range(10, 14):
         keep(runs, number, like_others().model_copy(update={"reference_start": day(7)}))
@@ -177,7 +187,9 @@ def test_the_command_says_what_follows(runs: Path) -> None:
     assert said("--once") == (
         0,
         "Accepted: job job, 2024-10-07 to 2024-10-08, 2 nights; all join the reference. Still suspicious by the same "
-        "change: 2024-10-09.\n",
+        "change: 2024-10-09.\n"
+        "  2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n"
+        "  2024-10-08: since 2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n",
     )
     assert said("--withdraw", number=7) == (
         0,
@@ -211,9 +223,9 @@ def test_the_metrics_of_a_job_without_records_are_removed(tmp_path: Path) -> Non
     assert not path.exists()
 
 
-def test_a_night_of_which_the_job_only_warns_is_good_but_not_comparable(runs: Path) -> None:
+def test_a_night_of_which_the_job_only_warns_is_not_good(runs: Path) -> None:
     keep(runs, 10, unlike_others(), "ok")
-    assert good_by_all(runs) == [(7, day(10))] * 4
+    assert good_by_all(runs) == [(6, day(6))] * 4
     assert comparable(runs) == [1, 2, 3, 4, 5, 6]
     last = measure(read_runs(runs / "job")).table.to_pylist()[-1]
     assert (last["reference"], last["compared_with"]) == (False, [day(number) for number in range(1, 7)])

@@ -33,10 +33,10 @@ def test_the_message_says_what_is_missing(tmp_path, job):
     assert refusal(job, root) == f"{root}: is not a folder; {wrong}"
     root.unlink()
     root.mkdir()
-    assert refusal(job, root) == f"{root}: holds no images to score (found: nothing at all)"
+    assert refusal(job, root) == f"{root}: holds no images to score (found: nothing at all); {wrong}"
     (root / "a.png").write_bytes(picture(kind="PNG"))
     (root / "notes.txt").touch()
-    assert refusal(job, root) == f"{root}: holds no images to score (found: 1 .txt, 1 not included)"
+    assert refusal(job, root) == f"{root}: holds no images to score (found: 1 .txt, 1 not included); {wrong}"
     (root / "a.jpg").write_bytes(picture())
     assert [ref.name for ref in delivered_images(job, root).images()] == ["a.jpg"]
 

@@ -59,7 +59,8 @@ def test_a_dry_run_lists_expired_folders_and_deletes_nothing(project):
     partition = project / "out" / "date=2024-11-20"
     size = sum(path.stat().st_size for path in partition.iterdir())
     plan = plan_night(load_job(project / "toy.toml", ["retention.keep_nights=4"]), DAYS[-1]).lines
-    assert plan[3] == f"if all this is good, delete {partition}: 2 files, {size} bytes"
+    assert plan[3:5] == ('[monitor] action = "off"', "[retention] keep_nights = 4")
+    assert plan[5] == f"if all this is good, delete {partition}: 2 files, {size} bytes"
     assert len(list(partition.iterdir())) == 2
 
 

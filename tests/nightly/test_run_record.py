@@ -92,16 +92,18 @@ def test_the_last_good_night():
 
 
 def test_an_unreadable_record_is_skipped_with_a_warning(tmp_path, caplog):
+    root = tmp_path / "toy"
     with pytest.raises(UsageError, match=r"run\.json: cannot be read \(No such file or directory\)"):
-        read_run(tmp_path / "2024-11-23")
-    update_run(tmp_path / "2024-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2024, 11, 22)))
-    (tmp_path / "2024-11-23").mkdir()
-    (tmp_path / "2024-11-23" / "run.json").write_text('{"job": 1}')
-    assert [str(run.date) for run in read_runs(tmp_path)] == ["2024-11-22"]
+        read_run(root / "2024-11-23")
+    update_run(root / "2024-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2024, 11, 22)))
+    (root / "2024-11-23").mkdir()
+    (root / "2024-11-23" / "run.json").write_text('{"job": 1}')
+    assert [str(run.date) for run in read_runs(root)] == ["2024-11-22"]
     assert re.search(
-        r"2024-11-23/run\.json: is not a record that this version of batchland can read \(job\)", caplog.text
+        r"2024-11-23/run\.json: is not a record that this version of batchland can read \(job\); move it away",
+        caplog.text,
     )
-    read_runs(tmp_path)  # a night reads them several times
+    read_runs(root)  # a night reads them several times
     assert len(caplog.records) == 1
 
 
@@ -152,5 +154,14 @@ def test_records_that_no_run_wrote_are_unreadable(tmp_path):
             read_run(path.parent)
     path.write_text(good)
     path.parent.rename(tmp_path / "2024-11-24")
-    with pytest.raises(UsageError, match=r"run\.json: is the record of the night 2024-11-23, perhaps a copy; move it"):
+    with pytest.raises(UsageError, match=r"run\.json: is the record of the night 2024-11-23, perhaps a copy$"):
         read_run(tmp_path / "2024-11-24")
+
+
+def test_a_record_of_another_job_is_not_read(tmp_path):
+    """A copied folder would add its nights to the reference."""
+    update_run(tmp_path / "toy" / "2024-11-23", record(attempt("a", 0, 5, "ok", 0)))
+    (tmp_path / "toy").rename(tmp_path / "other")
+    with pytest.raises(UsageError, match=r"run\.json: is a record of the job toy, perhaps a copy$"):
+        read_run(tmp_path / "other" / "2024-11-23")
+    assert read_runs(tmp_path / "other") == []

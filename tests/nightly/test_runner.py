@@ -132,7 +132,8 @@ def test_a_rerun_removes_what_a_killed_run_left_beside_a_complete_night(project,
 def test_a_failed_replacement_keeps_the_old_night(project):
     before = run(project).record.models
     record, attempt = run(project, NIGHT, "device=cuda:99", force=True)
-    assert (attempt.exit_code, record.models) == (5, before)
+    assert (attempt.exit_code, attempt.refused, record.outcome, record.models) == (5, True, "ok", before)
+    assert describe_run(record, attempt).splitlines()[0] == f"Job toy, {NIGHT}: failed. The night is still ok."
     assert len(images(project)) == 9
 
 
@@ -570,7 +571,7 @@ def test_a_record_of_another_version_is_moved_aside(project):
     record, attempt = run(project)
     assert (attempt.outcome, len(record.attempts)) == ("ok", 1)
     assert record.warnings == (
-        f"{path}: is not a record that this version of batchland can read (schema_version); move it away; "
+        f"{path}: is not a record that this version of batchland can read (schema_version); "
         "moved to run.json.unreadable",
     )
     assert (path.parent / "run.json.unreadable").read_text() == '{"schema_version": 99}'
@@ -629,7 +630,8 @@ def test_metrics_of_the_newest_night_and_the_last_good_one(project):
 def test_the_plan_lists_the_steps_and_does_nothing(project):
     (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     before = sorted(project.rglob("*"))
-    job = load_job(project / "toy.toml", ["max_failed=5", "metrics=toy.prom"])
+    rules = ["delivery.min_of_usual='50%'", "delivery.min_images=3", "retention.keep_days=30"]
+    job = load_job(project / "toy.toml", ["max_failed=5", "metrics=toy.prom", *rules])
     assert plan_night(job, NIGHT) == ((
         f"job toy of {project}/toy.toml, night 2024-11-23",
         f"model toy: {project}/toy.onnx",
@@ -638,6 +640,9 @@ def test_the_plan_lists_the_steps_and_does_nothing(project):
         f"report {project}/runs/toy/2024-11-23/report/toy",
         "gate: fail if top1 < 90%",
         "gate: fail if drop(top1) > 1%",
+        '[delivery] min_images = 3, min_of_usual = "50%"',
+        '[monitor] action = "off"',
+        "[retention] keep_days = 30",
         "fail if more than 5 of the images fail",
         f"record {project}/runs/toy/2024-11-23/run.json",
         f"metrics {project}/toy.prom",
@@ -690,8 +695,8 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").unlink()  # as many are gone as would hide one
     late = (
         "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
-        '00.Red_Tower/a.jpg and 1 more); `late = "score"` in [delivery] adds late images, a forced run '
-        "scores the whole night again"
+        "00.Red_Tower/a.jpg and 1 more); 1 image was deleted and stays in the scored night (00.Red_Tower/0.jpg); "
+        '`late = "score"` in [delivery] adds late images, a forced run scores the whole night again'
     )
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))

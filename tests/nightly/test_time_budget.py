@@ -38,17 +38,19 @@ def berlin(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("now", "expected", "hours"),
+    ("clock", "now", "expected", "hours"),
     [
-        ((2026, 11, 24, 3, 30), "2026-11-24T06:00:00+01:00", 2.5),
-        ((2026, 11, 24, 6, 0), "2026-11-25T06:00:00+01:00", 24),
-        ((2026, 11, 23, 22, 0), "2026-11-24T06:00:00+01:00", 8),
-        ((2026, 3, 28, 23, 0), "2026-03-29T06:00:00+02:00", 6),  # summer time begins: an hour less
-        ((2026, 10, 24, 23, 0), "2026-10-25T06:00:00+01:00", 8),  # it ends: an hour more
+        ((6, 0), (2026, 11, 24, 3, 30), "2026-11-24T06:00:00+01:00", 2.5),
+        ((6, 0), (2026, 11, 24, 6, 0), "2026-11-25T06:00:00+01:00", 24),
+        ((6, 0), (2026, 11, 23, 22, 0), "2026-11-24T06:00:00+01:00", 8),
+        ((6, 0), (2026, 3, 28, 23, 0), "2026-03-29T06:00:00+02:00", 6),  # summer time begins: an hour less
+        ((6, 0), (2026, 10, 24, 23, 0), "2026-10-25T06:00:00+01:00", 8),  # it ends: an hour more
+        ((2, 30), (2026, 3, 29, 0, 30), "2026-03-29T03:30:00+02:00", 2),  # no clock shows 2:30
+        ((2, 30), (2026, 10, 25, 0, 30), "2026-10-25T02:30:00+02:00", 2),  # clocks show it twice
     ],
 )
-def test_finish_by_is_the_next_time_that_clocks_show_it(berlin, now, expected, hours):
-    found = next_time(clock_time(6), local(*now))
+def test_finish_by_is_the_next_time_that_clocks_show_it(berlin, clock, now, expected, hours):
+    found = next_time(clock_time(*clock), local(*now))
     assert (found.isoformat(), found - local(*now)) == (expected, timedelta(hours=hours))
 
 

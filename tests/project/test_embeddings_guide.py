@@ -32,6 +32,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_predictions(Path("plain.parquet"), FOLDERS, rows)
     features = np.array([[1, 0], [0.6, 0.8], [0.8, 0.6]], np.float16)
     with_features(Path("plain.parquet"), Path("preds.parquet"), features)
+    known = pa.array([0.5, 0.01, 0.9, None], pa.float32())
+    pq.write_table(pq.read_table("preds.parquet").append_column("known", known), "preds.parquet")
     copies = [
         (1, "a.parquet", "1.jpg", "Red Tower", 0.75, "aa", 0.25, False),
         (1, "a.parquet", "2.jpg", "Green Hill", 0.5, "bb", 0.25, False),
@@ -52,7 +54,7 @@ def run(number: int) -> Any:
 
 
 def test_the_queries_answer(files: None) -> None:
-    assert len(QUERIES) == 4
+    assert len(QUERIES) == 7
     np.testing.assert_allclose(run(1), [[1, 0], [0.6, 0.8], [0.8, 0.6]], atol=1e-3)
     assert run(2) == [
         ("01.Green_Hill/1.jpg", pytest.approx(0.8, abs=1e-3)),
@@ -60,6 +62,12 @@ def test_the_queries_answer(files: None) -> None:
     ]
     assert run(3) == [(1, 2, ["Green Hill", "Red Tower"])]
     assert run(4) == [("2.jpg",), ("4.jpg",)]
+    assert run(5) == [
+        ("01.Green_Hill/1.jpg", pytest.approx(0.8, abs=1e-3)),
+        ("00.Red_Tower/2.jpg", pytest.approx(0.6, abs=1e-3)),
+    ]
+    assert run(6) == [(2, "a.parquet", "3.jpg"), (2, "b.parquet", "4.jpg")]
+    assert run(7) == [("Red Tower", 1, 3)]
 
 
 def test_columns_are_described_as_in_the_file() -> None:

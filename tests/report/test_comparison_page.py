@@ -57,7 +57,7 @@ def comparison() -> Comparison:
 
 
 SUMMARY = """\
-tuesday compared with monday: 39 images that both scored
+tuesday compared with monday: 39 images that both scored with the same label
                      monday  tuesday  difference
   top-1 accuracy      66.7%    94.9%  +28.2 points  (+10.2 to +43.4)
   balanced accuracy   67.4%    94.7%  +27.4 points  (+14.8 to +39.9)
@@ -108,6 +108,26 @@ def test_the_exact_test_finds_changes_beyond_chance(tmp_path: Path) -> None:
     shown = next(figure for figure in differences(summary) if figure.name == "top-1 accuracy")
     assert (shown.kind, shown.clear) == ("better", False)
     assert "\nNo clear difference. " in comparison_terminal_text(compare(*sides))
+
+
+def test_intervals_beyond_the_scale_have_an_arrow(tmp_path: Path) -> None:
+    """The interval of the 25 green images fits the scale (10 points for the difference alone); that of 4 red ones does
+    not."""
+    names = [f"{FOLDERS[number >= 4]}/{number:02}.jpg" for number in range(29)]
+    images = write_label_folders(tmp_path / "images", names, PHOTO)
+    sides = []
+    for name, wrong in (("a", (10, 11)), ("b", ())):
+        rows = [Row(each, (RED if n < 4 or n in wrong else GREEN)) for n, each in enumerate(names)]
+        sides.append(evaluate(write_predictions(tmp_path / f"{name}.parquet", FOLDERS, rows), images))
+    found = compare(*sides)
+    page = write_comparison(found, tmp_path / "changes").html.read_text()
+    assert "The bars' scale is \N{MINUS SIGN}30.0 to +30.0 points" in page
+    cut = {}
+    for row in found.per_class.to_pylist():
+        line = next(each for each in page.split("<tr") if f'<bdi class="name">{row["label"]}</bdi></th>' in each)
+        cut[row["label"]] = (row["difference_low"] < -0.3, row["difference_high"] > 0.3)
+        assert ("cut-low" in line, "cut-high" in line) == cut[row["label"]]
+    assert cut == {"Red Tower": (True, True), "Green Hill": (False, False)}
 
 
 def test_markdown(nights: Path) -> None:

@@ -434,6 +434,15 @@ def test_many_classes(browser, tmp_path):
         before = int(said.inner_text().split()[5])
         at.get_by_role("button", name="Zoom to errors").click()
         assert 0 < int(said.inner_text().split()[5]) <= before
+        at.get_by_role("button", name="Zoom in").click()
+        assert said.inner_text() == "12 by 12 of 300 classes."
+        at.get_by_role("button", name="Show all").click()
+        assert said.inner_text().startswith("Point at a cell, ")
+        at.get_by_label("Find").fill("nobody")
+        at.keyboard.press("Enter")
+        assert said.inner_text() == "No class is called “nobody”."
+        at.locator("#class-table th").nth(1).click(position={"x": 2, "y": 2})  # beside the button
+        assert at.locator("#class-table th").nth(1).get_attribute("aria-sort") == "descending"
         right = next(row for row in evaluation.confusion.to_pylist() if row["true_index"] == row["predicted_index"])
         at.get_by_label("Find").fill(right["true_label"])
         at.keyboard.press("Enter")
@@ -474,8 +483,7 @@ def test_the_data_of_a_small_report_are_all_images(tmp_path):
         "confidence": [0.6, 0.7, 0.5, 0.9, 0.7, 0.4],
         "true": [0.3, 0.1, 0.2, None, None, None],
         "choices": [
-            [1, 600, 0, 300, 2, 100], [1, 700, 2, 200, 0, 100], [0, 500, 1, 300, 2, 200],
-            [0, 900, 1, 60, 2, 40], [1, 700, 0, 200, 2, 100], [2, 400, 1, 350, 0, 250],
+            [0, 300, 2, 100], [2, 200, 0, 100], [1, 300, 2, 200], [1, 60, 2, 40], [0, 200, 2, 100], [1, 350, 0, 250],
         ],
         "suspected": [0] * 6,
         "slices": {},
@@ -587,6 +595,22 @@ def test_long_names_leave_room_for_fewer_images(tmp_path, monkeypatch):
     assert 15_000 < len(found.data) <= 20_000
     assert 0 < len(found.rows) < 3000
     assert not found.all_there
+
+
+def test_suspected_labels_are_those_of_the_table(tmp_path):
+    """Not all with a high probability: at most as many as wrong labels are estimated."""
+    evaluation = many(tmp_path, 5, 100)
+    images = evaluation.mistakes["image"].to_pylist()
+    mistakes = evaluation.mistakes
+    for name, values in (
+        ("label_error_probability", pa.array([0.7] * len(images), pa.float32())),
+        ("suspected_label_error", pa.array([number < 3 for number in range(len(images))])),
+    ):
+        mistakes = mistakes.set_column(mistakes.schema.get_field_index(name), mistakes.schema.field(name), values)
+    found = page_images(replace(evaluation, mistakes=mistakes), [])
+    names = list(found.rows)
+    suspected = {names[row] for row, each in enumerate(decoded(found.data)["suspected"]) if each}
+    assert suspected == set(images[:3])
 
 
 def test_changed_predictions_give_no_choices(tmp_path):

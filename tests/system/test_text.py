@@ -1,6 +1,8 @@
 """Text helpers: counts, lists that are cut, aligned tables."""
 
-from batchland.system.text import aligned, count, counted, files, first_few, ignored_files, images
+import pytest
+
+from batchland.system.text import aligned, count, counted, ends, files, first_few, ignored_files, images
 
 
 def test_counts_agree_with_their_nouns():
@@ -27,3 +29,16 @@ def test_ignored_files_are_named_by_kind():
     assert ignored_files({}) == ""
     assert ignored_files({".zip": 3}) == ", 3 ignored (.zip)"
     assert ignored_files({".a\x1b": 1000, "hidden": 1}) == ", 1,001 ignored (.a[U+001B] 1,000, hidden 1)"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.79, 0.833, "79.0 to 83.3%"),
+        (0.998, 0.99994, "99.8 to >99.9%"),
+        (0.0004, 0.012, "<0.1 to 1.2%"),
+        (0.0, 1.0, "0.0 to 100.0%"),
+    ],
+)
+def test_ends_of_intervals_are_0_and_100_percent_only_exactly(low: float, high: float, text: str) -> None:
+    assert ends(low, high) == text

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_once import made_once
 from PIL import Image
 from toys import COLOURS
 
@@ -13,7 +14,10 @@ from batchland.training.train import TrainedModel, TrainOptions, train
 @pytest.fixture(scope="session")
 def colour_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set: in `train`, ten noisy photos a class, 48 x 40, which differ in their colour."""
-    root = tmp_path_factory.mktemp("data")
+    return made_once(tmp_path_factory, "colour-photos", _draw_photos)
+
+
+def _draw_photos(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for folder, colour in COLOURS.items():
         (root / "train" / folder).mkdir(parents=True)
@@ -37,5 +41,5 @@ def trained(colour_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         epochs=8,
         device="cpu",
     )
-    models = train(colour_photos, tmp_path_factory.mktemp("runs"), options)
+    models = made_once(tmp_path_factory, "trained", lambda runs: train(colour_photos, runs, options))
     return {model.card.name: model for model in models}

@@ -156,6 +156,30 @@ def test_val_folder_must_have_the_classes_of_train(data: Path) -> None:
     )
 
 
+def test_class_folders_that_look_the_same_are_named(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Composed and decomposed characters of Unicode, as from Linux and from a Mac."""
+    composed, decomposed = "Caf\u00e9", "Cafe\u0301"
+    difference = "they differ only in composed and decomposed characters of Unicode"
+    write_classes(data / "train", {composed: 2})
+    write_classes(data / "test", {"00.Red_Tower": 1, "01.Blue_Lake": 1, decomposed: 1})
+    load_data(data, SPEC)
+    assert caplog.messages == []
+    write_classes(data / "val", {"00.Red_Tower": 1, "01.Blue_Lake": 1, decomposed: 1})
+    with pytest.raises(UsageError) as caught:
+        load_data(data, SPEC)
+    assert str(caught.value) == (
+        f"{data}/val: its class folder 'Cafe\\u0301' looks like 'Caf\\xe9' in {data}/train; {difference}; "
+        f"rename one of them"
+    )
+    write_classes(data / "train", {decomposed: 2})
+    with pytest.raises(UsageError) as caught:
+        load_data(data, SPEC)
+    assert str(caught.value) == (
+        f"{data}/train: the class folders 'Cafe\\u0301' and 'Caf\\xe9' look the same; {difference}; put their "
+        f"photos into one folder"
+    )
+
+
 def test_unreadable_images_are_skipped_and_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     (data / "train" / "00.Red_Tower" / "notes.jpg").write_text("no picture")
     (data / "train" / "01.Blue_Lake" / "cut.jpg").write_bytes(noise(1)[:-800])

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from commands import batchland
+from made_once import made_once
 from toys import toy_card, write_toy_model
 
 from batchland.cli.train import print_export
@@ -31,26 +32,32 @@ from batchland.training.train import TrainedModel
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(exported: dict[str, ExportReport]) -> Path:
     """The folder of the models of `exported` as torch's exporter writes them, before outputs are added. Read-only."""
-    return tmp_path_factory.mktemp("written")
+    return exported["scratch"].path.parent.with_name("written")
 
 
 @pytest.fixture(scope="session")
-def exported(
-    trained: dict[str, TrainedModel], written: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, ExportReport]:
+def exported(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportReport]:
     """Both models in float32. Read-only."""
-    folder = tmp_path_factory.mktemp("models")
     write = export_module.write_onnx
 
-    def kept(model: ServedModel, card: ModelCard, path: Path) -> None:
-        write(model, card, path)
-        shutil.copyfile(path, written / f"{card.name}.onnx")
+    def make(folder: Path) -> dict[str, ExportReport]:
+        for name in ("models", "written"):
+            (folder / name).mkdir()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_module, "write_onnx", kept)
-        return {name: export(model.checkpoint.parent, folder / f"{name}.onnx") for name, model in trained.items()}
+        def kept(model: ServedModel, card: ModelCard, path: Path) -> None:
+            write(model, card, path)
+            shutil.copyfile(path, folder / "written" / f"{card.name}.onnx")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export_module, "write_onnx", kept)
+            return {
+                name: export(model.checkpoint.parent, folder / "models" / f"{name}.onnx")
+                for name, model in trained.items()
+            }
+
+    return made_once(tmp_path_factory, "exported", make)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -77,11 +77,18 @@ def test_suspicious_and_accepted_nights(tmp_path):
             update_run(tmp_path / job / str(each.date), accepted(each, first) if job == "accepted" else each)
     views = job_views(tmp_path, TODAY)
     assert overview_headline(views) == (
-        "2 of 4 jobs ended well. Suspicious: lasting since 2026-11-27, new since 2026-11-28."
+        "1 of 4 jobs ended well. Suspicious: lasting since 2026-11-27, new since 2026-11-28, warned since 2026-11-27."
     )
     assert [(view.name, view.kind, view.outcome, view.sentence, view.last_good) for view in views] == [
         ("lasting", "warning", "suspicious", error, None),
         ("new", "warning", "suspicious", error, first),
+        (
+            "warned",
+            "warning",
+            "ok and suspicious",
+            "since 2026-11-27: brightness: mean 0.161, usually 0.42 to 0.479; the job only warns of suspicious nights.",
+            None,
+        ),
         (
             "accepted",
             "passed",
@@ -90,13 +97,12 @@ def test_suspicious_and_accepted_nights(tmp_path):
             "usually 0.42 to 0.479.",
             last,
         ),
-        ("warned", "passed", "ok and suspicious", "Ended well.", last),
     ]
     assert [[(each.sign, each.title) for each in view.strip] for view in views] == [
         [("!", "2026-11-27: suspicious"), ("!", "2026-11-28: suspicious since 2026-11-27")],
         [("✓", "2026-11-27: ok"), ("!", "2026-11-28: suspicious")],
-        [("✓", "2026-11-27: suspicious, accepted"), ("✓", "2026-11-28: suspicious since 2026-11-27, accepted")],
-        [("✓", "2026-11-27: ok and suspicious"), ("✓", "2026-11-28: ok and suspicious since 2026-11-27")],
+        [("!", "2026-11-27: ok and suspicious"), ("!", "2026-11-28: ok and suspicious since 2026-11-27")],
+        [("◇", "2026-11-27: suspicious, accepted"), ("◇", "2026-11-28: suspicious since 2026-11-27, accepted")],
     ]
 
 

@@ -100,7 +100,9 @@ def test_suspicious_and_accepted_nights_have_different_marks():
     (foot,) = {int(found) for found in re.findall(r'class="fault" d="M[\d.]+ (\d+)l4 7h-8z', page)}
     assert f" {foot - 11}l4 4.5l-4 4.5l-4-4.5z" in page  # the diamond of that night is above its triangle
     assert '<span class="verdict failed">gate failed and suspicious</span>' in page
-    assert "Not every night ended well: 1 suspicious, 1 gate failed and suspicious; the last one is 2026-11-06." in page
+    kinds = "1 suspicious, 1 ok and suspicious, 1 gate failed and suspicious"
+    assert f"Not every night ended well: {kinds}; the last one is 2026-11-06." in page
+    assert '<span class="verdict warning">ok and suspicious' in page
 
 
 def test_a_model_under_a_new_file_name_goes_on_with_the_line_and_the_section():

@@ -72,19 +72,21 @@ def _html(notification: Notification, ids: list[str]) -> str:
         for figure in notification.figures
     )
     pictures = "".join(
-        f'<td style="padding-right:12px;vertical-align:top;font-size:12px;color:#555;max-width:180px">'
+        f'<div style="display:inline-block;width:180px;margin:12px 12px 0 0;vertical-align:top;font-size:12px;'
+        f'color:#555">'
         f'<img src="cid:{identifier}" width="{picture.width}" height="{picture.height}" alt="">'
-        f"<br>{escape(picture.caption)}</td>"
+        f"<br>{escape(picture.caption)}</div>"
         for identifier, picture in zip(ids, notification.pictures, strict=True)
     )
+    summary = "\n".join(line for line in notification.summary.splitlines() if line != notification.error)
     links = " · ".join(f'<a href="{escape(link.url)}">{escape(link.text)}</a>' for link in notification.links)
     parts = [
         f'<h2 style="color:{colour};font-size:18px">{escape(notification.title)}</h2>',
         f"<p>{escape(notification.error)}</p>" if notification.error else "",
         f"<table>{rows}</table>" if rows else "",
-        f'<table style="margin-top:12px"><tr>{pictures}</tr></table>' if pictures else "",
+        pictures,
         f"<p>{links}</p>" if links else "",
-        f'<pre style="white-space:pre-wrap;font-size:12px;color:#555">{escape(notification.summary)}</pre>',
+        f'<pre style="white-space:pre-wrap;font-size:12px;color:#555">{escape(summary)}</pre>',
     ]
     body = "".join(parts)
     return f'<!DOCTYPE html><html><body style="font-family:sans-serif;font-size:14px">{body}</body></html>'

@@ -83,7 +83,7 @@ def compose(
     error = record.error if attempt == record.deciding else attempt.error
     if len(summary) > MAX_SUMMARY_LENGTH:
         summary = f"{summary[:MAX_SUMMARY_LENGTH]}\n... (run.json has all of it)\n"
-    good = note is None and attempt.exit_code == 0
+    good = note is None and attempt.exit_code == 0 and not record.doubtful
     return Notification(
         job=record.job,
         date=record.date,

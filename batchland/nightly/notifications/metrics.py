@@ -9,7 +9,6 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from batchland.errors import OutputError
 from batchland.nightly.dates import without_future
-from batchland.nightly.good_nights import last_good
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.run_record import RunRecord
 from batchland.system.files import write_file
@@ -18,13 +17,14 @@ _log = logging.getLogger("batchland")
 
 
 def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None:
-    """Write the metrics of a job's newest night that is not in the future, and of its last good night.
+    """Write the metrics of a job's newest night that is not in the future, and of the last one that ended well.
 
     The file is replaced by rename. records: as `read_runs` gives them, at least one. Raises OutputError.
     """
     registry = CollectorRegistry()
     records = without_future(records, today)
-    newest, good = records[-1], last_good(records)
+    newest = records[-1]
+    ended = next((each for each in reversed(records) if each.good or each.exit_code == 0), None)
 
     def gauge(name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"batchland_{name}", text, ["job_name", *labels], registry=registry)
@@ -32,7 +32,11 @@ def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None
     for name, text, value in (
         ("night_timestamp_seconds", "Midnight, local time, of the newest night's date.", _midnight(newest)),
         ("finished_timestamp_seconds", "When the newest night's run ended.", _finished(newest)),
-        ("success_timestamp_seconds", "When the run of the last good night ended.", _finished(good) if good else None),
+        (
+            "success_timestamp_seconds",
+            "When the run of the last night with exit code 0 ended, or of an accepted one.",
+            _finished(ended) if ended else None,
+        ),
         (
             "exit_code",
             "Exit code of the newest night's run; 0 if the night is suspicious and accepted.",

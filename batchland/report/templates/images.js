@@ -162,7 +162,7 @@ const Images = browser && (() => {
     by("viewer-place").textContent = `${grouped(place + 1)} of ${grouped(found.length)}`;
     showPath(by("viewer-name"), nameOf(row));
     by("viewer-truth").textContent = truthOf(row);
-    const choices = data.choices[row].length ? data.choices[row] : [data.predicted[row], 0];
+    const choices = [data.predicted[row], 0, ...data.choices[row]];
     const known = {[data.truth[row]]: data.true[row], [data.predicted[row]]: data.confidence[row]};  // more exact
     const body = by("viewer-choices").tBodies[0];
     body.replaceChildren();

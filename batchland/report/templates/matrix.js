@@ -128,6 +128,8 @@ if (holder) {
     view.zoom = clamp(view.zoom * factor, 1, Math.max(1, count / 8));
     view.x = column + 0.5 - span() / 2;
     view.y = row + 0.5 - span() / 2;
+    const side = Math.round(span());
+    if (!view.cursor) readout.textContent = view.zoom > 1 ? `${side} by ${side} of ${grouped(count)} classes.` : hint;
     redraw();
   };
 
@@ -240,7 +242,11 @@ if (holder) {
     const wanted = find.value.trim().toLocaleLowerCase();
     const names = data.labels.map((text) => text.toLocaleLowerCase());
     const index = names.includes(wanted) ? names.indexOf(wanted) : names.findIndex((text) => text.includes(wanted));
-    if (!wanted || index < 0) return;
+    if (!wanted) return;
+    if (index < 0) {
+      readout.textContent = `No class is called “${find.value.trim()}”.`;
+      return;
+    }
     view.cursor = [view.place[index], view.place[index]];
     view.zoom = Math.max(view.zoom, count / 24);
     zoomTo(1);

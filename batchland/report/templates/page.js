@@ -42,7 +42,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     const button = head.querySelector("button");
     if (!button) return;
     const numeric = head.classList.contains("number") || "numeric" in head.dataset;
-    button.addEventListener("click", () => {
+    head.addEventListener("click", () => {  // a click on the button arrives here, too
       const first = numeric && !("lowFirst" in head.dataset) ? "descending" : "ascending";
       const other = first === "ascending" ? "descending" : "ascending";
       const direction = head.getAttribute("aria-sort") === first ? other : first;

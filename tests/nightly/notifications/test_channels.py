@@ -4,6 +4,7 @@ import base64
 import json
 import ssl
 from datetime import date
+from html import escape
 from io import BytesIO
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def test_mail_has_the_error_the_figures_and_the_pictures_in_it(project):
     assert "toy: replaced, 9 images, 8 ok, 1 failed (empty 1)" in text
     html = mail.get_body(("html",)).get_content()
     assert "1 (empty 1)" in html
+    assert (html.count(escape(attempt.error)), html.count("display:inline-block")) == (1, 3)
     pictures = [part for part in mail.walk() if part.get_content_type() == "image/jpeg"]
     assert len(pictures) == 3
     for picture in pictures:
