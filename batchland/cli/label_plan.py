@@ -45,9 +45,8 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
         click.echo(f"accuracy {percent(result.accuracy.value)} (95% interval {interval(result.accuracy)})")
         if result.expected and result.half_width > _MISSED * result.expected:
             click.echo(
-                f"note: the accuracy is known within {100 * result.half_width:.1f} points, not within the "
-                f"{100 * result.expected:.1f} that a plan expects if the probabilities are right; label more to know "
-                f"it better"
+                f"note: the interval is {100 * result.half_width:.1f} points to each side; a plan expects "
+                f"{100 * result.expected:.1f} if the probabilities are right; label more images to narrow it"
             )
         if result.paid is False:
             click.echo("note: the plan was no better than a random choice of as many images")

@@ -167,7 +167,7 @@ max_failed_option = click.option(
 def report_failures(manifest: "Manifest", limit: "FailureLimit | None") -> None:
     """Raise TooManyFailedError as `check_failures` does, and warn of folders that could not be listed.
 
-    A shard of which every image failed raises nothing: its merge counts all images.
+    A shard in which every image failed raises nothing, because `merge` checks the images of all shards.
     """
     from batchland.scoring.options import check_failures, unlisted_folders
 

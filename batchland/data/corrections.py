@@ -65,9 +65,9 @@ class CorrectedFolders:
         return found
 
     def _of(self, root: Path, path: str) -> str | None:
-        """The corrected folder of a photo, also if its path has composed characters there and decomposed ones here.
+        """The corrected folder of a photo.
 
-        A path that is that of another photo is not taken for this one.
+        Paths that differ only in composed and decomposed characters are one photo, unless both files exist.
         """
         index = find_name(self._indices, path)
         written = None if index is None else self._written[index]

@@ -21,9 +21,9 @@ MIN_SIMILARITY: Final = 0.75
 COPY_WITH_FEATURES: Final = 0.68
 """Like COPY, if the features distinguish pictures (benchmarks/results/duplicates.md)."""
 _SIMILAR: Final = 0.05
-"""Largest share of pairs with at least MIN_SIMILARITY, for features that distinguish pictures."""
+"""Features distinguish pictures if at most this share of pairs has MIN_SIMILARITY."""
 _COMPARED: Final = 256
-"""Pictures that this is measured on."""
+"""Number of pictures, at most, on which that share is measured."""
 
 
 class Copies(NamedTuple):
@@ -73,9 +73,9 @@ def find_copies(
 
 
 def copy_limit(features: Vectors | None) -> float:
-    """The largest distance of copies: larger with features, unless most pictures have similar ones.
+    """The largest distance of copies: COPY_WITH_FEATURES if the features distinguish pictures, else COPY.
 
-    Those of a network that was trained with few pictures are so similar that they rule out hardly any pair.
+    Features of a network that was trained with few pictures are so similar that they rule out hardly any pair.
     """
     if features is None or len(features) < 2:
         return COPY

@@ -138,7 +138,7 @@ def _require_new(name: ClassName, session: Session) -> None:
 
 
 def _compared(name: str) -> str:
-    """A name without what people do not see: upper and lower case, composed and decomposed characters."""
+    """The form by which names are compared: composed characters, lower case."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -93,7 +93,7 @@ class Join:
         self._places = pa.array([places[self.form(label)] for label in every], pa.int32())
 
     def form(self, label: str) -> str:
-        """By which labels are the same: composed and decomposed characters of Unicode are, unless a report has both."""
+        """The form by which labels are compared: composed, unless two labels of one report differ only in that."""
         return _composed(label) if self._composes else label
 
     def _class_index(self, labels: pa.Array) -> pa.Array:

@@ -64,7 +64,7 @@ class Labels(Protocol):
 
     @property
     def reviewed(self) -> Mapping[int, bool]:
-        """Numbers of the rows of `blocks` with a decision of the corrections, and whether that changed the label.
+        """Numbers of the rows of `blocks` with the decision `wrong` or `keep`, and whether that changed the label.
 
         Known after the last block.
         """

@@ -34,7 +34,7 @@ class LabelledAccuracy(NamedTuple):
     half_width: float
     """Half of the width of the accuracy's interval."""
     expected: float | None
-    """`half_width` that a plan of as many labels announces; None for fewer labels than a plan has."""
+    """`half_width` that a plan with this number of labels expects; None with fewer than MIN_BUDGET labels."""
     paid: bool | None
     """Whether as many labels of images chosen at random would give a wider interval; None for too few labels to say."""
 

@@ -523,7 +523,7 @@ MISTAKES: Final = pa.schema(
         column(
             "label_error_probability",
             pa.float32(),
-            "Probability that the label is wrong, right only if the model of label noise is (docs/analysts.md). 0 for "
+            "Probability that the label is wrong, if the model of label noise is right (docs/analysts.md). 0 for "
             "all images without a clear sign of wrong labels, for two classes that are often confused, and for labels "
             "that corrections keep or replace.",
             nullable=False,

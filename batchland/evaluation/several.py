@@ -41,7 +41,7 @@ class ComparedModel(Document):
 
 
 class ComparedPair(Document):
-    """Two of the evaluations, the one of higher accuracy first, perhaps by chance."""
+    """Two of the evaluations, the one with the higher accuracy first. The difference may be chance."""
 
     higher: str
     lower: str

@@ -343,7 +343,7 @@ class _SourceFolders(_Named):
             self._too_many, self._by_class = True, {}
 
     def parts(self) -> list[Part]:
-        """See `_Dimension.parts`. A million folders are usual, so nothing is made for each of them but its counts."""
+        """See `_Dimension.parts`. There may be a million folders, so they stay in Arrow arrays."""
         if not self._by_class:
             return []
         folders = pa.array([folder for folder, _ in self._by_class])

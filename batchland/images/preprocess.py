@@ -41,7 +41,7 @@ _DECODERS: Final = {
     "HEIF": decode_heif,
     "JXL": decode_jxl,
 }
-"""Functions that raise ImageError for what they find wrong. What their libraries raise, `decode` turns into one."""
+"""They raise ImageError, or what their libraries raise; `decode` turns that into ImageError."""
 _PILLOW_FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # Pillow warns of unusual metadata, once for each line of its code. Real problems raise an ImageError for one image.
@@ -91,7 +91,7 @@ class PreprocessSpec(BaseModel):
 class Decoded(NamedTuple):
     """A decoded picture: RGB uint8 [H, W, 3], and its full size as stored, after orientation, in pixels.
 
-    The pixels may be a view of four channels (see `four_channels`), as which `resize` needs no copy of them.
+    The pixels may be a view of an array with four channels (see `four_channels`), which `resize` need not copy.
     """
 
     pixels: Pixels

@@ -422,7 +422,7 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
     if requested == "auto":
         base, looks_like = _base_of_logarithms(rows), None
         if negative_base:
-            looks_like = "may be negative logarithms of probabilities, of which the likely classes have the smallest"
+            looks_like = "may be negative logarithms of probabilities (smallest for the likeliest class)"
         elif base not in (None, _NATURAL):
             looks_like = f"are logarithms of probabilities to base {base:.0f}"
         elif low >= 0 and high <= 1:

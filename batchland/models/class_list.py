@@ -90,7 +90,7 @@ def _labels_of(path: Path, value: Any) -> list[str]:
 
 
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
-    """Labels in Unicode's composed form (NFC), without invisible characters at their ends, which gives a warning.
+    """Labels in Unicode's composed form (NFC), without invisible characters at their ends (with a warning).
 
     Labels that look the same get their index appended, with a warning.
     """
@@ -111,7 +111,7 @@ def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
 
 
 def _with_index(label: str, index: int, taken: Container[str]) -> str:
-    """With the index appended, once more if that is another label."""
+    """The label with its index appended, more than once if the result is another label."""
     named = f"{label} ({index})"
     return _with_index(named, index, taken) if named in taken else named
 

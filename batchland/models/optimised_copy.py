@@ -60,8 +60,8 @@ class Copy(NamedTuple):
 def find_copy(model: Path) -> Copy | None:
     """The copy of the model in that file; None if this user has made none.
 
-    The model's sha256 is computed once. Later, a note in the copy's folder says that the file is the same: it has the
-    inode, size and times of then. Nobody can set the time of the last change (ctime) back.
+    The model's sha256 is computed once. Later, a note in the copy's folder shows that the file has not changed: the
+    note's name is a digest of the file's inode, size and times. Nobody can set the time of change (ctime) back.
     """
     try:
         with open_regular(model) as file:

@@ -24,9 +24,9 @@ from batchland.scoring.manifest import versions
 from batchland.system.text import images as counted_images
 
 IMAGES_PER_CANARY: Final = 100
-"""Under the conditions of the last night, a canary is scored for this many images."""
+"""Under the same conditions as in the last night, one canary is scored per this many of its images."""
 MIN_CANARIES: Final = 3
-"""At least this many."""
+"""Fewest canaries that are scored."""
 _COLUMNS: Final = ["image", "error_message", "top_k"]
 
 

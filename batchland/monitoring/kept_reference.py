@@ -1,6 +1,6 @@
 """Keep a fitted reference in a file, because reading and fitting 60 nights takes longer than a verdict.
 
-The file is a copy of what can be computed again, so any fault of it is no fault of the night.
+The file is a cache: if it is missing or damaged, the reference is fitted again.
 """
 
 import zipfile

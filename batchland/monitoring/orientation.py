@@ -110,7 +110,7 @@ class Discriminants:
 
     @classmethod
     def of(cls, nights: Sequence[Observations], *, by_class: bool = True) -> tuple[Self, list[Floats]]:
-        """Also the scores of the reference's nights, by discriminants that were fitted without them: [n, CHANGES] each.
+        """The discriminants, and the scores of each night by those that were fitted without it, [n, CHANGES] each.
 
         nights: of the reference, at least FOLDS. by_class: compare each image with those of its predicted class, so
         that a night with other classes does not look changed.

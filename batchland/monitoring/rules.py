@@ -17,7 +17,7 @@ from batchland.monitoring.schema import Finding, FindingKind
 from batchland.system.text import images, percent
 
 MIN_IMAGES: Final = 5
-"""A rule about a share of the images needs at least this many such images; in a smaller night, all of them."""
+"""A rule about a share of the images needs at least this many such images; in a smaller night, all must be such."""
 MIN_SHARE: Final = 0.1
 """A smaller share breaks no rule."""
 TIMES_USUAL: Final = 3.0
@@ -94,7 +94,7 @@ def check_rules(
     def failed() -> list[float]:
         return [each.failed / each.listed for each in earlier if each.listed]
 
-    if night.listed >= MIN_IMAGES:  # if all of fewer failed, that ends the night
+    if night.listed >= MIN_IMAGES:  # a smaller night in which all failed ends with an error
         yield from _share("failed", "could not be read or scored", night.failed, night.listed, failed, _NO_ROWS)
 
     def blank() -> list[float]:

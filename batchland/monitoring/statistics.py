@@ -79,8 +79,8 @@ class Pool:
     def of(cls, images: Observations, usable: npt.NDArray[np.bool_] | None = None) -> tuple[Self, Floats]:
         """The pool, and `scores` of its own images.
 
-        The regression and the distance of each of these images are those of the others. Otherwise few images would
-        always fit themselves, and other images would look unlike them. usable: which of MEASURES to use, [MEASURES].
+        The regression and the distance of each image are computed without it. Otherwise few images would always fit
+        themselves, and other images would look unlike them. usable: which of MEASURES to use, [MEASURES].
         Classes are used if the measures of the answers are.
         """
         size = len(images)

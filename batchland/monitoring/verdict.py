@@ -41,7 +41,7 @@ Mask = npt.NDArray[np.bool_]
 _NO_ANSWERS: Final = np.array([measure not in ANSWER for measure in MEASURES])
 
 
-class Keep(Protocol):
+class ReferenceCache(Protocol):
     """Keeps fitted references."""
 
     def read(self, nights: Sequence[Night], *, answers: bool) -> Reference | None:
@@ -66,7 +66,7 @@ def judge(
     same_model: bool = True,
     new_images: bool = True,
     estimator: Estimator | None = None,
-    keep: Keep | None = None,
+    cache: ReferenceCache | None = None,
     other_model: Sequence[Night] = (),
 ) -> NightVerdict:
     """The verdict on a night. Its findings: those by exact rules, then those of `describe`.
@@ -80,7 +80,7 @@ def judge(
     budget: false alarms a year, see budget.py.
     same_model: whether the same model scored the reference; if not, only pictures are compared.
     new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
-    keep: for the reference of these nights. other_model: more good nights, some scored by another model; pictures are
+    cache: of fitted references. other_model: more good nights, some scored by another model; pictures are
     compared with them, too, until the reference has SURE_NIGHTS.
     """
     rules = by_strength(check_rules(night, recent, usual, new_images=new_images, start=start))
@@ -96,14 +96,14 @@ def judge(
         if photos is not None:
             known = _labelled(photos, wanted)
         elif len(nights) >= MIN_NIGHTS:
-            known, nights = _reference(nights, wanted, keep, answers=same_model)
+            known, nights = _reference(nights, wanted, cache, answers=same_model)
     if known is not None:
         limit = limit_of(budget, labelled=photos is not None)
         known = replace(known, limit=limit)
         filled = observed.filled(known.pool.columns)
         unusual, strength = describe(known, filled, labels)
         if len(nights) < SURE_NIGHTS and len(other_model) > len(nights):
-            longer, _ = _reference(other_model, wanted & _NO_ANSWERS, keep, answers=False)
+            longer, _ = _reference(other_model, wanted & _NO_ANSWERS, cache, answers=False)
             if longer:
                 more, stronger = describe(replace(longer, limit=limit), filled, labels)
                 named = {(finding.kind, finding.what) for finding, _ in unusual}
@@ -169,20 +169,20 @@ def _labelled(photos: Observations, wanted: Mask) -> Reference | None:
 
 
 def _reference(
-    nights: Sequence[Night], wanted: Mask, keep: Keep | None, *, answers: bool
+    nights: Sequence[Night], wanted: Mask, cache: ReferenceCache | None, *, answers: bool
 ) -> tuple[Reference | None, Sequence[Night]]:
     """A reference of the wanted measures, and its nights; None if they are too few, or have none of these measures.
 
-    What is kept has all measures of the nights, whatever tonight has.
+    The kept reference has all measures of its nights, also those that tonight lacks.
     """
-    whole = keep.read(nights, answers=answers) if keep else None
+    whole = cache.read(nights, answers=answers) if cache else None
     if whole is None:
         nights = [each for each in nights if len(each.observed) >= MIN_IMAGES]  # a damaged file gives none
         if len(nights) < MIN_NIGHTS:
             return None, nights
         whole = _fitted(nights, _NO_ANSWERS | answers)
-        if whole and keep:
-            keep.write(nights, whole, answers=answers)
+        if whole and cache:
+            cache.write(nights, whole, answers=answers)
     if whole is None or wanted[whole.pool.columns].all():
         return whole, nights
     return _fitted(nights, wanted), nights

@@ -107,7 +107,7 @@ def read_expected(path: Path) -> dict[str, ExpectedImage]:
     delimiter, before = separator(lines[0] if lines else "")
     rows = csv.DictReader(lines[before:], delimiter=delimiter)
     if (rows.fieldnames or []).count("image") != 1:
-        raise UsageError(f"{path}: has no column image; give a CSV file with image (size, sha256 optional)")
+        raise UsageError(f"{path}: needs one column image; give a CSV file with image (size, sha256 optional)")
     if fault := first_fault(path, "image"):
         raise UsageError(f"{path}, {fault}")
     found: dict[str, ExpectedImage] = {}

@@ -99,8 +99,8 @@ def entry_of(
 
     log: by default `cron.log` in the job's folder of records. variables: to set in addition. Raises UsageError if the
     schedule or a variable is invalid, if the job file uses a variable that the entry does not set, or if a variable may
-    be secret: cron shows the whole line in the subject of its
-    mails and in the system's log, and lines that set variables in the header of its mails.
+    be secret: cron shows the whole line in the subject of its mails and in the system's log, and lines that set
+    variables in the header of its mails.
     """
     for name, value in (variables or {}).items():
         if _may_be_secret(job, name, value):

@@ -37,7 +37,7 @@ class Night(Document):
     outcome: Outcome
     exit_code: int | None
     good: bool
-    """Whether it is complete and passed every check, and is not suspicious or a person accepted it."""
+    """Whether it is complete and passed every check; a suspicious night only if a person accepted it."""
     error: str | None
     """One sentence, if the night did not end with outcome ok."""
     attempts: Count

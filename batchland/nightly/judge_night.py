@@ -84,7 +84,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         same_model=compared.same_model,
         new_images=not job.monitor.repeats,
         estimator=_estimator(job.model_file(name), model),
-        keep=_Keep(job, model, needed.values()),
+        cache=_ReferenceFiles(job, model, needed.values()),
         other_model=[known[record.date] for record in compared.other_model],
     )
     hint = repeats_hint(job, night)
@@ -261,7 +261,7 @@ def _night(job: Job, record: RunRecord, model: ModelRun) -> Night:
     return Night(record.date, lambda: _observed(file), run.counts.listed, run.counts.failed, images)
 
 
-class _Keep:
+class _ReferenceFiles:
     """Keeps references in `runs/NAME/reference`: `MODEL.npz`, and `MODEL.pictures.npz` without answers."""
 
     def __init__(self, job: Job, model: ModelRun, records: Iterable[RunRecord]) -> None:
@@ -271,11 +271,11 @@ class _Keep:
         self._files = {day: _figures_file(job, day, run) for day, run in runs if run}
 
     def read(self, nights: Sequence[Night], *, answers: bool) -> Reference | None:
-        """As in `Keep`."""
+        """See `ReferenceCache`."""
         return read_reference(self._path(answers=answers), self._key(nights))
 
     def write(self, nights: Sequence[Night], reference: Reference, *, answers: bool) -> None:
-        """As in `Keep`. Raises OutputError."""
+        """See `ReferenceCache`. Raises OutputError."""
         write_reference(self._path(answers=answers), self._key(nights), reference)
 
     def _path(self, *, answers: bool) -> Path:

@@ -66,6 +66,7 @@ def plan_night(
     today = today or local_today()
     steps = list(_steps(job, night, today, force=force, open_models=open_models))
     first = {step.text: index for index, step in reversed(list(enumerate(steps)))}
+    # Each problem once, also if several models have it.
     steps = [step for index, step in enumerate(steps) if not step.problem or first[step.text] == index]
     if not future:
         try:

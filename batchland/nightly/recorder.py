@@ -156,7 +156,7 @@ class Recorder:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=local_now())
 
     def _is_refused(self, ending: Ending) -> bool:
-        """Whether a usage error, a model or a missing delivery ended the attempt, and the night stays as it was.
+        """Whether a usage error, a model error or a missing delivery ended the attempt, and the night stays as it was.
 
         Retention may have deleted its predictions; they are not scored again without the delivery.
         """

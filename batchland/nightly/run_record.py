@@ -63,7 +63,7 @@ class Attempt(Document):
     error: str | None = None
     """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
-    """True if a usage error, a model or a missing delivery ended it before it changed anything; the good night stays
+    """True if a usage error, a model error or a missing delivery ended it before it changed anything; the night stays
     as it was."""
 
 
@@ -243,7 +243,7 @@ class RunRecord(Document):
 
     @property
     def good(self) -> bool:
-        """Whether the night is complete and passed every check of its job, and is not suspicious or was accepted."""
+        """Whether the night is complete and passed every check of its job; a suspicious one only if it was accepted."""
         return self.outcome in ("ok", "suspicious") and not self.doubtful
 
     @property

@@ -670,8 +670,8 @@ def test_outputs_that_may_be_negative_logarithms_are_believed_to_be_logits_if_th
     with pytest.raises(ModelError) as caught:
         adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half")
     assert (str(caught.value), caught.value.advice) == (
-        f"{path}: its outputs may be negative logarithms of probabilities, of which the likely classes have the "
-        f"smallest; export it with logits or with probabilities of exclusive classes",
+        f"{path}: its outputs may be negative logarithms of probabilities (smallest for the likeliest class); "
+        f"export it with logits or with probabilities of exclusive classes",
         "output_logits_anyway",
     )
     session = adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half", output="logits")

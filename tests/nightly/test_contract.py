@@ -139,12 +139,12 @@ def test_a_list_that_is_missing_or_invalid(tmp_path, project):
     )  # fmt: skip
     path = project / "expected.csv"
     for content, message in (
-        (b"name\na.jpg\n", "has no column image; give a CSV file with image (size, sha256 optional)"),
+        (b"name\na.jpg\n", "needs one column image; give a CSV file with image (size, sha256 optional)"),
         (b"image,size\na.jpg,many\n", "line 2: size 'many' is not a number of bytes"),
         (b"image,sha256\na.jpg,abc\n", "line 2: sha256 'abc' is not 64 hexadecimal digits"),
         ("image\na\n".encode("utf-16"), "cannot be read as a CSV file"),
-        (b"", "has no column image; give a CSV file with image (size, sha256 optional)"),
-        (b"image,image\na,b\n", "has no column image; give a CSV file with image (size, sha256 optional)"),
+        (b"", "needs one column image; give a CSV file with image (size, sha256 optional)"),
+        (b"image,image\na,b\n", "needs one column image; give a CSV file with image (size, sha256 optional)"),
         (b"image\na,b.jpg\n", "line 2: has 2 values, the header has 1"),
         (b"image;size\na.jpg;1\nb.jpg,2\n", "line 3: has 1 value, the header has 2"),
         (b"sep=;\nimage;size\na.jpg;many\n", "line 3: size 'many' is not a number of bytes"),

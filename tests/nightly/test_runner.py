@@ -333,7 +333,7 @@ def test_a_run_that_changed_nothing_says_that_the_night_stays_good(project):
 
 
 def test_a_suspicious_night_without_its_delivery_stays_suspicious(project):
-    """A forced run that cannot begin must not stand in the way of an acceptance."""
+    """A forced run that cannot begin must not prevent an acceptance."""
     for image in (project / "in" / str(NIGHT)).rglob("*.jpg"):
         image.write_bytes(picture((0, 0, 0)))
     monitor = "monitor={action='fail'}"
@@ -482,7 +482,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
 predict = batchland.models.session.Session.answer
 def slow(self, *batch):
-    os.write(1, b"scoring\\n")  # at one stroke: several calls are under way
+    os.write(1, b"scoring\\n")  # in one write, because several calls run at once
     time.sleep(0.05)
     return predict(self, *batch)
 batchland.models.session.Session.answer = slow
@@ -509,7 +509,7 @@ def test_a_stopped_run_is_resumed(project, signum, status, outcome):
     assert ([tried.outcome for tried in record.attempts], attempt.exit_code) == ([outcome, "ok"], 0)
     (model,) = record.models
     assert (model.state, model.counts.listed) == ("resumed", 120)
-    assert model.resumed_images > 0  # of the sixteen begun some were in the model, some in a part half written
+    assert model.resumed_images > 0  # of the sixteen begun, some were in the model, some in an unfinished part
     assert len(set(images(project))) == len(images(project)) == 120
 
 
@@ -556,7 +556,7 @@ def test_an_unwritable_folder_of_records_is_an_error(project):
         run(project)
 
 
-def test_no_page_is_missed_where_no_record_can_be_written(project):
+def test_a_record_that_cannot_be_created_ends_the_run_with_74(project):
     result = batchland("run", project / "toy.toml", "--date", NIGHT, "--set", "runs=/proc/none")
     assert (result.exit_code, result.stdout) == (74, "")
     log = "/proc/none/toy/2024-11-23/log.jsonl"
@@ -781,7 +781,7 @@ def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
 
 
 def test_storage_that_fails_is_an_error_without_a_traceback(project, monkeypatch, caplog):
-    """It does not answer to `stat` of the records."""
+    """`stat` of the records fails."""
 
     def fails(folder):
         raise OSError(errno.EIO, "Input/output error", f"{folder}/2026-11-20/run.json")

@@ -93,7 +93,7 @@ def test_compose_has_the_job_its_metrics_and_its_reports():
 
 @pytest.fixture
 def fake_batchland(tmp_path):
-    """A `batchland` that notes its arguments and its end by SIGTERM, and a `date` for which each time comes at once."""
+    """A `batchland` that notes its arguments and SIGTERM, and a `date` by which each time is a second away."""
     program = tmp_path / "batchland"
     program.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/ran\n'
@@ -124,7 +124,7 @@ def test_every_night_runs_the_job_at_its_time_and_hands_on_sigterm(fake_batchlan
     [
         ("2026-03-28T12:00+01:00", "02:30", "2026-03-29T03:30+02:00"),  # 2:30 does not exist on that day
         ("2026-03-29T00:10+01:00", "02:30", "2026-03-29T03:30+02:00"),
-        ("2026-03-29T04:00+02:00", "02:30", "2026-03-30T02:30+02:00"),  # though date knows no "tomorrow 02:30" then
+        ("2026-03-29T04:00+02:00", "02:30", "2026-03-30T02:30+02:00"),  # although `date` refuses "tomorrow 02:30" then
         ("2026-03-28T12:00+01:00", "03:30", "2026-03-29T03:30+02:00"),
         ("2026-10-24T12:00+02:00", "08:09", "2026-10-25T08:09+01:00"),
         ("2026-10-24T12:00+02:00", "25:00", None),

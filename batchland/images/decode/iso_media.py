@@ -66,8 +66,8 @@ def without_end_of_picture(data: bytes, spare: int) -> bytes | None:
 def check_colours(data: bytes) -> None:
     """Raise ImageError (`unsupported_format`) for HDR.
 
-    What the container says about the picture that is shown, or about an animation, counts; if it says nothing about
-    colours, the compressed data. Leaves files with damaged boxes to the decoder.
+    Reads what the container says about the picture that is shown, or about an animation; if it says nothing about
+    colours, reads the compressed data. Leaves files with damaged boxes to the decoder.
     """
     for found in (_transfers(data), _transfers_of_tracks(data)):
         with suppress(struct.error, KeyError, IndexError):

@@ -91,7 +91,7 @@ class Directory:
         return values[0] if values else default
 
     def orientation(self) -> int:
-        """EXIF orientation, 1 to 8. What is no whole number, such as a text, is ignored, as by libtiff."""
+        """EXIF orientation, 1 to 8. A value that is not a whole number is ignored, as by libtiff."""
         tag = self._tags.get(_TAGS["orientation"])
         is_number = tag is not None and tag.kind in _TYPES and tag.kind not in (2, 7)
         found = self.number("orientation", 1) if is_number else 1

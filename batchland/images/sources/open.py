@@ -39,7 +39,7 @@ def open_source(
         raise UsageError("nothing to score: give a folder, a URL, tar, zip or Parquet files", advice="image_list")
     path = split_url(location).path if is_url(location) else location
     if "{" in path and path.endswith("}") and not os.path.exists(path):  # noqa: PTH110
-        path = next(iter(FilePattern(location).locations.values()))
+        path = next(iter(FilePattern(location).locations.values()))  # its suffix is that of all files
     if is_url(location) and split_url(location).scheme in ("http", "https"):
         raise UsageError(
             f"{display_url(location)}: a web server cannot be listed; give a list of its images", advice="image_list"

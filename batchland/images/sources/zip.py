@@ -38,7 +38,7 @@ _UTF8: Final = 0x800
 _UNICODE_PATH: Final = 0x7075
 """Extra field with the name in UTF-8: a version, the checksum of the plain name, and the name."""
 _SIZES: Final = 1
-"""Extra field with sizes and a position that do not fit into the entry."""
+"""ZIP64 extra field: sizes and a position that do not fit into the entry."""
 _UNKNOWN_FIELD: Final = 0xFFFF
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
@@ -139,12 +139,12 @@ def _read_list(file: RandomAccess) -> list[ZipInfo]:
             members = archive.infolist()
     begin = min((member.header_offset for member in members), default=archive.start_dir)
     if _list_before(file, begin) or _HEADER_MARK in _after_list(file):
-        raise BadZipFile("it holds several zip files, as if they were put together with cat; unpack them")
+        raise BadZipFile("it holds several zip files, perhaps joined by cat; unpack them")
     return members
 
 
 def _list_before(file: RandomAccess, position: int) -> bool:
-    """Whether another zip file ends before that byte. Bytes of other kinds are those of a program that unpacks."""
+    """Whether another zip file ends before that byte. The program of a self-extracting file is none."""
     first = max(0, position - _END_BYTES)
     before = file.read_at(first, position - first)
     at = before.rfind(_END_MARK)

@@ -58,8 +58,5 @@ def _send(url: str, seconds: float, body: bytes | None) -> None:
     headers = {"User-Agent": f"batchland/{__version__}"}
     if body is not None:
         headers["Content-Type"] = "application/json"
-    message = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310
-    with urllib.request.build_opener(_Redirects).open(
-        message, timeout=seconds
-    ):  # the job file allows http and https only
-        pass
+    message = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - the job file allows http and https only
+    urllib.request.build_opener(_Redirects).open(message, timeout=seconds).close()

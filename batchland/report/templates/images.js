@@ -56,7 +56,7 @@ const Images = browser && (() => {
   const select = () => {
     const parts = sliced();
     const text = fields.text.value.trim().toLocaleLowerCase(), kind = fields.kind.value;
-    // As 32-bit numbers, like the probabilities: 0.9 is above 90% otherwise.
+    // Compare as 32-bit numbers, because the probabilities are 32-bit.
     const low = Math.fround(fields.low.value / 100), high = fields.high.value === "" ? Infinity : Math.fround(fields.high.value / 100);
     found = [];
     for (let row = 0; row < data.file.length; row++) {

@@ -34,10 +34,10 @@ class LocalEngine:
     """Decoding threads and one session in this process.
 
     On a CPU several batches are in the model at once, each with few threads of onnxruntime: in a call with many
-    threads, each of them waits for the others at every layer, and longer still when decoding threads take their cores.
+    threads, each waits for the others at every layer, and longer while decoding threads use their cores.
 
-    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: of the
-    model, if it does not come from that file.
+    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: of the model, if it does
+    not come from that file.
 
     Raises ModelError or DeviceError if the model cannot be opened.
     """

@@ -152,7 +152,7 @@ TABLES = [parquet_bytes(kind) for kind in ("bytes", "dictionary", "struct")]
 @FUZZED
 @given(which=st.integers(0, len(TABLES) - 1), seed=st.integers(0, 2**32))
 def test_damaged_tables_give_refs_or_coded_errors(tmp_path_factory, which, seed):
-    """Half of the changes are in the footer, which is short and says everything."""
+    """Half of the changes are in the footer, which is short and describes the whole table."""
     rng = random.Random(seed)
     data = bytearray(TABLES[which])
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")

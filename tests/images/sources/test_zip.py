@@ -156,7 +156,7 @@ def test_impossible_times_and_bytes_in_front_are_accepted(tmp_path):
     assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, None))
 
 
-JOINED = "the zip file cannot be read: it holds several zip files, as if they were put together with cat; unpack them"
+JOINED = "the zip file cannot be read: it holds several zip files, perhaps joined by cat; unpack them"
 
 
 @pytest.mark.parametrize("between", [b"", b"\n", bytes(512)])
