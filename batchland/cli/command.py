@@ -20,7 +20,7 @@ from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
 from batchland.system.text import one_line
 
 _LONGEST_MESSAGE: Final = 1000
-"""Characters of a usage error, which may hold what the user gave."""
+"""Characters of a usage error, which may contain the user's input."""
 _REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
 _OUT_OF_MEMORY: Final = re.compile(
     "can't start new thread|[Ff]ailed to (?:map segment|launch worker)|[Cc]annot allocate memory"
@@ -146,7 +146,7 @@ class Group(click.Group):
         """Parse the options of a command and run it."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while the options were made; a running command handles it itself
+        except KeyboardInterrupt:  # while options are imported; a running command handles it itself
             _fail(ctx, "interrupted", 130, as_json=False)
 
     def add_section(self, heading: str, commands: Iterable[click.Command]) -> None:

@@ -1,4 +1,4 @@
-"""What commands print with --json, where it is not the content of a file that they write."""
+"""JSON documents that commands print with --json but do not write to a file."""
 
 from datetime import date
 from typing import Literal
@@ -64,7 +64,7 @@ class JobCheck(Document):
     steps: tuple[str, ...]
     """What a run would do, in order."""
     problems: tuple[Problem, ...]
-    """The exit code of the first one is that of the command."""
+    """The command ends with the exit code of the first one."""
 
 
 class History(Document):
@@ -92,7 +92,7 @@ class RunResult(Document):
     schema_version: Literal[1] = 1
     kind: Literal["batchland.run_result"] = "batchland.run_result"
     exit_code: int
-    """That of the first night that did not end well; 0 if all did."""
+    """Exit code of the first night that did not end well; 0 if all did."""
     nights: tuple[RunRecord, ...]
     """The records of the nights that were run, as in their run.json."""
 

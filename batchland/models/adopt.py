@@ -68,7 +68,7 @@ _NATURAL: Final = float(np.e)
 _BASES: Final = (_NATURAL, 10.0, 2.0)
 """Bases of logarithms of probabilities. A softmax turns those to the first one into the probabilities."""
 _ROUNDING: Final = 1e-3
-"""Error of the sum of probabilities whose logarithms were rounded to half floats."""
+"""Largest error of a sum of probabilities after their logarithms were rounded to half floats."""
 _CERTAIN: Final = 0.1
 """If no second class of a picture has this probability, the logarithms may be logits of a confident network."""
 _FEW_CALIBRATED: Final = 50

@@ -70,7 +70,7 @@ def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int 
 
 
 def _conditions(model: OpenModel, files: Mapping[str, bytes]) -> str:
-    """A digest of everything that probabilities depend on, as far as it is known, with the pixels of all canaries."""
+    """A digest of everything that is known to change probabilities, and of the pixels of all canaries."""
     facts = [model.sha256, versions(), model.device, model.provider, dict(model.settings), instruction_sets()]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for data in files.values():

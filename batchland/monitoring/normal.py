@@ -1,4 +1,4 @@
-"""Quantiles of the normal distribution, without scipy, whose import takes as long as a verdict."""
+"""Quantiles of the normal distribution, without scipy: importing it takes as long as a verdict."""
 
 from statistics import NormalDist
 from typing import Any, Final

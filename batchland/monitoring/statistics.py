@@ -71,7 +71,8 @@ class Pool:
     mix: npt.NDArray[np.intp]
     """Images of each class."""
     prior_images: Floats
-    """Weight, in images, of the variance of the reference in that of a night, which is inexact in few images."""
+    """The variance of a night is averaged with that of the reference, which counts as this many images: few
+    images give an inexact variance."""
     prior_variance: Floats
     spread_variance: Floats
 

@@ -112,7 +112,7 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
 
 
 def _rules(job: Job) -> Iterator[_Step]:
-    """What the job sets in the tables that decide about a night and delete old ones."""
+    """The settings of the job in the tables that judge a night or delete old ones."""
     for name in ("delivery", "monitor", "retention"):
         table = getattr(job, name)
         given = table.model_dump(mode="json", include=table.model_fields_set) if table else {}

@@ -24,7 +24,7 @@ _TEXTS: Final = (
     (pa.large_string(), pa.large_binary()),
     (pa.string_view(), pa.binary_view()),
 )
-"""Types of text, and those of the same bytes."""
+"""Types of text, each with the binary type of the same layout."""
 
 
 class _NoPandas(MetaPathFinder):
@@ -73,7 +73,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def plain_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    r"""The values of a column of `plain_columns` as Python objects, of which `pyarrow.array` makes the same column.
+    r"""The values of a column of `plain_columns` as Python objects; `pyarrow.array` makes the same column of them.
 
     Dates and times are numbers in the unit of their type, because Python has no nanoseconds, no years beyond 9999 and
     not every time zone. Decimals are text. In text, bytes that are not UTF-8 become `\xNN`.

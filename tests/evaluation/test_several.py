@@ -88,7 +88,7 @@ def test_models_of_the_same_name_get_different_names(tmp_path):
     assert different_names([same, other, same]) == ["a (1)", "b (2)", "a (3)"]
 
 
-def test_reports_of_one_model_are_named_by_their_places(tmp_path):
+def test_reports_of_one_model_are_named_by_their_folders(tmp_path):
     """All are of model `a`; two are of the same predictions, in two reports."""
     for name in ("monday", "tuesday"):
         (tmp_path / name).mkdir()

@@ -107,8 +107,8 @@ def test_a_complete_night_is_kept_unless_forced(project):
 
 
 def test_a_rerun_removes_what_a_killed_run_left_beside_a_complete_night(project, monkeypatch):
-    """Parts that were published go; those of a run that was killed before that stay, because it is resumed."""
-    monkeypatch.setattr(LocalOutput, "_clean_up", lambda _: None)  # as if killed before it
+    """Published parts are removed. Unpublished parts of a killed run stay, because a rerun resumes it."""
+    monkeypatch.setattr(LocalOutput, "_clean_up", lambda _: None)  # as if the run was killed before it
     run(project)
     monkeypatch.undo()
     out = project / "out"
@@ -420,7 +420,7 @@ def test_mode_new_scores_an_image_again_only_if_it_changed(project):
     record, attempt = run(project, NIGHT + timedelta(days=2), *new)
     assert (attempt.outcome, attempt.exit_code, attempt.error) == ("skipped", 0, "every image was scored already")
     assert record.models[0].state == "nothing_new"
-    # An older date has nothing either, though it comes before those that hold the images.
+    # An older date has nothing to score either, although its images are in later nights.
     assert run(project, NIGHT - timedelta(days=1), *new).attempt.outcome == "skipped"
     assert sorted(images(project))[9:] == [
         ("2024-11-24", "00.Red_Tower/0.jpg"), ("2024-11-24", "00.Red_Tower/7.jpg"),
@@ -692,7 +692,7 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     assert run(project).record.warnings == ()
     for name in ("8.jpg", "9.jpg", "a.jpg", "b.jpg"):
         (project / "in" / str(NIGHT) / "00.Red_Tower" / name).write_bytes(picture())
-    (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").unlink()  # as many are gone as would hide one
+    (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").unlink()
     late = (
         "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
         "00.Red_Tower/a.jpg and 1 more); 1 image was deleted and stays in the scored night (00.Red_Tower/0.jpg); "
@@ -711,7 +711,7 @@ def test_images_that_came_after_a_complete_night_are_named(project):
 
 @pytest.mark.parametrize("settings", [(), ("delivery.late=score",), ("mode=new",)], ids=["all", "late", "new"])
 def test_images_that_changed_after_a_complete_night_are_named(project, settings):
-    """By their size or modification time. One that is gone has not changed, nor one that was not read."""
+    """Another size or modification time is a change. Deleted images and images that were not read have not changed."""
     folder = project / "in" / str(NIGHT)
     (folder / "huge.jpg").write_bytes(b"")
     os.truncate(folder / "huge.jpg", MAX_FILE_BYTES + 1)

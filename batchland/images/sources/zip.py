@@ -130,7 +130,7 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
 
 
 def _read_list(file: RandomAccess) -> list[ZipInfo]:
-    """The members. Raises almost anything if the list is damaged, or if it is only that of a part of the file."""
+    """The members. Raises almost anything if the list is damaged, or BadZipFile if the file holds several zip files."""
     try:
         with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
             members = archive.infolist()
@@ -144,7 +144,7 @@ def _read_list(file: RandomAccess) -> list[ZipInfo]:
 
 
 def _list_before(file: RandomAccess, position: int) -> bool:
-    """Whether another zip file ends before that byte. The program of a self-extracting file is none."""
+    """Whether another zip file ends before that byte. A self-extracting file has a program there instead."""
     first = max(0, position - _END_BYTES)
     before = file.read_at(first, position - first)
     at = before.rfind(_END_MARK)
@@ -164,7 +164,7 @@ def _after_list(file: RandomAccess) -> bytes:
 
 
 class _TolerantReader(Reader):
-    """Reads the list of members without what zipfile refuses in one of them, and so for all."""
+    """Changes what zipfile cannot read in an entry of the list; it would refuse the whole list."""
 
     def read(self, size: int = -1) -> bytes:
         """See `Reader.read`."""

@@ -3,7 +3,7 @@
 from typing import Any, Final, NamedTuple
 
 CORES_PER_WORKER: Final = 16
-"""On CPUs, or all cores of a smaller node. With more, a second model in memory costs less than waiting for the one."""
+"""On CPUs. A smaller node gives all of its cores. With more cores, a second model costs less than waiting for one."""
 
 
 class ClusterPlan(NamedTuple):
