@@ -3,7 +3,6 @@
 The file is a cache: if it is missing or damaged, the reference is fitted again.
 """
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from batchland.monitoring.orientation import Discriminants
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.statistics import Pool
 from batchland.system.files import write_file
+from batchland.system.regular_files import open_regular
 
 _KEY: Final = "key"
 _PARTS: Final = {"pool": Pool, "discriminants": Discriminants}
@@ -24,12 +24,12 @@ _PARTS: Final = {"pool": Pool, "discriminants": Discriminants}
 def read_reference(path: Path, key: str) -> Reference | None:
     """The reference that was kept with this key; None if there is none, or if it cannot be read."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             if str(stored[_KEY]) != key:
                 return None
             parts = {name: kind(**_values(stored, f"{name}.")) for name, kind in _PARTS.items()}
             return Reference(**parts, **_values(stored, ""))
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+    except Exception:  # zipfile and numpy raise almost anything on damage
         return None
 
 

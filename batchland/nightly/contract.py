@@ -39,6 +39,8 @@ MIN_WEEKDAYS: Final = 4
 """With at least this many good nights of the same weekday, only these are used."""
 COPIED_NIGHTS: Final = 30
 """Copies are looked for in this many good nights, the newest ones."""
+_EXPECTED_COLUMNS: Final = ("image", "size", "sha256")
+_MAX_SIZE_DIGITS: Final = 20
 _NOT_IGNORED: Final = ("hidden", "excluded", "not included", "blank line")
 """Kinds of files that `max_ignored` does not count, because the job leaves them out on purpose."""
 
@@ -106,6 +108,9 @@ def read_expected(path: Path) -> dict[str, ExpectedImage]:
         raise UsageError(f"{path}: cannot be read as a CSV file ({error})") from error
     delimiter, before = separator(lines[0] if lines else "")
     rows = csv.DictReader(lines[before:], delimiter=delimiter)
+    for name in rows.fieldnames or []:
+        if (meant := name.strip().lower()) != name and meant in _EXPECTED_COLUMNS:
+            raise UsageError(f"{path}: rename the column {name!r} to {meant!r}")
     if (rows.fieldnames or []).count("image") != 1:
         raise UsageError(f"{path}: needs one column image; give a CSV file with image (size, sha256 optional)")
     if fault := first_fault(path, "image"):
@@ -120,7 +125,7 @@ def read_expected(path: Path) -> dict[str, ExpectedImage]:
 
 def _expected(path: Path, line: int, row: dict[str, str | None]) -> ExpectedImage:
     size, sha256 = (row.get("size") or "").strip(), (row.get("sha256") or "").strip().lower()
-    if size and not size.isdecimal():
+    if size and not (size.isdecimal() and len(size) <= _MAX_SIZE_DIGITS):
         raise UsageError(f"{path}, line {line}: size {size!r} is not a number of bytes")
     if sha256 and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
         raise UsageError(f"{path}, line {line}: sha256 {sha256!r} is not 64 hexadecimal digits")

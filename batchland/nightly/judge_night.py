@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland._version import __version__
-from batchland.errors import UsageError
+from batchland.errors import OutputError, UsageError
 from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.kept_reference import read_reference, write_reference
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
@@ -275,8 +275,11 @@ class _ReferenceFiles:
         return read_reference(self._path(answers=answers), self._key(nights))
 
     def write(self, nights: Sequence[Night], reference: Reference, *, answers: bool) -> None:
-        """See `ReferenceCache`. Raises OutputError."""
-        write_reference(self._path(answers=answers), self._key(nights), reference)
+        """See `ReferenceCache`. A file that cannot be written is only a warning."""
+        try:
+            write_reference(self._path(answers=answers), self._key(nights), reference)
+        except OutputError as error:
+            _log.warning("%s; the next night computes the reference again", error)
 
     def _path(self, *, answers: bool) -> Path:
         return self._folder / f"{self._name}{'' if answers else '.pictures'}.npz"

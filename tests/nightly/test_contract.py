@@ -141,6 +141,9 @@ def test_a_list_that_is_missing_or_invalid(tmp_path, project):
     for content, message in (
         (b"name\na.jpg\n", "needs one column image; give a CSV file with image (size, sha256 optional)"),
         (b"image,size\na.jpg,many\n", "line 2: size 'many' is not a number of bytes"),
+        (f"image,size\na.jpg,{'9' * 5000}\n".encode(), "line 2: size '999"),
+        (b"image; Size\na.jpg;1\n", "rename the column ' Size' to 'size'"),
+        (b"Image,size\na.jpg,1\n", "rename the column 'Image' to 'image'"),
         (b"image,sha256\na.jpg,abc\n", "line 2: sha256 'abc' is not 64 hexadecimal digits"),
         ("image\na\n".encode("utf-16"), "cannot be read as a CSV file"),
         (b"", "needs one column image; give a CSV file with image (size, sha256 optional)"),

@@ -1,6 +1,7 @@
 """Nights without labels: a spoiled one is suspicious, names the change, and never becomes usual by itself."""
 
 import json
+import os
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
@@ -366,7 +367,7 @@ def test_a_night_with_damaged_figures_counts_as_one_without_figures(
     assert warning.endswith("); nothing is compared with the figures of this night")
 
 
-@pytest.mark.parametrize("damage", [None, "junk", "half", "other arrays"])
+@pytest.mark.parametrize("damage", [None, "junk", "half", "other arrays", "encrypted", "fifo"])
 def test_a_kept_reference_gives_the_same_verdict(
     six_nights: Path, damage: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +378,12 @@ def test_a_kept_reference_gives_the_same_verdict(
     content, fits = kept.read_bytes(), []
     if damage == "other arrays":
         np.savez(kept, key=np.load(kept)["key"])
+    elif damage == "encrypted":  # one bit in the list of arrays says so
+        at = content.rfind(b"PK\1\2") + 8
+        kept.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    elif damage == "fifo":
+        kept.unlink()
+        os.mkfifo(kept)
     elif damage:
         kept.write_bytes(b"junk" if damage == "junk" else content[: len(content) // 2])
     fit = Reference.of
@@ -387,6 +394,16 @@ def test_a_kept_reference_gives_the_same_verdict(
     figures.write_bytes(figures.read_bytes())  # other figures need another reference
     assert run(six_nights, 6, force=True).record.models[0].monitor == first
     assert len(fits) == (2 if damage else 1)
+
+
+def test_a_reference_that_cannot_be_kept_is_a_warning(six_nights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(six_nights / "runs/toy/reference", ignore_errors=True)
+    (six_nights / "runs/toy/reference").touch()
+    photos(six_nights, 6)
+    caplog.clear()
+    assert run(six_nights, 6).attempt.exit_code == 0
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.endswith("; the next night computes the reference again")
 
 
 def test_other_pictures_need_another_acceptance(project: Path) -> None:
