@@ -32,7 +32,7 @@ _UNPACK_BYTES: Final = 64 * 1024
 """As many unpacked bytes before damage may be lost."""
 GZIP: Final = b"\x1f\x8b"
 """A file that is packed by gzip begins with it."""
-_WRONG_CHECKSUM: Final = "its checksum is wrong: pictures in it may be damaged"
+_WRONG_CHECKSUM: Final = "its checksum is wrong: pictures in it may be damaged; score an intact one to new predictions"
 _GZIP_PROBLEMS: Final = {
     "CRC check failed": _WRONG_CHECKSUM,
     "Incorrect length": _WRONG_CHECKSUM,

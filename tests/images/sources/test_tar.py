@@ -227,7 +227,7 @@ def test_the_checksum_of_a_gzip_shard_is_verified(tmp_path: Path, begin: bytes) 
     flipped[first] ^= 1
     wrong_crc = packed[:-8] + bytes(4) + packed[-4:]
     wrong_length = packed[:-4] + bytes(4)
-    wrong_sum = "its checksum is wrong: pictures in it may be damaged"
+    wrong_sum = "its checksum is wrong: pictures in it may be damaged; score an intact one to new predictions"
     for content, a, problem in (
         (packed, b"first", None),
         (packed + bytes(700), b"first", None),
