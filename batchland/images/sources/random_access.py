@@ -32,6 +32,13 @@ _UNPACK_BYTES: Final = 64 * 1024
 """As many unpacked bytes before damage may be lost."""
 GZIP: Final = b"\x1f\x8b"
 """A file that is packed by gzip begins with it."""
+_WRONG_CHECKSUM: Final = "its checksum is wrong: pictures in it may be damaged"
+_GZIP_PROBLEMS: Final = {
+    "CRC check failed": _WRONG_CHECKSUM,
+    "Incorrect length": _WRONG_CHECKSUM,
+    "Not a gzipped file": "something that is not gzip follows its gzip stream",
+}
+"""What a BadGzipFile means, by the begin of its message."""
 
 
 class RandomAccess(Protocol):
@@ -42,16 +49,26 @@ class RandomAccess(Protocol):
     modified_us: int | None
     """Microseconds since 1970, UTC; None if unknown."""
     problem: str | None
-    """Why it ends early, if it is a packed file that is truncated or damaged."""
+    """What is wrong with it, if it is a packed file that is truncated or damaged and was read that far."""
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
         """`size` bytes, fewer at the end of the file. alone: do not cache the bytes around them. Raises OSError."""
 
+    def finish(self) -> None:
+        """Read a packed file to its end, where its checksum is, so that `problem` is known. Raises OSError."""
 
-class _Local:
-    """A local file. Its descriptor is closed with the last reference to it."""
+
+class _Plain:
+    """A file that is not packed."""
 
     problem: str | None = None
+
+    def finish(self) -> None:
+        """See `RandomAccess.finish`. There is no checksum."""
+
+
+class _Local(_Plain):
+    """A local file. Its descriptor is closed with the last reference to it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -67,10 +84,8 @@ class _Local:
         return b"".join(chunks)
 
 
-class _Remote:
+class _Remote(_Plain):
     """A remote file. Small ranges come from cached blocks; with each block the next one is fetched, too."""
-
-    problem: str | None = None
 
     def __init__(self, url: str) -> None:
         location = open_location(url)
@@ -146,20 +161,28 @@ class _Unpacked:
         with self._lock:
             while self._unpacked < offset + size and not self._complete:
                 data = self._unpack()
-                self._complete = not data
                 os.pwrite(self._file.descriptor, data, self._unpacked)
                 self._unpacked += len(data)
         return self._file.read_at(offset, size)
 
+    def finish(self) -> None:
+        """See `RandomAccess.finish`. What is unpacked here is not kept, so it cannot be read any more."""
+        with self._lock:
+            while not self._complete:
+                self._unpack()
+
     def _unpack(self) -> bytes:
         """The next bytes of the stream; none at its end."""
+        data = b""
         try:
-            return self._stream.read1(_UNPACK_BYTES)  # `read` would lose what precedes an error
+            data = self._stream.read1(_UNPACK_BYTES)  # `read` would lose what precedes an error
         except EOFError:
             self.problem = "its gzip stream ends too early"
-        except (zlib.error, BadGzipFile):
-            self.problem = "its gzip stream is damaged"
-        return b""
+        except (zlib.error, BadGzipFile) as error:
+            known = (problem for begin, problem in _GZIP_PROBLEMS.items() if str(error).startswith(begin))
+            self.problem = next(known, "its gzip stream is damaged")
+        self._complete = not data
+        return data
 
 
 class Reader:

@@ -97,6 +97,7 @@ def list_members(
     """The images of a shard from byte `start` on, then a ref for the part that cannot be read, if any."""
     store = Members(location)
     position = start
+    extent = ""
     file: RandomAccess | None = None
     try:
         file = refs.retries.call(lambda: open_files.get(location))
@@ -118,6 +119,10 @@ def list_members(
                 facts = joined_facts(member.offset_data, member.size, modified_us=_modified_us(member))
                 yield ImageRef(f"{shard}/{_name(member)}", facts, store=store)
             problem = headers.problem_at(position)
+            if problem is None:
+                extent = "all members of the shard were read, but"
+                refs.retries.call(file.finish)
+                problem = file.problem
     except OSError as error:
         problem = error.strerror or str(error)
     except BatchlandError:
@@ -129,7 +134,8 @@ def list_members(
     if problem:
         problem = (file and file.problem) or problem
         name = f"{shard}/@{position}/" if position else f"{shard}/"
-        yield ImageRef(name, b"", ("unreadable", f"the shard cannot be read from byte {position} on: {problem}"))
+        extent = extent or f"the shard cannot be read from byte {position} on:"
+        yield ImageRef(name, b"", ("unreadable", f"{extent} {problem}"))
 
 
 def _has_possible_size(member: tarfile.TarInfo) -> bool:

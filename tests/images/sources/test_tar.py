@@ -219,6 +219,36 @@ def test_a_damaged_gzip_shard_keeps_the_members_before_the_damage(tmp_path: Path
     assert (last[0], problem) == ("cut.tar.gz/09.jpg", ("cut.tar.gz/@409600/", "unreadable"))
 
 
+@pytest.mark.parametrize("begin", [b"", gzip.compress(b"")], ids=["one stream", "two streams"])
+def test_the_checksum_of_a_gzip_shard_is_verified(tmp_path: Path, begin: bytes) -> None:
+    plain = _write(tmp_path / "plain.tar", {"a.jpg": b"first", "b.jpg": b"second"}) + bytes(100_000)
+    packed = gzip.compress(plain, 0)
+    flipped, first = bytearray(packed), packed.index(b"first")
+    flipped[first] ^= 1
+    wrong_crc = packed[:-8] + bytes(4) + packed[-4:]
+    wrong_length = packed[:-4] + bytes(4)
+    wrong_sum = "its checksum is wrong: pictures in it may be damaged"
+    for content, a, problem in (
+        (packed, b"first", None),
+        (packed + bytes(700), b"first", None),
+        (flipped, b"girst", wrong_sum),
+        (wrong_crc, b"first", wrong_sum),
+        (wrong_length, b"first", wrong_sum),
+        (packed[:-1], b"first", "its gzip stream ends too early"),
+        (packed[:-8], b"first", "its gzip stream ends too early"),
+        (packed + b"more", b"first", "something that is not gzip follows its gzip stream"),
+    ):
+        (tmp_path / "s.tar.gz").write_bytes(begin + content)
+        one, two, *rest = open_source(tmp_path / "s.tar.gz").images(Ignored())
+        assert [(ref.name, read_image(ref).data) for ref in (one, two)] == [
+            ("s.tar.gz/a.jpg", a),
+            ("s.tar.gz/b.jpg", b"second"),
+        ]
+        told = f"all members of the shard were read, but {problem}"
+        expected = [("s.tar.gz/@2048/", ("unreadable", told))] if problem else []
+        assert [(ref.name, ref.error) for ref in rest] == expected
+
+
 def test_gzip_shards_need_their_suffix_and_plain_shards_may_have_it(shards: Path) -> None:
     plain = (shards / "photos-000.tar").read_bytes()
     packed = gzip.compress(plain)
