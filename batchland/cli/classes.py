@@ -60,7 +60,11 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
             f"new one"
         )
     else:
-        click.echo("note: without labelled photos, the effect on the accuracy of the old classes is unknown")
+        click.echo(
+            "note: the threshold is the one that 95% of these photos pass, so this share is no accuracy; how many "
+            "images of the old classes are now classified as the new one is unknown, and may be most: "
+            "measure it with --labels"
+        )
     if made.dropped:
         click.echo(f"note: removed from the card, because it was for the old classes: {', '.join(made.dropped)}")
     click.echo(f"{out}: {count(len(made.card.classes))} classes")

@@ -86,7 +86,10 @@ def test_a_second_class_and_scoring(data: Path, tmp_path: Path) -> None:
     write_pictures(tmp_path / "rows", 6, np.tile(np.repeat([220.0, 30.0], 2), 2)[:, None, None] * np.ones((1, 8, 3)))
     first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
     result = batchland("classes", "add", "Old Mill", data / "mill", "-m", data / "model.onnx", "-o", first)
-    assert "note: without labelled photos, the effect on the accuracy of the old classes is unknown\n" in result.stdout
+    assert (
+        "note: the threshold is the one that 95% of these photos pass, so this share is no accuracy; how many images "
+        "of the old classes are now classified as the new one is unknown, and may be most: measure it with --labels\n"
+    ) in result.stdout
     assert batchland("classes", "add", "Field", tmp_path / "rows", "-m", first, "-o", second).exit_code == 0
     assert len(open_session(second, "cpu").card.added) == 2
     score(data / "mill", tmp_path / "preds.parquet", options(second, features=True))
