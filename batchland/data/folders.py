@@ -1,10 +1,10 @@
 """Folders of a labelled data set: DATA/train or DATA, DATA/val, and one folder per class in them."""
 
-import unicodedata
 from pathlib import Path
 from typing import Final
 
 from batchland.errors import UsageError
+from batchland.system.names import composed
 
 VALIDATION: Final = "../val/"
 """Prefix of the name of a photo in DATA/val, relative to the training folder."""
@@ -39,7 +39,7 @@ def class_folders(folder: Path) -> list[str]:
         raise too_few_classes(folder, names)
     forms: dict[str, str] = {}
     for name in names:
-        if (twin := forms.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+        if (twin := forms.setdefault(composed(name), name)) != name:
             raise UsageError(
                 f"{folder}: the class folders {twin!a} and {name!a} look the same; they differ only in composed and "
                 f"decomposed characters of Unicode; put their photos into one folder"

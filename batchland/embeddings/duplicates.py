@@ -90,8 +90,8 @@ class Duplicates(Document):
     """Number of scored images that were not compared, because their predictions have no difference hash."""
     used_features: bool
     """Whether features were compared, too."""
-    distance: float | None = None
-    """Largest distance of two copies; null in documents of earlier versions."""
+    distance: float
+    """Largest distance of two copies."""
     approximate: bool
     """Whether an index was used, which may miss some copies."""
     groups: tuple[DuplicateGroup, ...]

@@ -26,6 +26,7 @@ from batchland.models.contract import Features, Probabilities, check_new_model
 from batchland.models.labelled_photos import read_labelled
 from batchland.models.recard import write_with_card
 from batchland.models.session import Session, open_session
+from batchland.system.names import composed
 from batchland.system.options import Options
 from batchland.system.text import counted
 
@@ -139,7 +140,7 @@ def _require_new(name: ClassName, session: Session) -> None:
 
 def _compared(name: str) -> str:
     """The form by which names are compared: composed characters, lower case."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()
 
 
 def _read(folder: Path, session: Session) -> _Photos:

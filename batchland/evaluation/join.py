@@ -5,7 +5,6 @@ together by path, on disk where they are many (sorting.py), so that rows of one 
 left are sorted again by sha256.
 """
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from tempfile import TemporaryFile
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.evaluation.sorting import group_numbers, sorted_batches, whole_groups
+from batchland.system.names import composed
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -74,7 +74,7 @@ class Join:
     def __init__(self, reports: "Sequence[Report | Evaluation]") -> None:
         self._files = [report.outcomes_file for report in reports]
         labels = [[name.label for name in report.summary.classes] for report in reports]
-        self._composes = all(len({*map(_composed, names)}) == len(names) for names in labels)
+        self._composes = all(len({*map(composed, names)}) == len(names) for names in labels)
         every = list(dict.fromkeys(chain.from_iterable(labels)))
         of_form: dict[str, str] = {}
         for label in every:
@@ -94,7 +94,7 @@ class Join:
 
     def form(self, label: str) -> str:
         """The form by which labels are compared: composed, unless two labels of one report differ only in that."""
-        return _composed(label) if self._composes else label
+        return composed(label) if self._composes else label
 
     def _class_index(self, labels: pa.Array) -> pa.Array:
         return self._places.take(pc.index_in(labels, value_set=self._labels))
@@ -179,7 +179,3 @@ class Join:
             column("true_rank", 0),
             column("true_probability", float("nan")),
         )
-
-
-def _composed(label: str) -> str:
-    return unicodedata.normalize("NFC", label)

@@ -440,8 +440,8 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
 def _base_of_logarithms(rows: Probabilities) -> float | None:
     """The base to which all rows are logarithms of probabilities, or None.
 
-    If several would do, as with a network that is sure of every picture, it is the one whose sums are nearest to 1,
-    and of equally good ones the natural one.
+    Several bases fit if the network is sure of every picture. Then the result is the base with sums nearest to 1. If
+    two are equally near, e comes before 10, and 10 before 2.
     """
     with np.errstate(over="ignore"):
         errors = {base: np.abs((base ** rows.astype(np.float64)).sum(axis=1) - 1).max() for base in _BASES}

@@ -11,6 +11,7 @@ from typing import Any, Final
 from batchland.errors import UsageError
 from batchland.system.files import read_error
 from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
+from batchland.system.names import composed
 from batchland.system.regular_files import read_regular
 from batchland.system.text import first_few
 
@@ -94,9 +95,9 @@ def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
 
     Labels that look the same get their index appended, with a warning.
     """
-    composed = [unicodedata.normalize("NFC", label) for label in labels]
-    labels = [_trimmed(label) for label in composed]
-    if changed := [label for label, before in zip(labels, composed, strict=True) if label != before]:
+    written = [composed(label) for label in labels]
+    labels = [_trimmed(label) for label in written]
+    if changed := [label for label, before in zip(labels, written, strict=True) if label != before]:
         _log.warning("%s: invisible characters are left out at the ends of: %s", path, first_few(changed))
     looks = ["".join(sign for sign in label if not _is_invisible(sign)) for label in labels]
     counts = Counter(looks)

@@ -1,12 +1,12 @@
 """Match the class names of labels to a model's classes."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from batchland.errors import UsageError
 from batchland.models.card import ClassName, class_names
+from batchland.system.names import composed
 from batchland.system.text import counted, first_few, near_miss
 
 
@@ -46,7 +46,7 @@ def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> Class
 
 def name_indices(names: Sequence[str]) -> dict[str, int]:
     """Index of each name, and of its composed form where that is no other name's."""
-    forms = [unicodedata.normalize("NFC", name) for name in names]
+    forms = [composed(name) for name in names]
     counts = Counter(forms)
     unique = {form: index for index, form in enumerate(forms) if counts[form] == 1}
     return unique | {name: index for index, name in enumerate(names)}
@@ -54,7 +54,7 @@ def name_indices(names: Sequence[str]) -> dict[str, int]:
 
 def find_name(indices: dict[str, int], name: str) -> int | None:
     """The index of a name, or of its composed form. indices: see `name_indices`."""
-    return indices.get(name, indices.get(unicodedata.normalize("NFC", name)))
+    return indices.get(name, indices.get(composed(name)))
 
 
 def unknown_classes_message(source: str, unknown: Sequence[str], classes: Sequence[ClassName]) -> str:

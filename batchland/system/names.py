@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from typing import Final
 
 from batchland.system.urls import display_url, is_url
@@ -23,6 +24,11 @@ def display_name(name: bytes) -> str:
 def display_path(path: str | os.PathLike[str]) -> str:
     """A path as valid UTF-8 (see `display_name`); a URL without its credentials."""
     return display_url(str(path)) if is_url(path) else display_name(os.fsencode(path))
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which equal names have equal characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def file_name(name: str) -> bytes:

@@ -20,7 +20,7 @@ _MAX_BYTES: Final = 4096
 def find_orientation(exif: bytes | None) -> int:
     """EXIF orientation, 1 to 8, of an EXIF block; 1 without one, or if it is damaged.
 
-    An orientation in XMP is ignored, as by browsers, libvips and OpenCV: programs that turn a picture and delete its
+    An orientation in XMP is ignored, as by libvips and OpenCV: programs that turn a picture and delete its
     EXIF block may leave the XMP as it was.
     """
     found: object = None

@@ -38,7 +38,7 @@ _GZIP_PROBLEMS: Final = {
     "Incorrect length": _WRONG_CHECKSUM,
     "Not a gzipped file": "something that is not gzip follows its gzip stream",
 }
-"""What a BadGzipFile means, by the begin of its message."""
+"""What a BadGzipFile means, by the beginning of its message."""
 
 
 class RandomAccess(Protocol):

@@ -134,7 +134,7 @@ def _read_list(file: RandomAccess) -> list[ZipInfo]:
     try:
         with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
             members = archive.infolist()
-    except (BadZipFile, NotImplementedError, UnicodeDecodeError):
+    except (BadZipFile, NotImplementedError, UnicodeDecodeError):  # the second one for a version it does not know
         with ZipFile(cast("IO[bytes]", _TolerantReader(file))) as archive:
             members = archive.infolist()
     begin = min((member.header_offset for member in members), default=archive.start_dir)
@@ -186,24 +186,21 @@ class _TolerantReader(Reader):
         return bytes(changed)
 
 
-def _fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """The extra fields of a member: kind and content, shorter than it should be if the last one is cut."""
+def _fields(extra: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """The extra fields of a member: kind, size and content. The content of the last one is shorter if it is cut."""
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<2H", extra)
-        yield kind, extra[4 : 4 + size]
+        yield kind, size, extra[4 : 4 + size]
         extra = extra[4 + size :]
 
 
 def _is_readable(extra: bytes, sizes: int) -> bool:
     """Whether extra fields are whole, and have that many bytes of sizes."""
-    end = 0
-    for kind, content in _fields(extra):
-        size = int.from_bytes(extra[end + 2 : end + 4], "little")
+    for kind, size, content in _fields(extra):
         if len(content) < size or (kind == _SIZES and size < sizes):
             return False
         if kind == _UNICODE_PATH and (size < 5 or _decoded(content[5:]) is None):
             return False
-        end += 4 + size
     return True
 
 
@@ -248,7 +245,7 @@ def _decoded(name: bytes) -> str | None:
 
 def _unicode_path(extra: bytes, checksum: int) -> str | None:
     """The name in a Unicode Path field that belongs to the name with that checksum; None if there is none."""
-    for kind, value in _fields(extra):
+    for kind, _, value in _fields(extra):
         if kind == _UNICODE_PATH and value[:5] == struct.pack("<BI", 1, checksum):
             return _decoded(value[5:])
     return None

@@ -244,8 +244,8 @@ def test_the_checksum_of_a_gzip_shard_is_verified(tmp_path: Path, begin: bytes) 
             ("s.tar.gz/a.jpg", a),
             ("s.tar.gz/b.jpg", b"second"),
         ]
-        told = f"all members of the shard were read, but {problem}"
-        expected = [("s.tar.gz/@2048/", ("unreadable", told))] if problem else []
+        message = f"all members of the shard were read, but {problem}"
+        expected = [("s.tar.gz/@2048/", ("unreadable", message))] if problem else []
         assert [(ref.name, ref.error) for ref in rest] == expected
 
 
