@@ -79,7 +79,7 @@ def opened(browser: Any, path: Path, *, own: bool = False, **options: Any) -> It
     window = None if own else _windows.pop(key, None)
     if window is None:
         context = browser.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)  # a busy machine needs seconds to open a page
         window = context.new_page()
     found = Opened(window, path)
     try:
