@@ -75,8 +75,9 @@ class Containers(ABC):
     def _find_member(self, file: str, name: str, members: Callable[[], Iterator[ImageRef]]) -> Iterator[ImageRef]:
         """Find the image of that name. Starts after the image found last, because rows are in order."""
         last, rest = self._last
-        for start in (lambda: rest, members) if last == file else (members,):
-            candidates = start()
+        if last != file:
+            rest = iter(())
+        for candidates in (rest, members()):
             for ref in candidates:
                 if ref.name == name:
                     self._last = (file, candidates)
