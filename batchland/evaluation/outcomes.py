@@ -15,6 +15,7 @@ from batchland.evaluation.intervals import Floats, Ints
 from batchland.evaluation.matching import MATCHES
 from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
+from batchland.models.contract import TOLERANCE
 from batchland.predictions.reader import StoredPredictions, predictions_info
 from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, own_schema
 from batchland.system.arrow import is_plain
@@ -172,7 +173,9 @@ def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: p
             at = rows[:cut] - start
             if cut < len(batch):
                 batch = batch.take(pa.array(at))
-            yield _outcomes(batch, taken, predictions.own, own, len(predictions.info.classes))
+            block = _outcomes(batch, taken, predictions.own, own, len(predictions.info.classes))
+            _check_probabilities(block, predictions.source)
+            yield block
             pending = pending[cut:]
         start = end
 
@@ -231,6 +234,15 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
         log_probabilities=logs,
         known=_floats(batch["known"]) if "known" in batch.schema.names else None,
     )
+
+
+def _check_probabilities(block: Outcomes, source: str) -> None:
+    """Raise UsageError if a probability of a scored image is not between 0 and 1, but for rounding."""
+    possible = (block.probability >= 0) & (block.choices >= -TOLERANCE).all(axis=1)
+    wrong = block.ok & ~(possible & (block.squares <= (1 + 2 * TOLERANCE) ** 2))
+    if wrong.any():
+        image = block.images[int(wrong.argmax())].as_py()
+        raise UsageError(f"{source}: {image!r} has a probability that is no number between 0 and 1; score it again")
 
 
 def _log_probabilities(batch: pa.RecordBatch, classes: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]:

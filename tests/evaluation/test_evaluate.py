@@ -222,6 +222,15 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("probabilities", [(float("nan"), 0.1, 0), (1.5, 0, 0), (0.9, 0.1, -0.2), (float("inf"), 0, 0)])
+def test_probabilities_beyond_0_and_1_are_rejected(tmp_path: Path, probabilities: tuple[float, ...]) -> None:
+    rows = [Row("00.Red_Tower/1.jpg", RED), Row("00.Red_Tower/2.jpg", probabilities)]
+    path = predictions(tmp_path, *rows)
+    assert refusal(path, labels(tmp_path, *(row.image for row in rows))) == (
+        f"{path}: '00.Red_Tower/2.jpg' has a probability that is no number between 0 and 1; score it again"
+    )
+
+
 def test_duplicate_images_are_rejected(tmp_path: Path) -> None:
     scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED), Row("00.Red_Tower/1.jpg", BLUE))
     assert "holds 00.Red_Tower/1.jpg twice; score each image once" in refusal(
