@@ -27,6 +27,8 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _AT_ONCE: Final = 2**22
 """Probabilities that are converted at once."""
+_MAX_PROBABILITY: Final = 1.01
+"""Allows for rounding."""
 _FACTS: Final = ("width", "height", "file_size", "decision", "sha256")
 LATER: Final = ("log_probabilities", "decision", "sha256", "known")
 """Columns that not all predictions have."""
@@ -54,12 +56,20 @@ class Predictions(NamedTuple):
         """Some columns of the scored images, in order."""
         for part in self.parts:
             for batch in self.stored.batches(part, [*columns, "status"]):
-                yield batch.filter(pc.equal(batch["status"], "ok")).select(list(columns))
+                yield self._checked(batch).filter(pc.equal(batch["status"], "ok")).select(list(columns))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The columns needed here."""
         for part in self.parts:
-            yield from self.stored.batches(part, [*_COLUMNS, *self.own.names, *self.later])
+            yield from map(self._checked, self.stored.batches(part, [*_COLUMNS, *self.own.names, *self.later]))
+
+    def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Raise UsageError if a first choice has no valid probability: then another program has changed the rows."""
+        if "probability" in batch.schema.names:
+            found = batch["probability"].drop_null().to_numpy()
+            if not ((found >= 0) & (found <= _MAX_PROBABILITY)).all():
+                raise UsageError(f"{self.source}: has probabilities that are not from 0 to 1; score the images again")
+        return batch
 
 
 @dataclass(frozen=True)

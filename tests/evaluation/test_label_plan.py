@@ -70,6 +70,13 @@ def test_probabilities_of_exactly_1_give_a_plan(tmp_path: Path, uncertain: int) 
     assert sum(table["weight"].to_pylist()) == pytest.approx(len(sure))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.5])
+def test_probabilities_that_are_none_are_refused(tmp_path: Path, value: float) -> None:
+    sure = np.r_[np.full(99, 0.9), value]
+    with pytest.raises(UsageError, match=r"p\.parquet: has probabilities that are not from 0 to 1; score the images"):
+        plan_labels(predictions(tmp_path, sure), LabelPlanOptions(budget=40))
+
+
 def test_few_images_are_all_labelled(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 50 scored images, less than twice the 40 to label; label all of them"):
         plan_labels(predictions(tmp_path, mixed(50)), LabelPlanOptions(budget=40))
