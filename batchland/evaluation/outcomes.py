@@ -27,8 +27,6 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _AT_ONCE: Final = 2**22
 """Probabilities that are converted at once."""
-_MAX_PROBABILITY: Final = 1.01
-"""Allows for rounding."""
 _FACTS: Final = ("width", "height", "file_size", "decision", "sha256")
 LATER: Final = ("log_probabilities", "decision", "sha256", "known")
 """Columns that not all predictions have."""
@@ -64,11 +62,17 @@ class Predictions(NamedTuple):
             yield from map(self._checked, self.stored.batches(part, [*_COLUMNS, *self.own.names, *self.later]))
 
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Raise UsageError if a first choice has no valid probability: then another program has changed the rows."""
-        if "probability" in batch.schema.names:
-            found = batch["probability"].drop_null().to_numpy()
-            if not ((found >= 0) & (found <= _MAX_PROBABILITY)).all():
-                raise UsageError(f"{self.source}: has probabilities that are not from 0 to 1; score the images again")
+        """Raise UsageError if a probability is not from 0 to 1: then another program has changed the rows."""
+        names = batch.schema.names
+        found = [batch["probability"].drop_null().to_numpy()] if "probability" in names else []
+        if "top_k" in names:
+            found.append(pc.struct_field(batch["top_k"].flatten(), "probability").to_numpy(zero_copy_only=False))
+        valid = all(((each >= -TOLERANCE) & (each <= 1 + TOLERANCE)).all() for each in found)
+        if "log_probabilities" in names:
+            logs = batch["log_probabilities"].flatten().to_numpy(zero_copy_only=False)
+            valid &= not (logs.view(np.uint16) & 0x7FFF > 0x7C00).any()  # NaN; faster than isnan for halves
+        if not valid:
+            raise UsageError(f"{self.source}: has probabilities that are not from 0 to 1; score the images again")
         return batch
 
 
@@ -183,9 +187,7 @@ def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: p
             at = rows[:cut] - start
             if cut < len(batch):
                 batch = batch.take(pa.array(at))
-            block = _outcomes(batch, taken, predictions.own, own, len(predictions.info.classes))
-            _check_probabilities(block, predictions.source)
-            yield block
+            yield _outcomes(batch, taken, predictions.own, own, len(predictions.info.classes))
             pending = pending[cut:]
         start = end
 
@@ -244,15 +246,6 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
         log_probabilities=logs,
         known=_floats(batch["known"]) if "known" in batch.schema.names else None,
     )
-
-
-def _check_probabilities(block: Outcomes, source: str) -> None:
-    """Raise UsageError if a probability of a scored image is not between 0 and 1, but for rounding."""
-    possible = (block.probability >= 0) & (block.choices >= -TOLERANCE).all(axis=1)
-    wrong = block.ok & ~(possible & (block.squares <= (1 + 2 * TOLERANCE) ** 2))
-    if wrong.any():
-        image = block.images[int(wrong.argmax())].as_py()
-        raise UsageError(f"{source}: {image!r} has a probability that is no number between 0 and 1; score it again")
 
 
 def _log_probabilities(batch: pa.RecordBatch, classes: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]:
