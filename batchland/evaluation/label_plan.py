@@ -141,7 +141,7 @@ def estimated_accuracy(stratum: Ints, right: npt.NDArray[np.bool_], images: Floa
 
 
 def _accuracy(
-    images: Floats | Ints, labels: Ints, hits: Floats, confidence: float = 0.95
+    images: Floats | Ints, labels: Ints, hits: Floats | Ints, confidence: float = 0.95
 ) -> tuple[float, float, float]:
     """Accuracy and its interval. labels, hits: numbers of labelled images of each stratum, and of right ones."""
     sizes = images / images.sum()
