@@ -79,10 +79,7 @@ class StoredPredictions:
     def sha256(self, part: str) -> str:
         """sha256 of a part's bytes, hexadecimal."""
         with self._opened(part) as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def manifest(self) -> Manifest | None:
         """The manifest; None if there is none, which means that the predictions are not complete."""
