@@ -23,7 +23,7 @@ from batchland.scoring.manifest import versions
 from batchland.system.text import images as counted_images
 
 IMAGES_PER_CANARY: Final = 100
-"""Under the same conditions as in the last night, one canary is scored per this many of its images, and at least one."""
+"""Under the same conditions as in the last night, one canary is scored per this many images; at least one."""
 _COLUMNS: Final = ["image", "error_message", "top_k"]
 
 
