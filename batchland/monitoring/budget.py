@@ -15,7 +15,7 @@ _NIGHTS: Final = ((0.3, 1.0), (1.0, 0.87), (2.0, 0.8), (3.0, 0.76), (4.0, 0.73),
 nights of 50 and 150 images."""
 _LABELLED: Final = ((0.3, 1.05), (1.0, 0.99), (2.0, 0.9), (3.0, 0.8), (4.0, 0.75), (5.0, 0.73))
 """The same with labelled photos as the reference."""
-_GROWTH: Final = 0.1
+_GROWTH: Final = 0.15
 """Growth of the factor when a night has e times as many images, because the rare large differences between nights are
 then not hidden by chance. It was measured for nights of 150 to 1,000 images and is constant below and above."""
 SMALLEST: Final = max(_NIGHTS[0][0], _LABELLED[0][0])
