@@ -27,6 +27,7 @@ from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import class_names
+from batchland.system.names import composed
 from batchland.system.text import aligned, count, counted, first_few, one_line, visible
 
 SAMPLES: Final = 8
@@ -241,6 +242,14 @@ class _Survey:
         least, needed = (1, "one") if self.folders["val"] else (2, "two")
         if len(train) < 2:
             yield Finding(problem=True, text=f"training needs at least two class folders, there are {len(train)}")
+        alike = defaultdict[str, list[str]](list)
+        for one in classes:
+            alike[" ".join(composed(one.folder).casefold().split())].append(one.folder)
+        for names in alike.values():
+            if len(names) > 1:
+                text = f"the class folders {' and '.join(map(ascii, names))} look alike; is that one class?"
+                same = len(set(map(composed, names))) < len(names)  # training refuses them
+                yield Finding(problem=same, text=text)
         for one in classes:
             if one.folder in train and one.train < least:
                 has = "only one readable photo" if one.train else "no readable photo"

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-import tempfile
+import os
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from batchland.errors import ImageError, ModelError
 from batchland.images.preprocess import preprocess
-from batchland.images.sources.refs import ImageRef
+from batchland.images.sources.refs import ImageFile, ImageRef
 from batchland.models.canaries import canaries_path, own_canaries
 from batchland.models.contract import Probabilities
 from batchland.models.ort import instruction_sets
@@ -25,6 +26,22 @@ from batchland.system.text import images as counted_images
 IMAGES_PER_CANARY: Final = 100
 """Under the same conditions as in the last night, one canary is scored per this many images; at least one."""
 _COLUMNS: Final = ["image", "error_message", "top_k"]
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """The Store of image files by name."""
+
+    files: Mapping[str, bytes]
+
+    def read(self, path: bytes) -> ImageFile:
+        """See `Store.read`."""
+        data = self.files[path.decode()]
+        return ImageFile(data, len(data), None)
+
+    def facts(self, path: bytes) -> tuple[int, None]:
+        """See `Store.facts`."""
+        return len(self.files[path.decode()]), None
 
 
 def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int = 0) -> CanaryCheck:
@@ -81,12 +98,9 @@ def _conditions(model: OpenModel, files: Mapping[str, bytes]) -> str:
 def _scored(engine: Engine, files: Mapping[str, bytes], path: Path, classes: int) -> Probabilities:
     """Probabilities of canaries now, float32 [files, classes]."""
     found = np.zeros((len(files), classes), np.float32)
-    with tempfile.TemporaryDirectory(prefix="batchland-canaries-") as folder:
-        refs = [ImageRef(name, bytes(Path(folder, name))) for name in files]
-        for ref in refs:
-            Path(folder, ref.name).write_bytes(files[ref.name])
-        with closing(engine.score(refs, Path(folder), lambda: None, top_k=classes)) as batches:
-            rows = [row for scored in batches for row in scored.rows.select(_COLUMNS).to_pylist()]
+    refs = [ImageRef(name, name.encode(), store=_InMemory(files)) for name in files]
+    with closing(engine.score(refs, Path(os.devnull), lambda: None, top_k=classes)) as batches:
+        rows = [row for scored in batches for row in scored.rows.select(_COLUMNS).to_pylist()]
     for answer, row in zip(found, rows, strict=True):
         if row["error_message"] is not None:
             raise ModelError(f"{path}: canary {row['image']} cannot be scored any more: {row['error_message']}")

@@ -182,6 +182,15 @@ def test_unusable_classes_are_problems(data: Path) -> None:
     ]
 
 
+def test_class_folders_that_look_alike_are_named(data: Path) -> None:
+    twins = ("Caf\u00e9", "Cafe\u0301", "Mill", "mill ")
+    write_photos(data, {f"train/{name}": 2 for name in twins} | {f"test/{name}": 1 for name in twins})
+    assert [finding for finding in findings(data) if "alike" in finding[1]] == [
+        ("problem", "the class folders 'Cafe\\u0301' and 'Caf\\xe9' look alike; is that one class?"),
+        ("note", "the class folders 'Mill' and 'mill ' look alike; is that one class?"),
+    ]
+
+
 def test_a_missing_class_is_a_problem_and_missing_class_folders_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError) as caught:

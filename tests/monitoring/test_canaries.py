@@ -1,5 +1,6 @@
 """Canaries end a night before it begins if the model, the decoder or the preprocessing has changed."""
 
+import tempfile
 from datetime import date
 
 import numpy as np
@@ -49,6 +50,12 @@ def test_an_unchanged_model_passes_with_any_options(model, values):
 def _slightly_dark(picture):
     """By too little for the tolerance."""
     return picture._replace(pixels=picture.pixels - (picture.pixels > 0))
+
+
+def test_nothing_is_written_for_them(model, monkeypatch, tmp_path):
+    """A killed run would leave it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert check(model).images == 24
 
 
 def test_some_canaries_are_enough_while_the_conditions_stay(model, monkeypatch):
