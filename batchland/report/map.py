@@ -58,8 +58,8 @@ class MapView(NamedTuple):
     """The content of the map on the page."""
 
     data: str
-    """See `packed`: for each point the row of its image, x and y, 0 to 1000, and `known` in
-    percent if the predictions have it."""
+    """See `packed`: the image's row on the page, x and y from 0 to STEPS, and `known` in percent if there is one, for each
+    point."""
     points: int
     method: Method
     groups: tuple[ErrorGroup, ...]
