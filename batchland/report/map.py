@@ -58,8 +58,8 @@ class MapView(NamedTuple):
     """The content of the map on the page."""
 
     data: str
-    """See `packed`: the image's row on the page, x and y from 0 to STEPS, and `known` in percent if there is one, for each
-    point."""
+    """See `packed`: for each point its image's row on the page, x and y from 0 to STEPS, and `known` in percent if the
+    predictions have it."""
     points: int
     method: Method
     groups: tuple[ErrorGroup, ...]
