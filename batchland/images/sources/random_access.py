@@ -199,7 +199,7 @@ def _scratch_errors() -> Iterator[None]:
     except OSError as error:
         folder, reason = tempfile.tempdir or "the folder for temporary files", os.strerror(error.errno or 0)
         raise InputError(
-            f"{folder}: cannot be written ({reason}), and files packed by gzip are unpacked there; free some space or set "
+            f"{folder}: cannot be written ({reason}), and tar.gz files are unpacked there; free some space or set "
             f"TMPDIR, then run the same command again"
         ) from error
 
