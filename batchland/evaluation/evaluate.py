@@ -106,7 +106,7 @@ def evaluate(
     noise = fit_label_noise(tally.sample, len(info.classes))
     mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
     cells = tally.cells
-    curves = class_curves(tally.curves, cells.support, options.confidence)
+    curves = class_curves(tally.curves, cells.support)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,

@@ -89,12 +89,12 @@ def test_bins_give_nearly_the_same_areas(bins: int, tolerance: float) -> None:
     """A bin for each half float; 8 half floats in a bin; 128 in a bin."""
     truth, probabilities = random_case(CLASSES, 3000)
     support = np.bincount(truth, minlength=CLASSES)
-    exact = class_curves(counted(truth, probabilities, 10**6), support, 0.95)
+    exact = class_curves(counted(truth, probabilities, 10**6), support)
     of_all = CurveCounts(CLASSES, max_bins=bins)
     for rows in np.array_split(np.arange(3000), 3):
         of_all.add_all(np.log(probabilities[rows]).astype(np.float16), truth[rows])
     for counts in (counted(truth, probabilities, 4000, bins), of_all):
-        binned = class_curves(counts, support, 0.95)
+        binned = class_curves(counts, support)
         for number in range(CLASSES):
             assert binned[number].auroc.value == pytest.approx(exact[number].auroc.value, abs=tolerance)
             area = exact[number].average_precision.value
@@ -110,9 +110,10 @@ def test_the_interval_of_auroc_covers_the_truth() -> None:
         scores = 1 / (1 + np.exp(-(rng.normal(0, 1, 60) + 1.5 * hits))).astype(np.float32)
         counts = CurveCounts(1)
         counts.add(np.zeros(60, np.int64), scores, hits)
-        curve = class_curve(counts.of_class(0), 25, 35, 0.95)
+        curve = class_curve(counts.of_class(0), 25, 35)
         assert curve is not None
-        covered += (curve.auroc.low or 0) <= 0.8556 <= (curve.auroc.high or 1)
+        auroc = curve.auroc.figure(0.95)
+        covered += (auroc.low or 0) <= 0.8556 <= (auroc.high or 1)
     assert covered >= 182
 
 
