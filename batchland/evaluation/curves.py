@@ -5,7 +5,7 @@ score 0, the lowest. The logarithms of all probabilities are counted by their 16
 that of the stored values; with very many classes, neighbouring values share a bin (see `MAX_BINS`). Choices kept are
 used exactly, up to EXACT of them; more are counted in the same bins.
 
-The intervals are Wilson's, for an effective number of images. benchmarks/results/intervals.md has the simulated coverage.
+All intervals are Wilson's, for an effective number of images; benchmarks/results/intervals.md has their coverage.
 """
 
 from typing import Final, NamedTuple
