@@ -240,8 +240,7 @@ def _macro_points(curves: list[ClassCurve]) -> pa.Table:
 def _precision_at(curve: ClassCurve, recall: Floats) -> Floats:
     precision, reached = curve.hits / (curve.hits + curve.false), curve.hits / curve.positives
     best = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision of any threshold with that recall
-    found: Floats = best[np.searchsorted(reached, recall).clip(max=len(best) - 1)]
-    return found
+    return best[np.searchsorted(reached, recall).clip(max=len(best) - 1)]
 
 
 def _mean(areas: list[Area], confidence: float, *, interval: bool = True) -> Figure | None:
