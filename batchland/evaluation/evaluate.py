@@ -167,5 +167,5 @@ def _labels(source: Path, info: PredictionsInfo, options: EvaluateOptions, form:
     labels = read_labels(source, info.images)
     if options.corrections is None:
         return labels
-    classes = None if options.ignore_unknown_classes else info.classes
-    return CorrectedLabels(labels, options.corrections, form, classes)
+    ignore_unknown = options.ignore_unknown_classes
+    return CorrectedLabels(labels, options.corrections, form, info.classes, ignore_unknown=ignore_unknown)
