@@ -143,7 +143,7 @@ class Covered:
 AREAS = ("macro average precision", "macro AUROC", "average precision", "AUROC")
 AREA_CASES = tuple(itertools.product((False, True), (2, 3, 5, 20, 50, 200), (3, 10, 50, 400)))
 """Hard images, classes, images per class."""
-CELLS = 5e7
+CELLS = 2e7
 """Probabilities of all test sets of a large case together; at least 20 test sets."""
 
 
