@@ -68,6 +68,7 @@ class CorrectedLabels:
         images = pa.array(self._decided, pa.string())
         decided = np.array([label for label, _ in self._decided.values()], object)
         wrong = np.array([wrong for _, wrong in self._decided.values()], bool)
+        right = pa.array(decided, pa.string(), mask=~wrong)
         missing, relabelled, row = wrong.copy(), [], 0
         for block in self._labels.blocks():
             at = pc.index_in(self._form.of_labels(block.images), value_set=images)
@@ -80,9 +81,7 @@ class CorrectedLabels:
             reviewed = zip((row + here[~stale]).tolist(), differs[~stale].tolist(), strict=True)
             self.reviewed |= dict(reviewed)
             row += len(names)
-            yield block._replace(
-                names=pc.coalesce(pa.array(np.where(wrong, decided, None), pa.string()).take(at), names)
-            )
+            yield block._replace(names=pc.coalesce(right.take(at), names))
         if wrong.any() and missing[wrong].all():
             raise UsageError(f"{self._name}: none of its images has a label in {self.source}")
         self._warn(images.filter(pa.array(missing)).to_pylist(), "corrected image", "without a label in")
