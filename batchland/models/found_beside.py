@@ -1,7 +1,7 @@
 """Find the configuration of a foreign model: files beside it, and its metadata."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,19 +48,17 @@ def found_with(path: Path, model: onnx.ModelProto) -> Found:
 
 
 def _add_config(found: Found, file: Path, values: Any, sides: Sides) -> Found:
-    preprocess, preprocess_from, problem = found.preprocess, found.preprocess_from, found.problem
-    if preprocess is None and problem is None:
+    if found.preprocess is None and found.problem is None:
         try:
             if config := of_config(str(file), values, sides, ours=False):
-                preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
+                found = replace(found, preprocess=config[0], preprocess_from=f"{file.name} ({config[1]})")
         except UsageError as error:
-            problem = error
+            found = replace(found, problem=error)
     if isinstance(values, dict) and values.get("problem_type") == "multi_label_classification":
         raise ModelError(f"{file}: its model gives several labels to one image (problem_type); only one can be scored")
-    labels, labels_from = found.labels, found.labels_from
-    if labels is None and (names := _labels(file, values)):
-        labels, labels_from = names, file.name
-    return Found(preprocess, preprocess_from, problem, labels, labels_from)
+    if found.labels is None and (names := _labels(file, values)):
+        found = replace(found, labels=names, labels_from=file.name)
+    return found
 
 
 def _read(file: Path) -> Any:
