@@ -52,16 +52,14 @@ def found_with(path: Path, model: onnx.ModelProto) -> Found:
 
 
 def _add_config(found: Found, file: Path, values: dict[str, Any], sides: Sides) -> Found:
-    preprocess, preprocess_from, problem = found.preprocess, found.preprocess_from, found.problem
-    if preprocess is None and problem is None:
+    if found.preprocess is None and found.problem is None:
         try:
             if config := of_config(str(file), values, sides, ours=False):
-                preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
+                found = replace(found, preprocess=config[0], preprocess_from=f"{file.name} ({config[1]})")
         except UsageError as error:
-            problem = error
+            found = replace(found, problem=error)
     if values.get("problem_type") == "multi_label_classification":
         raise ModelError(f"{file}: its model gives several labels to one image (problem_type); only one can be scored")
-    found = replace(found, preprocess=preprocess, preprocess_from=preprocess_from, problem=problem)
     try:
         if found.labels is None and (names := _labels(file, values)):
             found = replace(found, labels=names, labels_from=file.name)
