@@ -1,10 +1,12 @@
 """Images in tar shards: every member has a row, also in damaged shards."""
 
+import errno
 import gzip
 import io
 import os
 import random
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ from s3_server import Bucket
 from toys import COLOURS, Stop, contents, options, picture, read_all, stop_after
 
 from batchland import score
-from batchland.errors import UsageError
+from batchland.errors import InputError, UsageError
 from batchland.images.sources import file_patterns, random_access
 from batchland.images.sources.open import open_source
 from batchland.images.sources.random_access import BLOCK_BYTES
@@ -350,6 +352,23 @@ def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path)
     assert (again.counts.listed, again.counts.ok, again.counts.failed_by_code) == (60, 57, {"truncated": 3})
     names = pq.read_table(tmp_path / "out")["image"].to_pylist()
     assert names == [f"photos-{shard:03}.tar/camera/{number:04}.jpg" for shard in range(3) for number in range(20)]
+
+
+@pytest.mark.parametrize("room", [100_000, 10_000_000])
+def test_a_full_disk_for_unpacking_is_no_fault_of_the_shard(tmp_path: Path, monkeypatch, room: int) -> None:
+    """A disk that is almost full takes only a part of what is written."""
+    members = {f"{number}.jpg": os.urandom(70_000) for number in range(4)}
+    (tmp_path / "n.tar.gz").write_bytes(tar_of(members))
+    write = os.pwrite
+
+    def almost_full(descriptor: int, data: bytes, offset: int) -> int:
+        if offset >= room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[:1000], offset)
+
+    monkeypatch.setattr(os, "pwrite", almost_full)
+    with nullcontext() if room > 1_000_000 else pytest.raises(InputError, match=r"cannot be written \(No space left"):
+        assert read_all(tmp_path / "n.tar.gz") == [(f"n.tar.gz/{name}", data) for name, data in members.items()]
 
 
 def test_number_of_open_shards_is_limited(tmp_path: Path) -> None:
