@@ -32,11 +32,7 @@ from batchland.evaluation.sorting import (
     written_down,
 )
 from batchland.models.card import ClassName
-from batchland.models.class_match import (
-    enumerate_names,
-    match_classes,
-    unknown_classes_message,
-)
+from batchland.models.class_match import enumerate_names, match_classes, unknown_classes_message
 
 EXAMPLES: Final = 10
 """Largest number of names that are listed as examples."""
