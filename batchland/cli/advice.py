@@ -27,6 +27,7 @@ ADVICE: Final[dict[str, str]] = {
     "int8_slower": "use --precision fp32, or write it nevertheless with --allow-slower",
     "lower_learning_rate": "use a lower --learning-rate",
     "model": "give one with --model",
+    "moved_model": "give that model with --model",
     "most_taken": "with labelled photos, --most-taken allows more",
     "name_folder": "name the folder with --out",
     "not_strict": "without --strict they are skipped",

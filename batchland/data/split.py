@@ -21,12 +21,12 @@ import splitfolders
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import class_folders, training_folder
 from batchland.data.options import SplitOptions
-from batchland.embeddings.copies import near_copies
+from batchland.embeddings.photos import read_photos
 from batchland.errors import UsageError
-from batchland.images.loader import BatchLoader, load_measured
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef
+from batchland.models.session import Session, open_session
 from batchland.system.files import read_error
 from batchland.system.folders import new_folder
 from batchland.system.paths import resolved
@@ -54,7 +54,8 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     changed.
 
     Raises UsageError if DATA has no class folders or contains `out`, if a class has too few photos for every part, or
-    if photos are in subfolders of the class folders; OutputError if `out` cannot be written.
+    if photos are in subfolders of the class folders; ModelError if the model has no features; OutputError if `out`
+    cannot be written.
     """
     options = options or SplitOptions()
     if resolved(out).is_relative_to(resolved(data)):
@@ -133,7 +134,7 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
                 made,
                 seed=options.seed,
                 ratio=tuple(options.parts.values()),
-                group=_grouping(options.group_prefix, near=options.near_copies),
+                group=_grouping(options),
                 move="symlink" if options.links else "copy",
                 formats=extensions,
             )
@@ -143,8 +144,10 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
             raise
 
 
-def _grouping(prefix: re.Pattern[str] | None, *, near: bool) -> Callable[[Sequence[Path]], Groups]:
-    """Group photos with the same bytes or the same match of their names, transitively. near: also near-copies."""
+def _grouping(options: SplitOptions) -> Callable[[Sequence[Path]], Groups]:
+    """Group copies of photos, and photos with the same match of their names, transitively."""
+    prefix = options.group_prefix
+    session = open_session(options.model, "cpu", features=True) if options.model and options.near_copies else None
 
     def group(photos: Sequence[Path]) -> Groups:
         parents: dict[object, object] = {}  # union-find over photos, contents and matches
@@ -160,7 +163,7 @@ def _grouping(prefix: re.Pattern[str] | None, *, near: bool) -> Callable[[Sequen
                 one, other = group_of(photo), group_of(key)
                 if one != other:
                     parents[one] = other
-        for first, *others in _near_copies(photos) if near else ():
+        for first, *others in _near_copies(photos, session) if options.near_copies else ():
             for other in others:
                 if (one := group_of(other)) != (root := group_of(first)):
                     parents[one] = root
@@ -172,12 +175,11 @@ def _grouping(prefix: re.Pattern[str] | None, *, near: bool) -> Callable[[Sequen
     return group
 
 
-def _near_copies(photos: Sequence[Path]) -> list[list[Path]]:
+def _near_copies(photos: Sequence[Path], session: Session | None) -> list[list[Path]]:
     """Groups of photos that are nearly the same. Unreadable ones are in none."""
-    refs = [ImageRef(photo.name, os.fsencode(photo)) for photo in photos]
-    outcomes = [each for batch in BatchLoader(refs, _SPEC, load=load_measured) for each in batch.outcomes]
-    readable = [(photo, each.signals) for photo, each in zip(photos, outcomes, strict=True) if each.signals]
-    return [[readable[row][0] for row in group] for group in near_copies([signals for _, signals in readable])]
+    refs = (ImageRef(str(photo), os.fsencode(photo)) for photo in photos)
+    read = read_photos(refs, session.card.preprocess if session else _SPEC, session)
+    return [[Path(read.names[row]) for row in group] for group in read.copies()]
 
 
 def _digest(photo: Path) -> bytes:

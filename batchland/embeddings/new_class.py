@@ -16,9 +16,9 @@ from pydantic import Field
 from scipy.special import expit
 
 from batchland._version import __version__
-from batchland.embeddings.copies import near_copies
+from batchland.embeddings.photos import read_photos
 from batchland.errors import ModelError, UsageError
-from batchland.images.loader import BatchLoader, load_measured
+from batchland.images.loader import BatchLoader
 from batchland.images.sources.folder import list_images
 from batchland.models.added_class import Prototype, add_class, with_added
 from batchland.models.card import AddedClass, ClassName, ModelCard
@@ -114,6 +114,7 @@ def add_new_class(
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": card.versions | {"batchland": __version__},
             "added": (*card.added, added),
+            "features_of": session.features_sha256,
             **dict.fromkeys(dropped),
         }
     )
@@ -145,26 +146,17 @@ def _compared(name: str) -> str:
 
 def _read(folder: Path, session: Session) -> _Photos:
     """Features and answers for the photos below a folder, and which are copies of each other."""
-    features, probabilities, signals, skipped = [], [], [], []
-    for batch in BatchLoader(list_images(folder), session.card.preprocess, 16, load=load_measured):
-        good = [row for row, outcome in enumerate(batch.outcomes) if outcome.error is None]
-        skipped += [ref.name for ref, each in zip(batch.refs, batch.outcomes, strict=True) if each.error]
-        if good:
-            answer = session.answer(batch.pixels[good])
-            assert answer.features is not None
-            features.append(answer.features)
-            probabilities.append(answer.probabilities)
-            signals += [batch.outcomes[row].signals or b"" for row in good]
-    scenes = np.arange(len(signals))
-    for group in near_copies(signals):
+    read = read_photos(list_images(folder), session.card.preprocess, session)
+    scenes = np.arange(len(read.names))
+    for group in read.copies():
         scenes[group] = group[0]
     different = len(set(scenes.tolist()))
-    if different < MIN_SCENES:
+    if different < MIN_SCENES or read.features is None or read.probabilities is None:
         raise UsageError(
             f"{folder}: has {counted(different, 'readable photo')} of different scenes; a class needs {MIN_SCENES}, "
             f"and better has 20"
         )
-    return _Photos(np.concatenate(features), np.concatenate(probabilities), scenes, tuple(skipped))
+    return _Photos(read.features, read.probabilities, scenes, read.skipped)
 
 
 class _Labelled(NamedTuple):

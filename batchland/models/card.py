@@ -172,6 +172,9 @@ class ModelCard(BaseModel):
     preprocess: PreprocessSpec
     features: int | None = None
     """Length of the model's second output, the features; None if it has none."""
+    features_of: str | None = None
+    """sha256 of the ONNX file that this one was made from with the same features, by `batchland calibrate` or
+    `batchland classes add`."""
     created_at: str
     """ISO 8601, UTC."""
     versions: dict[str, str] = {}

@@ -94,8 +94,8 @@ def night_maps(records: Sequence[RunRecord]) -> dict[str, NightMap]:
 
 
 def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
-    last = next((run.model.sha256 for _, run in reversed(runs) if run.model and run.counts and run.counts.ok), None)
-    same = [(day, run) for day, run in runs if run.model and run.model.sha256 == last][-MAX_NIGHTS:]
+    scored = [run.model.features_sha256 for _, run in runs if run.model and run.counts and run.counts.ok]
+    same = [(day, run) for day, run in runs if run.model and [run.model.features_sha256] == scored[-1:]][-MAX_NIGHTS:]
     nights = [night for day, run in same if (night := _read(day, run, LANDMARKS // max(len(same), 1)))]
     if len(nights) < 2 or sum(len(night.features) for night in nights) < MIN_IMAGES:
         return None
