@@ -51,6 +51,7 @@ ADVICE: Final[dict[str, str]] = {
     "resume_same": "give the same data and options, or leave out --resume to start from the beginning",
     "resume_training": "run the same command with --resume to continue",
     "retry_list": "or the same --images; the list is not read again",
+    "same_features": "use --features in both runs or in none, or replace the output with --overwrite",
     "score_features": "write them with `batchland score --features`",
     "score_shard": "score those with the same command and --shard I/{count}, then merge",
     "shard_folder": "give the --out of `batchland score --shard`",

@@ -149,13 +149,13 @@ class AddedClass(BaseModel):
     """Number of different scenes among them; near-copies count as one scene."""
     recognised: int
     """Number of the photos that are recognised by a prototype made from all other scenes."""
-    labelled: int = 0
-    """Number of labelled photos of the old classes."""
-    right_before: int = 0
+    labelled: int | None = None
+    """Number of labelled photos of the old classes. This and the following are None if they were not measured."""
+    right_before: int | None = None
     """Number of these with the right first choice without the new class."""
-    right_after: int = 0
+    right_after: int | None = None
     """Number of these with the right first choice with the new class."""
-    taken: int = 0
+    taken: int | None = None
     """Number of these that are classified as the new class."""
 
 

@@ -48,9 +48,7 @@ def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[Stored
     return usable
 
 
-def _problem(
-    stored: StoredPredictions, model: OpenModel, wanted: dict[str, Any], columns: Sequence[str]
-) -> str | None:
+def _problem(stored: StoredPredictions, model: OpenModel, wanted: dict[str, Any], columns: Sequence[str]) -> str | None:
     try:
         manifest = stored.manifest()
         if manifest is None:

@@ -158,12 +158,12 @@ def _read(day: date, run: ModelRun, most: int) -> _Night | None:
 def _groups(
     features: npt.NDArray[np.float16], is_last: npt.NDArray[np.bool_], facts: pa.Table
 ) -> tuple[int, tuple[NightGroup, ...]]:
-    number, count, crowded = crowded_groups(features, is_last)
+    count, crowded = crowded_groups(features, is_last)
     found = []
     for group in crowded:
-        rows = np.flatnonzero((number == group.number) & is_last)
+        rows = group.rows[is_last[group.rows]]
         ((label, _),) = Counter(facts["label"].take(pa.array(rows)).to_pylist()).most_common(1)
-        found.append(NightGroup(group.images, group.flagged, group.elsewhere, group.p_value, label))
+        found.append(NightGroup(len(group.rows), len(rows), group.elsewhere, group.p_value, label))
     return count, tuple(sorted(found, key=lambda each: -each.last / each.images))
 
 

@@ -65,7 +65,9 @@ def test_a_retry_keeps_the_features_of_good_rows(tmp_path, photos, scored):
     folder, given = scored
     with pytest.raises(UsageError) as caught:
         score(photos, folder / "p.parquet", given.model_copy(update={"retry_failed": True, "features": False}))
-    assert str(caught.value) == (f"{folder}/p.parquet: was made with features, so its good rows cannot be kept")
+    assert str(caught.value) == (
+        f"{folder}/p.parquet: was made with features, and this run has none, so its good rows cannot be kept"
+    )
     for number in (7, 17):
         (photos / f"camera-0/{number:03}.jpg").write_bytes(picture(list(COLOURS.values())[number % 3]))
     score(photos, folder / "p.parquet", given.model_copy(update={"retry_failed": True}))

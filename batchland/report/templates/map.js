@@ -1,6 +1,5 @@
 
-// A map: a point for each image at the place of its features, drawn when the page has nothing else to do. The page that has it gives
-// a source: load() resolves to {x, y} (0 to 1000); groups[kind] is {title, key(point), colour(key), legend()}, in the order
+// A map: a point for each image at the place of its features. The page that has it gives a source: load() resolves to {x, y} (0 to 1000); groups[kind] is {title, key(point), colour(key), legend()}, in the order
 // of the menu; shown(point, form), above(point) (drawn last and larger), picture(point), text(point), open(point).
 const mapPalette = ["#4477aa", "#ee7733", "#228833", "#cc3377", "#33aabb", "#bb9900", "#7755bb", "#aa6644"];
 const mapDark = matchMedia("(prefers-color-scheme: dark)");
@@ -108,5 +107,5 @@ const drawMap = (prefix, source) => {
   });
   window.addEventListener("resize", draw);
   mapDark.addEventListener("change", draw);
-  (window.requestIdleCallback ?? setTimeout)(start);
+  start();
 };
