@@ -30,6 +30,7 @@ ADVICE: Final[dict[str, str]] = {
     "moved_model": "give that model with --model",
     "most_taken": "with labelled photos, --most-taken allows more",
     "name_folder": "name the folder with --out",
+    "no_features": "or leave out --features",
     "not_strict": "without --strict they are skipped",
     "one_night": "for one night, use `batchland run` with --date",
     "other_out": "give another --out",

@@ -149,7 +149,8 @@ def check(
         if session:
             features = session.answer(batch.pixels).features
             assert features is not None
-            survey.features += [row for row, each in zip(features, batch.outcomes, strict=True) if each.error is None]
+            good = [each.error is None for each in batch.outcomes]
+            survey.features.append(features[good].astype(np.float16))
         for ref, outcome, pixels in zip(batch.refs, batch.outcomes, batch.pixels, strict=True):
             survey.take(survey.photos[done], ref, outcome, pixels)
             done += 1
@@ -182,8 +183,8 @@ class _Survey:
     outcomes: list[Outcome] = field(default_factory=list)
     readable: list[_Photo] = field(default_factory=list)
     """The photos of `outcomes`, in the same order."""
-    features: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    """The features of these photos, if a model was given."""
+    features: list[npt.NDArray[np.float16]] = field(default_factory=list)
+    """The features of these photos, batch by batch, if a model was given."""
     sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
 
     def list_part(self, part: Part, root: Path) -> None:
@@ -246,7 +247,7 @@ class _Survey:
 
     def _near_duplicates(self, exact: list[list[_Photo]]) -> list[list[_Photo]]:
         """Groups of near-copies that are not in `exact`."""
-        features = np.stack(self.features) if self.features else None
+        features = np.concatenate(self.features) if self.features else None
         rows = near_copies([outcome.signals or b"" for outcome in self.outcomes], features)
         found = [[self.readable[row] for row in group] for group in rows]
         known = {frozenset(photo.ref.name for photo in group) for group in exact}

@@ -26,7 +26,7 @@ from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef
-from batchland.models.session import Session, open_session
+from batchland.models.session import open_session
 from batchland.system.files import read_error
 from batchland.system.folders import new_folder
 from batchland.system.paths import resolved
@@ -66,7 +66,7 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     if options.group_prefix:
         _require_match(folder, options.group_prefix, [name for names in photos.values() for name in names])
     with new_folder(out) as made, _corrected(data, folder, photos, options.corrections) as (source, names):
-        _split_into(source, made, {Path(name).suffix for found in names.values() for name in found}, options)
+        _split_into(source, made, [source / name / photo for name, found in names.items() for photo in found], options)
         parts = {
             part: {name: sum(1 for _ in (made / tool_name / name).iterdir()) for name in classes}
             for part, tool_name in zip(options.parts, _TOOL_NAMES, strict=False)
@@ -126,7 +126,8 @@ def _require_match(folder: Path, prefix: re.Pattern[str], names: list[str]) -> N
         )
 
 
-def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOptions) -> None:
+def _split_into(folder: Path, made: Path, photos: Sequence[Path], options: SplitOptions) -> None:
+    grouping = _grouping(photos, options)
     with _restore_random_state(), _show_bar_on_terminals_only():
         try:
             splitfolders.ratio(
@@ -134,9 +135,9 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
                 made,
                 seed=options.seed,
                 ratio=tuple(options.parts.values()),
-                group=_grouping(options),
+                group=grouping,
                 move="symlink" if options.links else "copy",
-                formats=extensions,
+                formats={photo.suffix for photo in photos},
             )
         except OSError as error:
             if error.filename is not None and Path(error.filename).is_relative_to(folder):
@@ -144,13 +145,13 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
             raise
 
 
-def _grouping(options: SplitOptions) -> Callable[[Sequence[Path]], Groups]:
-    """Group copies of photos, and photos with the same match of their names, transitively."""
+def _grouping(photos: Sequence[Path], options: SplitOptions) -> Callable[[Sequence[Path]], Groups]:
+    """Group copies of photos, and photos with the same match of their names, transitively. photos: of all classes."""
     prefix = options.group_prefix
-    session = open_session(options.model, "cpu", features=True) if options.model and options.near_copies else None
+    near = _near_copies(photos, options.model) if options.near_copies else {}
 
     def group(photos: Sequence[Path]) -> Groups:
-        parents: dict[object, object] = {}  # union-find over photos, contents and matches
+        parents: dict[object, object] = {}  # union-find over photos, contents, matches and numbers of near-copies
 
         def group_of(one: object) -> object:
             while one in parents:
@@ -159,14 +160,10 @@ def _grouping(options: SplitOptions) -> Callable[[Sequence[Path]], Groups]:
 
         for photo in photos:
             match = prefix and prefix.match(photo.name)
-            for key in filter(None, (_digest(photo), match and match[0])):
+            for key in filter(None, (_digest(photo), match and match[0], near.get((photo.parent.name, photo.name)))):
                 one, other = group_of(photo), group_of(key)
                 if one != other:
                     parents[one] = other
-        for first, *others in _near_copies(photos, session) if options.near_copies else ():
-            for other in others:
-                if (one := group_of(other)) != (root := group_of(first)):
-                    parents[one] = root
         groups: dict[object, list[Path]] = {}
         for photo in sorted(photos):
             groups.setdefault(group_of(photo), []).append(photo)
@@ -175,11 +172,13 @@ def _grouping(options: SplitOptions) -> Callable[[Sequence[Path]], Groups]:
     return group
 
 
-def _near_copies(photos: Sequence[Path], session: Session | None) -> list[list[Path]]:
-    """Groups of photos that are nearly the same. Unreadable ones are in none."""
+def _near_copies(photos: Sequence[Path], model: Path | None) -> dict[tuple[str, str], int]:
+    """Class folder and name of each photo that has near-copies, and the number of their group, from 1."""
+    session = open_session(model, "cpu", features=True) if model else None
     refs = (ImageRef(str(photo), os.fsencode(photo)) for photo in photos)
     read = read_photos(refs, session.card.preprocess if session else _SPEC, session)
-    return [[Path(read.names[row]) for row in group] for group in read.copies()]
+    found = ((number, Path(read.names[row])) for number, rows in enumerate(read.copies(), 1) for row in rows)
+    return {(photo.parent.name, photo.name): number for number, photo in found}
 
 
 def _digest(photo: Path) -> bytes:

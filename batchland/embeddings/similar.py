@@ -202,7 +202,7 @@ def _score_query(image: str, stored: Sequence[StoredPredictions], model: Path | 
     name, info = stored[0].name, stored[0].info().model
     if not Path(image).is_file():
         _require_not_failed(image, stored)
-        raise UsageError(f"{image}: is neither a file nor an image of {name}")
+        raise UsageError(f"{image}: is neither a file nor an image of {name}; give a path, or a name as in `image`")
     path = model or Path(info.file)
     if model is None and not path.exists():
         raise UsageError(f"{path}: does not exist any more; it is the model that scored {name}", advice="moved_model")

@@ -184,7 +184,7 @@ def checked_card(path: Path, session: Any) -> ModelCard:
 def require_features(path: Path, card: ModelCard) -> None:
     """Raise ModelError if the model has no output of features."""
     if card.features is None:
-        raise ModelError(f"{path}: gives no features; export or adopt it again, or score without them")
+        raise ModelError(f"{path}: gives no features; export or adopt it again to add them", advice="no_features")
 
 
 def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:

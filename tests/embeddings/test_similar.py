@@ -92,7 +92,7 @@ def test_invalid_searches_are_errors(folder: Path, scored: Path, photos: Path, t
             f"{other_kind}: not a predictions file of batchland; give what `batchland score` wrote",
         ),
         (("1.jpg", photos / "one"), f"{photos / 'one'}: is a folder without predictions; "),
-        (("none.jpg", one), f"none.jpg: is neither a file nor an image of {one}"),
+        (("none.jpg", one), f"none.jpg: is neither a file nor an image of {one}; give a path, or a name as in `image`"),
         (
             ("1.jpg", scored / "one.parquet"),
             f"{scored / 'one.parquet'}: has no features; write them with `batchland score --features`",

@@ -180,7 +180,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     )
     write_toy_model(folder / "toy.onnx")
     assert calibrate(folder) == (
-        f"batchland: {folder}/toy.onnx: gives no features; export or adopt it again, or score without them\n"
+        f"batchland: {folder}/toy.onnx: gives no features; export or adopt it again to add them\n"
     )
 
 

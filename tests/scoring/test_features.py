@@ -89,7 +89,7 @@ def test_rows_are_reused_only_from_predictions_with_features(tmp_path, photos, s
 def test_a_model_without_features_is_named(tmp_path, photos, toy_model):
     with pytest.raises(ModelError) as caught:
         score(photos, tmp_path / "p.parquet", options(toy_model, features=True))
-    assert str(caught.value) == f"{toy_model}: gives no features; export or adopt it again, or score without them"
+    assert str(caught.value) == f"{toy_model}: gives no features; export or adopt it again to add them"
 
 
 def test_features_are_no_column_of_outcomes(tmp_path, photos, scored):
