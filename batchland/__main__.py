@@ -8,8 +8,6 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plug
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")  # numpy's threads spin for 2**20 cycles, not 2**28
 gc.set_threshold(10_000)  # with Python's 700, looking for cyclic garbage is a tenth of the time of imports
 
-from batchland.cli.main import main  # noqa: E402 - the settings save time while it is imported
-
 
 def run() -> None:
     """Run the command line and end the process with its exit code.
@@ -18,7 +16,12 @@ def run() -> None:
     ends at once.
     """
     try:
+        from batchland.cli.main import main  # here, so that Ctrl-C may interrupt it, and after the settings above
+
         main(prog_name="batchland")
+    except KeyboardInterrupt:
+        print("batchland: interrupted", file=sys.stderr)
+        sys.exit(130)
     except SystemExit as end:
         if "torch" not in sys.modules:  # its extensions would print that their objects are left
             gc.freeze()  # otherwise Python looks for garbage among all objects while it ends: a tenth of a second

@@ -15,7 +15,6 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import subfolders, too_few_classes, training_folder
@@ -29,6 +28,8 @@ from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import class_names
 from batchland.models.session import open_session
+from batchland.system.documents import Document
+from batchland.system.names import composed
 from batchland.system.text import aligned, count, counted, first_few, one_line, visible
 
 SAMPLES: Final = 8
@@ -40,11 +41,7 @@ Part = Literal["train", "val", "test"]
 PARTS: Final[tuple[Part, ...]] = ("train", "val", "test")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClassCheck(_Record):
+class ClassCheck(Document):
     """One class."""
 
     folder: str
@@ -57,7 +54,7 @@ class ClassCheck(_Record):
     """Unreadable photos in all parts."""
 
 
-class UnreadableFile(_Record):
+class UnreadableFile(Document):
     """A photo that cannot be decoded."""
 
     name: str
@@ -66,7 +63,7 @@ class UnreadableFile(_Record):
     message: str
 
 
-class Duplicates(_Record):
+class Duplicates(Document):
     """Photos with the same pixels, or copies of each other that were resized, compressed, cropped or stamped."""
 
     names: tuple[str, ...]
@@ -79,7 +76,7 @@ class Duplicates(_Record):
     """Whether they are in more than one part, for example train and test."""
 
 
-class Finding(_Record):
+class Finding(Document):
     """A problem or a note about the data."""
 
     problem: bool
@@ -87,7 +84,7 @@ class Finding(_Record):
     text: str
 
 
-class Sizes(_Record):
+class Sizes(Document):
     """Width and height of the readable photos, in pixels after orientation, and the bytes of their files."""
 
     width: tuple[int, int, int]
@@ -97,7 +94,7 @@ class Sizes(_Record):
     """Total size of all files."""
 
 
-class DataCheck(_Record):
+class DataCheck(Document):
     """The result of a check."""
 
     data: str
@@ -258,6 +255,14 @@ class _Survey:
         least, needed = (1, "one") if self.folders["val"] else (2, "two")
         if len(train) < 2:
             yield Finding(problem=True, text=f"training needs at least two class folders, there are {len(train)}")
+        alike = defaultdict[str, list[str]](list)
+        for one in classes:
+            alike[" ".join(composed(one.folder).casefold().split())].append(one.folder)
+        for names in alike.values():
+            if len(names) > 1:
+                text = f"the class folders {' and '.join(map(ascii, names))} look alike; is that one class?"
+                same = len(set(map(composed, names))) < len(names)  # training refuses them
+                yield Finding(problem=same, text=text)
         for one in classes:
             if one.folder in train and one.train < least:
                 has = "only one readable photo" if one.train else "no readable photo"

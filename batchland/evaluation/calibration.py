@@ -109,5 +109,4 @@ def coverage(cells: ScoreCells, round_counts: Sums, confidence: float) -> tuple[
 
 def round_group(probability: npt.NDArray[np.float32]) -> Ints:
     """Number of round thresholds that each probability reaches."""
-    found: Ints = (probability >= np.array(ROUND_THRESHOLDS, np.float32)[:, None]).sum(axis=0)
-    return found
+    return (probability >= np.array(ROUND_THRESHOLDS, np.float32)[:, None]).sum(axis=0)

@@ -206,8 +206,7 @@ def _macro_points(curves: list[ClassCurve]) -> pa.Table:
 def _precision_at(curve: ClassCurve, recall: Floats) -> Floats:
     precision, reached = curve.hits / (curve.hits + curve.false), curve.hits / curve.positives
     best = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision of any threshold with that recall
-    found: Floats = best[np.searchsorted(reached, recall).clip(max=len(best) - 1)]
-    return found
+    return best[np.searchsorted(reached, recall).clip(max=len(best) - 1)]
 
 
 def _logit_figure(value: float, variance: float, images: int, confidence: float) -> Figure:

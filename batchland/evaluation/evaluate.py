@@ -21,7 +21,7 @@ from batchland.evaluation.corrections import CorrectedLabels
 from batchland.evaluation.curves import class_curves, curves_table
 from batchland.evaluation.label_errors import fit_label_noise
 from batchland.evaluation.label_files import Labels, read_labels
-from batchland.evaluation.matching import Matcher
+from batchland.evaluation.matching import Matcher, NameForm
 from batchland.evaluation.metrics import bounds, confusion_table, decisions, figures, most_confused, per_class
 from batchland.evaluation.mistakes import Mistakes
 from batchland.evaluation.options import EvaluateOptions
@@ -81,7 +81,7 @@ def evaluate(
     matches = Matcher(
         source=run.source,
         names=run.names,
-        labels=lambda: _labels(Path(labels), info, options),
+        labels=lambda form: _labels(Path(labels), info, options, form),
         classes=info.classes,
         strip_prefix=options.strip_prefix,
         ignore_unknown=options.ignore_unknown_classes,
@@ -163,8 +163,9 @@ def evaluate(
     )
 
 
-def _labels(source: Path, info: PredictionsInfo, options: EvaluateOptions) -> Labels:
+def _labels(source: Path, info: PredictionsInfo, options: EvaluateOptions, form: NameForm) -> Labels:
     labels = read_labels(source, info.images)
     if options.corrections is None:
         return labels
-    return CorrectedLabels(labels, options.corrections, None if options.ignore_unknown_classes else info.classes)
+    classes = None if options.ignore_unknown_classes else info.classes
+    return CorrectedLabels(labels, options.corrections, form, classes)

@@ -402,8 +402,8 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
         raise ModelError(f"{path}: gives numbers that are not finite; check its preprocessing")
     if (rows == rows[0]).all():
         raise ModelError(
-            f"{path}: gives every picture the same numbers when it is computed alone; check how it was exported (an "
-            f"operator may work across the batch)"
+            f"{path}: gives every picture the same numbers when it is computed alone; check how it was trained and "
+            f"exported (its weights may be zero, or an operator may work across the batch)"
         )
     if are_probabilities(rows).all():
         if requested == "logits":

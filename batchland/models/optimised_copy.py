@@ -72,6 +72,9 @@ def find_copy(model: Path) -> Copy | None:
             note = f"file-{_sha256(str(_identity(status)))[:32]}"
             if copy := _noted_copy(note):
                 return copy
+            with contextlib.suppress(OSError):  # so that a write to a mapped page, too, sets the time of change again
+                os.fsync(file.fileno())
+            note = f"file-{_sha256(str(_identity(os.fstat(file.fileno()))))[:32]}"
             copy = find_copy_of(_hash(file))
     except OSError:  # opening the model itself will report it
         return None

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import tempfile
+import os
 from collections.abc import Mapping
 from contextlib import closing
-from math import ceil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from batchland.errors import ImageError, ModelError
 from batchland.images.preprocess import preprocess
-from batchland.images.sources.refs import ImageRef
+from batchland.images.sources.refs import ImageFile, ImageRef
 from batchland.models.canaries import canaries_path, own_canaries
 from batchland.models.contract import Probabilities
 from batchland.models.ort import instruction_sets
@@ -24,10 +24,24 @@ from batchland.scoring.manifest import versions
 from batchland.system.text import images as counted_images
 
 IMAGES_PER_CANARY: Final = 100
-"""Under the same conditions as in the last night, one canary is scored per this many of its images."""
-MIN_CANARIES: Final = 3
-"""Fewest canaries that are scored."""
+"""Under the same conditions as in the last night, one canary is scored per this many images; at least one."""
 _COLUMNS: Final = ["image", "error_message", "top_k"]
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """The Store of image files by name."""
+
+    files: Mapping[str, bytes]
+
+    def read(self, path: bytes) -> ImageFile:
+        """See `Store.read`."""
+        data = self.files[path.decode()]
+        return ImageFile(data, len(data), None)
+
+    def facts(self, path: bytes) -> tuple[int, None]:
+        """See `Store.facts`."""
+        return len(self.files[path.decode()]), None
 
 
 def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int = 0) -> CanaryCheck:
@@ -45,7 +59,7 @@ def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int 
     names, conditions = list(canaries.files), _conditions(engine.model, canaries.files)
     first, count = 0, len(names)
     if last and last.conditions == conditions and engine.model.device == "cpu":
-        count = min(max(MIN_CANARIES, ceil(images / IMAGES_PER_CANARY)), count)
+        count = min(max(images // IMAGES_PER_CANARY, 1), count)
         first = (last.first + last.images) % len(names)
     rows = (first + np.arange(count)) % len(names)
     names, expected = [names[row] for row in rows], canaries.probabilities[rows]
@@ -84,12 +98,9 @@ def _conditions(model: OpenModel, files: Mapping[str, bytes]) -> str:
 def _scored(engine: Engine, files: Mapping[str, bytes], path: Path, classes: int) -> Probabilities:
     """Probabilities of canaries now, float32 [files, classes]."""
     found = np.zeros((len(files), classes), np.float32)
-    with tempfile.TemporaryDirectory(prefix="batchland-canaries-") as folder:
-        refs = [ImageRef(name, bytes(Path(folder, name))) for name in files]
-        for ref in refs:
-            Path(folder, ref.name).write_bytes(files[ref.name])
-        with closing(engine.score(refs, Path(folder), lambda: None, top_k=classes)) as batches:
-            rows = [row for scored in batches for row in scored.rows.select(_COLUMNS).to_pylist()]
+    refs = [ImageRef(name, name.encode(), store=_InMemory(files)) for name in files]
+    with closing(engine.score(refs, Path(os.devnull), lambda: None, top_k=classes)) as batches:
+        rows = [row for scored in batches for row in scored.rows.select(_COLUMNS).to_pylist()]
     for answer, row in zip(found, rows, strict=True):
         if row["error_message"] is not None:
             raise ModelError(f"{path}: canary {row['image']} cannot be scored any more: {row['error_message']}")

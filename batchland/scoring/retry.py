@@ -1,7 +1,7 @@
 """Score the failed rows of an output again, or add missing images; all other rows are kept."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchland.errors import UsageError
+from batchland.errors import ImageError, UsageError
 from batchland.images.sources.folder import Folder
+from batchland.images.sources.refs import content_hash, read_image
+from batchland.images.sources.source import ContainerSource
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, KeptRow
 from batchland.predictions.reader import StoredPredictions
@@ -53,8 +55,11 @@ class RetryRun(Run):
 
     def entries(self) -> Iterator[Entry]:
         """Good rows unchanged, and the images of failed rows. Raises UsageError if another run replaces a part."""
+        check = self._checked_containers()
         for row, code in self.earlier_rows():
             if code is None:
+                if check is not None:
+                    check(row)
                 yield row
             else:
                 yield from (ref._replace(own=row.own) for ref in self.listing.retry_refs(row.name))
@@ -70,6 +75,17 @@ class RetryRun(Run):
                 own = [plain_values(rows[name]) for name in self.own.names]
                 for row, (name, code) in enumerate(zip(names, codes, strict=True)):
                     yield KeptRow(name, kept, row, tuple(values[row] for values in own)), code
+
+    def _checked_containers(self) -> Callable[[KeptRow], None] | None:
+        """A function that checks a row to keep, see `_KeptRows`; None if the images are not in containers."""
+        if not isinstance(self.listing.source, ContainerSource):
+            return None
+        check = _KeptRows(self.listing.source, self._earlier.name)
+        for part in self._earlier.parts():
+            for rows in self._earlier.batches(part, ["image", "error_code"]):
+                codes = zip(rows["image"].to_pylist(), rows["error_code"].to_pylist(), strict=True)
+                check.retried |= {self.listing.source.container_of(name) for name, code in codes if code is not None}
+        return check
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """The fingerprint of a run, plus the output to retry. Raises UsageError if model or options differ."""
@@ -105,6 +121,36 @@ class RetryRun(Run):
                 f"{self._earlier.name}: was made {made}, so its good rows cannot be kept",
                 advice="same_features" if name == "features" else "overwrite",
             )
+
+
+class _KeptRows:
+    """Checks that rows to keep are of the present content of tar, zip or Parquet files with rows that are retried.
+
+    predictions: their name, for messages.
+    """
+
+    def __init__(self, source: ContainerSource, predictions: str) -> None:
+        self.retried: set[str | None] = set()
+        """The files with failed rows."""
+        self._source = source
+        self._predictions = predictions
+
+    def __call__(self, row: KeptRow) -> None:
+        """Read the image, if its file has failed rows. Raises UsageError if it is not the image of the row."""
+        container, sha256 = self._source.container_of(row.name), row.rows.column("sha256")[row.number].as_py()
+        if container is None or container not in self.retried or sha256 is None:
+            return
+        problem = "there is another image now"
+        try:
+            if content_hash(read_image(next(self._source.retry_refs(row.name))).data) == sha256:
+                return
+        except ImageError as error:
+            problem = str(error)
+        raise UsageError(
+            f"{self._predictions}: {container} was replaced, so the rows of its images cannot be kept; {row.name}: "
+            f"{problem}",
+            advice="overwrite",
+        )
 
 
 class LateRun(RetryRun):

@@ -73,8 +73,7 @@ class ImageSet:
 
     def image(self, index: int) -> Pixels:
         """One example as it is scored, uint8 [height, width, 3], read-only."""
-        pixels: Pixels = self.cached.array[self.rows[index]]
-        return pixels
+        return self.cached.array[self.rows[index]]
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All examples as they are scored, in order, uint8 [size or fewer, height, width, 3]."""

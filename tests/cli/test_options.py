@@ -1,6 +1,7 @@
 """Click options are made from the fields of option models; no field is missing or repeated."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field, field_validator
 
+from batchland.__main__ import run
 from batchland.cli.command import Command, command
 from batchland.cli.data import download, split
 from batchland.cli.evaluate import compare, evaluate
@@ -224,3 +226,14 @@ def test_ctrl_c_before_a_command_runs_is_an_interruption(monkeypatch):
     monkeypatch.setattr(Command, "parse_args", press_ctrl_c)
     result = CliRunner().invoke(main, ["plan", "photos", "--out", "plan"])
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "batchland: interrupted\n")
+
+
+def test_ctrl_c_while_commands_are_imported_is_an_interruption(monkeypatch, capsys):
+    class Importing:
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "batchland.cli.main", Importing())
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert (end.value.code, *capsys.readouterr()) == (130, "", "batchland: interrupted\n")

@@ -86,6 +86,44 @@ def test_reviewed_labels_are_no_longer_suspected(tmp_path: Path) -> None:
     assert [probability > 0 for _, _, probability in found] == [False, True, True, True]
 
 
+@pytest.mark.parametrize(
+    ("predicted", "labelled", "strip_prefix"),
+    [
+        ("shard-{}.tar/{}.jpg", "{1}.jpg", "shard-*.tar/"),
+        ("caf\u00e9 {}/{}.jpg", "cafe\u0301 {}/{}.jpg", ""),
+        ("x/cafe\u0301 {}/{}.jpg", "caf\u00e9 {}/{}.jpg", "x/"),
+    ],
+)
+@pytest.mark.parametrize("of", ["predictions", "labels"])
+def test_paths_are_those_of_predictions_or_of_labels(
+    tmp_path: Path, predicted: str, labelled: str, strip_prefix: str, of: str
+) -> None:
+    rows = [Row(predicted.format(0, number), (0.98, 0.01, 0.01)) for number in range(100)]
+    predictions = write_predictions(tmp_path / "p.parquet", ("a", "b", "c"), rows)
+    labels, corrections = tmp_path / "l.csv", tmp_path / "c.csv"
+    labels.write_text(
+        "image,label\n" + "".join(f"{labelled.format(0, n)},{'c' if n < 5 else 'a'}\n" for n in range(100))
+    )
+    path = predicted if of == "predictions" else labelled
+    corrections.write_text(f"path,label,decision\n{path.format(0, 0)},a,wrong\n{path.format(0, 1)},c,keep\n")
+    summary = evaluate(predictions, labels, EvaluateOptions(corrections=corrections, strip_prefix=strip_prefix)).summary
+    assert (summary.account.reviewed, summary.account.corrected) == (2, 1)
+    assert summary.label_errors is not None
+    assert (summary.label_errors.mistakes, summary.label_errors.suspected) == (4, 3)
+
+
+def test_images_with_names_of_two_unicode_forms_have_their_own_corrections(tmp_path: Path) -> None:
+    names = ("caf\u00e9.jpg", "cafe\u0301.jpg")
+    predictions = write_predictions(
+        tmp_path / "p.parquet", ("a", "b"), [Row(name, (0.9, 0.1)) for name in sorted(names)]
+    )
+    labels, corrections = tmp_path / "l.csv", tmp_path / "c.csv"
+    labels.write_text(f"image,label\n{names[0]},b\n{names[1]},b\n")
+    corrections.write_text(f"path,label,decision\n{names[0]},a,wrong\n{names[1]},b,wrong\n")
+    account = evaluate(predictions, labels, EvaluateOptions(corrections=corrections)).summary.account
+    assert (account.reviewed, account.corrected) == (2, 1)
+
+
 def test_corrected_images_without_a_label_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert top1(tmp_path, "path,label,decision\n1.jpg,a,wrong\n8.jpg,a,wrong\n9.jpg,b,keep\n") == pytest.approx(1 / 3)
     assert caplog.messages == [

@@ -588,8 +588,8 @@ def test_negative_logarithms_are_refused_since_a_softmax_would_reverse_the_class
         (
             [node("Softmax", "logits", "scores", axis=0)],
             [],
-            "gives every picture the same numbers when it is computed alone; check how it was exported (an operator "
-            "may work across the batch)",
+            "gives every picture the same numbers when it is computed alone; check how it was trained and exported "
+            "(its weights may be zero, or an operator may work across the batch)",
         ),
         (
             [SOFTMAX, node("Mul", "soft hundred", "scores")],

@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import mmap
 import os
+import posix
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +188,27 @@ def test_unchanged_model_is_hashed_once_and_a_changed_one_again(model, monkeypat
         assert optimised_copy.find_copy(model) is None
         assert "Groan" in open_session(model, "cpu", keep_copy=True).card.to_json()
     assert computed != []
+
+
+def test_a_write_through_a_mapping_is_noticed(model, monkeypatch):
+    """The first one sets the time of change, further ones only after the page was written to the disk."""
+    folder = open_twice(model)
+    monkeypatch.setattr(os, "fsync", posix.fsync)
+    with open(model, "r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        at = content.find(b"Green")
+        content[at : at + 5] = b"Green"
+        hashes_of(model, monkeypatch)
+        assert optimised_copy.find_copy(model).folder == folder
+        before = model.stat().st_ctime_ns
+        time.sleep(0.05)
+        content[at : at + 5] = b"Groan"
+        if model.stat().st_ctime_ns == before and filesystem(model) == "tmpfs":
+            pytest.skip("tmpfs does not set the time")
+        assert optimised_copy.find_copy(model) is None
+
+
+def filesystem(path: Path) -> str:
+    return subprocess.run(["stat", "-fc", "%T", path], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_model_that_has_just_changed_is_hashed_each_time(model):

@@ -3,14 +3,17 @@
 import hashlib
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from archives import tar_of, zip_of
 from toys import COLOURS, Stop, contents, options, picture, toy_card, write_toy_model
 
 from batchland import score
 from batchland.errors import NoSuchImagesError, TooManyFailedError, UsageError
+from batchland.images.sources import random_access
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, Counts, Manifest
 from batchland.scoring.options import FailureLimit
@@ -219,3 +222,49 @@ def test_rows_of_an_earlier_version_are_kept_without_its_missing_columns(tmp_pat
     rows = table.to_pylist()
     scored_now = [row["image"] == "camera-0/007.jpg" or row["status"] == "failed" for row in rows]
     assert [row["sha256"] is not None for row in rows] == scored_now
+
+
+def write_container(path: Path, members: dict[str, bytes]) -> None:
+    if path.suffix == ".zip":
+        path.write_bytes(zip_of(members))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"image": list(members.values())}), path)
+    else:
+        path.write_bytes(tar_of(members, compression="gz" if path.suffix == ".gz" else ""))
+    random_access.open_files.close()
+
+
+@pytest.mark.parametrize("name", ["n.tar", "n.tar.gz", "n.zip", "n.parquet"])
+def test_rows_are_not_kept_if_their_container_was_replaced(tmp_path, toy_model, name):
+    """Rows of the old file beside rows of a new one would be a wrong answer; a repaired file is the remedy."""
+    path, out = tmp_path / name, tmp_path / "p.parquet"
+    red, green, blue = map(picture, (RED, GREEN, BLUE))
+    write_container(path, {"a.jpg": red, "b.jpg": b"no picture", "c.jpg": red})
+    first = score(path, out, options(toy_model)).manifest
+    before = out.read_bytes()
+    for other in ({"a.jpg": blue, "b.jpg": green, "c.jpg": red}, {"a.jpg": red, "b.jpg": green, "c.jpg": blue}):
+        write_container(path, other)
+        message = rf"p\.parquet: {name} was replaced, so the rows of its images cannot be kept; {name}.*: there is"
+        with pytest.raises(UsageError, match=message):
+            score(path, out, options(toy_model, retry_failed=True))
+        assert out.read_bytes() == before
+    write_container(path, {"a.jpg": red, "b.jpg": green, "c.jpg": red})
+    again = score(path, out, options(toy_model, retry_failed=True)).manifest
+    assert (first.counts.failed, again.counts.failed, again.kept_images) == (1, 0, 2)
+
+
+def test_images_of_a_gzip_file_with_a_wrong_checksum_are_compared_by_content(tmp_path, toy_model):
+    """gzip does not say which image is damaged, and headers and sizes are the same in the intact file."""
+    path, out = tmp_path / "n.tar.gz", tmp_path / "p.parquet"
+    damaged, intact = picture(RED, kind="BMP"), picture(BLUE, kind="BMP")
+    assert len(damaged) == len(intact)
+    data = bytearray(tar_of({"a.bmp": damaged, "b.bmp": intact}, compression="gz"))
+    data[-8] ^= 1
+    path.write_bytes(data)
+    assert score(path, out, options(toy_model)).manifest.counts.failed_by_code == {"unreadable": 1}
+    write_container(path, {"a.bmp": intact, "b.bmp": intact})
+    with pytest.raises(UsageError, match=r"n\.tar\.gz was replaced"):
+        score(path, out, options(toy_model, retry_failed=True))
+    write_container(path, {"a.bmp": damaged, "b.bmp": intact})
+    again = score(path, out, options(toy_model, retry_failed=True)).manifest
+    assert (again.counts.listed, again.counts.failed, again.kept_images) == (2, 0, 2)

@@ -12,6 +12,7 @@ _HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
 _RAW, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
 _DEFAULT_MASKS: Final = {16: (0x7C00, 0x03E0, 0x001F, 0), 32: (0xFF0000, 0x00FF00, 0x0000FF, 0)}
 _BYTES: Final = (1, 1 << 8, 1 << 16, 1 << 24)
+_BAD_RUNS: Final = "a BMP with run-length coding that leaves out pixels or exceeds its rows"
 _MAX_PIECES: Final = 1_000_000
 """Largest number of runs and literals; Python expands a million in about a second."""
 _MANY_RUNS: Final = 32
@@ -175,9 +176,9 @@ def _unpack_runs(data: bytes, header: _Header) -> Pixels:
             row += bytes(map(_HEX_DIGITS.__getitem__, literal.hex()))[:value] if nibbles else literal
             runs = 0
         elif piece != b"\0\0" or len(row) < width:
-            raise ImageError(
-                "unsupported_format", "a BMP with run-length coding that leaves out pixels or exceeds its rows"
-            )
+            raise ImageError("unsupported_format", _BAD_RUNS)
+        if len(row) > width + nibbles:  # writers of 4 bits may fill the last byte
+            raise ImageError("unsupported_format", _BAD_RUNS)
         if len(row) >= width and (y == height - 1 or piece == b"\0\0"):
             rows[y] = np.frombuffer(row, np.uint8, width)
             y, row, runs = y + 1, bytearray(), 0

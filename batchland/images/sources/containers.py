@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 from batchland.images.sources.file_patterns import FilePattern, display_location
@@ -34,6 +34,8 @@ class Containers(ABC):
     is_sorted = False
     _store: type[FileStore]
     _warned: bool = False
+    _last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
+    """The file in which `_find_member` found an image last, and its members after that one."""
 
     def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
         open_files.close()  # so that a process sees files that were replaced since it listed them last
@@ -65,6 +67,22 @@ class Containers(ABC):
                 "%s: %s with an impossible time; modified_at is null for such images, and further archives with them "
                 "are not named", container, counted(untimed, "member"),
             )  # fmt: skip
+
+    def container_of(self, image: str) -> str | None:
+        """See `ContainerSource.container_of`."""
+        return self._files.file_of(image)
+
+    def _find_member(self, file: str, name: str, members: Callable[[], Iterator[ImageRef]]) -> Iterator[ImageRef]:
+        """Find the image of that name. Starts after the image found last, because rows are in order."""
+        last, rest = self._last
+        if last != file:
+            rest = iter(())
+        for candidates in (rest, members()):
+            for ref in candidates:
+                if ref.name == name:
+                    self._last = (file, candidates)
+                    return iter([ref])
+        return vanished(name, "the file has no such member any more")
 
     def inputs(self) -> Iterable[str]:
         """All files."""

@@ -124,6 +124,8 @@ class ColumnTable:
                 values = zip(*own, strict=True) if own else repeat(())
                 yield from map(Entry, _paths(rows.column(self._path)), values)
         except Exception as error:  # as above
+            if isinstance(error, OSError) and error.errno:  # of reading; decoding errors have no errno
+                raise
             raise self._unreadable(error) from error
 
     def _own(self) -> tuple["pa.Schema", list[str]]:
@@ -146,7 +148,7 @@ class ColumnTable:
 
     def _unreadable(self, error: Exception) -> UsageError:
         reason = first_line(error)
-        return UsageError(f"{self._name}: cannot be read as {self._kind} ({reason})")
+        return UsageError(f"{self._name}: cannot be read as {self._kind} ({reason}); write it again")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchland.errors import UsageError
 from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.system.names import composed
 
 
 def select_images(
@@ -25,7 +26,10 @@ def select_images(
 
 
 def pattern_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """A function that returns whether a name matches a pattern. Raises UsageError for an invalid pattern."""
+    """A function that returns whether a name matches a pattern. Raises UsageError for an invalid pattern.
+
+    Composed and decomposed characters of Unicode (NFC and NFD) are the same.
+    """
     if not patterns:
         return lambda name: False  # noqa: ARG005
     from pathspec import GitIgnoreSpec  # slow to import, and only patterns need it
@@ -35,4 +39,5 @@ def pattern_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
             GitIgnoreSpec.from_lines([pattern])
         except ValueError as error:
             raise UsageError(f"pattern {pattern!r}: is not valid in .gitignore; write it like '*.png'") from error
-    return GitIgnoreSpec.from_lines(patterns).match_file
+    spec = GitIgnoreSpec.from_lines(map(composed, patterns))
+    return lambda name: spec.match_file(composed(name))

@@ -59,3 +59,6 @@ class ContainerSource(Source, Protocol):
 
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The images of one container, in order. Opens no other container."""
+
+    def container_of(self, image: str) -> str | None:
+        """The container of an image, or of a row for a part that cannot be read; None if there is none."""

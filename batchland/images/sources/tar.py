@@ -60,8 +60,6 @@ class Shards(Containers):
     """
 
     _store = Members
-    _last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
-    """The shard that `retry_refs` read last, and its images after the one returned last."""
 
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The members of one shard, as stored."""
@@ -77,18 +75,8 @@ class Shards(Containers):
         if name.endswith("/"):
             start = int(name[len(shard) :].strip("@/") or 0)
             return list_members(shard, self._files.locations[shard], start, Counter(), all_files=self._all_files)
-        return self._find_member(shard, name)
-
-    def _find_member(self, shard: str, name: str) -> Iterator[ImageRef]:
-        """Find the image of that name. Starts after the image found last, because failed rows are in order."""
-        last, rest = self._last
-        from_start = list_members(shard, self._files.locations[shard], 0, Counter(), all_files=True)
-        for candidates in (rest, from_start) if last == shard else (from_start,):
-            for ref in candidates:
-                if ref.name == name:
-                    self._last = (shard, candidates)
-                    return iter([ref])
-        return vanished(name, "the shard has no such member any more")
+        location = self._files.locations[shard]
+        return self._find_member(shard, name, lambda: list_members(shard, location, 0, Counter(), all_files=True))
 
 
 def list_members(

@@ -8,8 +8,10 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Final, cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -40,6 +42,8 @@ _UNICODE_PATH: Final = 0x7075
 _SIZES: Final = 1
 """ZIP64 extra field: sizes and a position that do not fit into the entry."""
 _UNKNOWN_FIELD: Final = 0xFFFF
+_CHECKED_NAMES: Final = 100
+"""Members of each extension that is not listed: their names are compared with those in their own headers."""
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
 
@@ -48,8 +52,8 @@ _UNIX: Final = 3
 class ZipMembers:
     """The Store of one file's members.
 
-    `path` holds the offset of the member's header, its size as stored and unpacked in bytes, its method, checksum and
-    time in microseconds.
+    `path` holds the offset of the member's header, its size as stored and unpacked in bytes, its method, the checksums
+    of its content and of its name, and its time in microseconds.
     """
 
     location: str = field(repr=False)
@@ -57,17 +61,18 @@ class ZipMembers:
 
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Raises ImageError `corrupt`, `truncated`, `too_large` or `unsupported_format`."""
-        (offset, packed, size, method, crc), modified_us = split_facts(path)
+        (offset, packed, size, method, crc, name_crc), modified_us = split_facts(path)
         refs.check_file_size(max(packed, size))
         if method not in (ZIP_STORED, ZIP_DEFLATED):
             what = "encrypted" if method < 0 else f"packed by method {method}; stored and deflated members are read"
             raise ImageError("unsupported_format", f"the member is {what}")
         file = open_files.get(self.location)
-        header = file.read_at(offset, _LOCAL_HEADER.size) if 0 <= offset < file.size else b""
-        if len(header) < _LOCAL_HEADER.size or header[:4] != _HEADER_MARK:
+        name, begin = _own_header(file, offset)
+        if name is None:
             raise ImageError("corrupt", "the zip file has no header where its list says")
-        names = sum(_LOCAL_HEADER.unpack(header)[-2:])
-        data = file.read_at(offset + _LOCAL_HEADER.size + names, packed)
+        if zlib.crc32(name) != name_crc:
+            raise ImageError("corrupt", f"the zip file's list has another name than the member: {display_name(name)}")
+        data = file.read_at(begin, packed)
         if len(data) < packed:
             raise ImageError("truncated", f"the zip file ends after {len(data)} of its {packed} bytes")
         if method == ZIP_DEFLATED:
@@ -78,7 +83,7 @@ class ZipMembers:
 
     def facts(self, path: bytes) -> tuple[int, int | None]:
         """See `Store.facts`. Size and time are those of the zip file's list."""
-        (_, _, size, _, _), modified_us = split_facts(path)
+        (_, _, size, *_), modified_us = split_facts(path)
         return size, modified_us
 
 
@@ -103,16 +108,16 @@ class Zips(Containers):
             return vanished(name, "there is no such zip file any more")
         if name == f"{file}/":
             return self.images_in(file, Ignored())
-        members = list_members(file, self._files.locations[file], Counter(), all_files=True)
-        found = next((iter([ref]) for ref in members if ref.name == name), None)
-        return found or vanished(name, "the zip file has no such member any more")
+        location = self._files.locations[file]
+        return self._find_member(file, name, lambda: list_members(file, location, Counter(), all_files=True))
 
 
 def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_files: bool) -> Iterator[ImageRef]:
     """The images of a zip file, or one ref if it cannot be read."""
     store = ZipMembers(location)
     try:
-        members = _read_list(refs.retries.call(lambda: open_files.get(location)))
+        file = refs.retries.call(lambda: open_files.get(location))
+        members = _read_list(file)
     except BatchlandError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged files
@@ -120,13 +125,30 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
         reason = getattr(error, "strerror", None) or (str(error) if known else "its list of members is damaged")
         yield ImageRef(f"{zip_name}/", b"", ("unreadable", f"the zip file cannot be read: {reason}"))
         return
+    checked = Counter[str]()
     for member in members:
         kind = _kind(member, all_files=all_files)
-        if kind == "file":
+        renamed = False
+        if kind not in ("", "file") and checked[kind] < _CHECKED_NAMES:  # it may be an image with a damaged name
+            checked[kind] += 1
+            with suppress(OSError):
+                own_name, _ = refs.retries.call(partial(_own_header, file, member.header_offset))
+                renamed = own_name not in (None, _name_bytes(member))
+        if kind == "file" or renamed:
             name = display_name(name_in_archive(_stored_path(member)))
             yield ImageRef(f"{zip_name}/{name}", _facts(member), store=store)
         elif kind:
             ignored[kind] += 1
+
+
+def _own_header(file: RandomAccess, offset: int) -> tuple[bytes | None, int]:
+    """The name in a member's own header, and the position of its content; (None, 0) if there is no header."""
+    header = file.read_at(offset, _LOCAL_HEADER.size) if 0 <= offset < file.size else b""
+    if len(header) < _LOCAL_HEADER.size or header[:4] != _HEADER_MARK:
+        return None, 0
+    *_, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+    name_at = offset + _LOCAL_HEADER.size
+    return file.read_at(name_at, name_size), name_at + name_size + extra_size
 
 
 def _read_list(file: RandomAccess) -> list[ZipInfo]:
@@ -219,7 +241,8 @@ def _facts(member: ZipInfo) -> bytes:
         modified_us = int(datetime(*member.date_time, tzinfo=UTC).timestamp()) * 1_000_000
     except ValueError:
         modified_us = None
-    numbers = (member.header_offset, member.compress_size, member.file_size, method, member.CRC)
+    name_crc = zlib.crc32(_name_bytes(member))
+    numbers = (member.header_offset, member.compress_size, member.file_size, method, member.CRC, name_crc)
     return joined_facts(*numbers, modified_us=modified_us)
 
 
@@ -231,9 +254,13 @@ def member_name(member: ZipInfo) -> str:
     """
     name = member.orig_filename
     if not member.flag_bits & _UTF8:
-        plain = name.encode("cp437")
+        plain = _name_bytes(member)
         name = _unicode_path(member.extra, zlib.crc32(plain)) or _decoded(plain) or name
     return name
+
+
+def _name_bytes(member: ZipInfo) -> bytes:
+    return member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")
 
 
 def _decoded(name: bytes) -> str | None:

@@ -35,8 +35,7 @@ class Scored(NamedTuple):
     @property
     def failed(self) -> int:
         """Number of failed rows."""
-        failed: int = self.rows.num_rows - self.rows.column("error_code").null_count
-        return failed
+        return self.rows.num_rows - self.rows.column("error_code").null_count
 
 
 class Engine(Protocol):
@@ -60,9 +59,9 @@ class Engine(Protocol):
     ) -> Generator[Scored, None, None]:
         """Batches of `images`, scored, in order. A None among the images ends the batch.
 
-        notes_dir: a folder of the unfinished run, for notes from one run to the next. on_wait: is called about twice a
-        second while a batch is waited for, and may raise. A bounded number of images is taken ahead. top_k: instead of
-        that of the options.
+        notes_dir: a folder of the unfinished run, for notes from one run to the next; os.devnull for none. on_wait: is
+        called about twice a second while a batch is waited for, and may raise. A bounded number of images is taken
+        ahead. top_k: instead of that of the options.
         """
 
 

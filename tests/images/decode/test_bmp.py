@@ -110,12 +110,34 @@ def test_run_length_coding():
     np.testing.assert_array_equal(decode_bmp(data, 100).pixels, PALETTE[[[1, 2, 3, 9], [7, 7, 7, 7]]])
     data = run_length(bytes([4, 0x12, 0, 0]) + bytes([0, 3, 0x34, 0x50]) + bytes([1, 0x60]), bits=4)
     np.testing.assert_array_equal(decode_bmp(data, 100).pixels, PALETTE[[[3, 4, 5, 6], [1, 2, 1, 2]]])
+    padded = run_length(bytes([4, 0x12, 0, 0, 4, 0x34, 0, 1]), width=3, bits=4)
+    np.testing.assert_array_equal(decode_bmp(padded, 100).pixels, PALETTE[[[3, 4, 3], [1, 2, 1]]])
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"\4\7\0\0\0\1", b"\3\7\0\0\4\7\0\1", b"\4\7\0\2\0\0\4\7", b"\2\7\0\2\2\0\0\0\4\7", b"\4\7\4\7\0\1", b"\0\1"],
-    ids=["end too early", "short row", "empty delta", "delta", "row without end", "nothing"],
+    [
+        b"\4\7\0\0\0\1",
+        b"\3\7\0\0\4\7\0\1",
+        b"\4\7\0\2\0\0\4\7",
+        b"\2\7\0\2\2\0\0\0\4\7",
+        b"\4\7\4\7\0\1",
+        b"\0\1",
+        b"\4\7\0\0\5\7\0\1",
+        b"\2\7\0\5abcde\0\0\0\4\7\0\1",
+        b"\1\7" * 3 + b"\2\7\0\0\4\7\0\1",
+    ],
+    ids=[
+        "end too early",
+        "short row",
+        "empty delta",
+        "delta",
+        "row without end",
+        "nothing",
+        "long run",
+        "long literal",
+        "long last run",
+    ],
 )
 def test_run_length_coding_that_leaves_out_pixels_is_refused(body):
     assert error_of(run_length(body)) == (

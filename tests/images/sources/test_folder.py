@@ -266,6 +266,14 @@ def test_patterns_select_images_and_others_are_counted(tmp_path):
         chosen(exclude=["*.gif", "!"])
 
 
+@pytest.mark.parametrize("pattern", ["Caf\u00e9/", "Cafe\u0301/"])
+def test_patterns_match_composed_and_decomposed_names(pattern):
+    """macOS and Linux write the same name in different characters."""
+    images = [ImageRef(f"{name}/1.jpg", b"") for name in ("Caf\u00e9", "Cafe\u0301", "Cafe")]
+    assert list(select_images(images, [pattern], [], Ignored())) == images[:2]
+    assert list(select_images(images, [], [pattern], Ignored())) == images[2:]
+
+
 def test_unlistable_folder_is_kept_unless_it_is_excluded():
     broken = ImageRef("sub/", b"sub/", ("permission_denied", "the folder cannot be listed"))
     assert list(select_images([broken], ["*.jpg"], [], Ignored())) == [broken]

@@ -2,6 +2,7 @@
 
 import bz2
 import codecs
+import errno
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import forks
@@ -27,6 +29,7 @@ from batchland.images.sources.list_content import COLUMNS
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, read_image
 from batchland.scoring.account import Progress
+from batchland.system import arrow
 from batchland.system.urls import INVALID
 
 NAMES = ["b.jpg", "a/ü ,;.jpg", "./c#.png", "b.jpg", "gone.jpg", "no-extension"]
@@ -250,6 +253,32 @@ def test_a_parquet_list_may_hold_categories(tmp_path: Path) -> None:
     paths = pa.array(["a.jpg", "b.jpg", "a.jpg"]).dictionary_encode()
     pq.write_table(pa.table({"path": paths}), tmp_path / "list.parquet")
     assert [ref.name for ref in _list(tmp_path / "list.parquet")] == ["a.jpg", "b.jpg", "a.jpg"]
+
+
+def test_a_parquet_list_that_ends_in_damage_or_on_a_failed_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damage is a fault of the list, exit code 2; a failed disk is one of the storage, 74."""
+    path = tmp_path / "list.parquet"
+    paths = [f"{number:05}.jpg" for number in range(3000)]
+    pq.write_table(pa.table({"path": paths}), path, row_group_size=1000, compression="zstd", use_dictionary=False)
+    assert [ref.name for ref in _list(path)] == paths
+    data = bytearray(path.read_bytes())
+    middle = pq.read_metadata(path).row_group(2).column(0).data_page_offset + 60
+    data[middle : middle + 40] = bytes(40)
+    path.write_bytes(data)
+    images = open_source(tmp_path, image_list=str(path)).images(Ignored())
+    assert [next(images).name for _ in range(1000)] == paths[:1000]
+    with pytest.raises(UsageError, match=r"list\.parquet: cannot be read as Parquet \(.*\); write it again"):
+        list(images)
+
+    def fails(file: object, columns: list[str]) -> Iterator[object]:
+        raise OSError(errno.EIO, "Input/output error")
+        yield
+
+    monkeypatch.setattr(arrow, "parquet_batches", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        _list(path)
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:

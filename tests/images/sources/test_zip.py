@@ -257,6 +257,20 @@ def test_one_odd_member_does_not_spoil_the_others(tmp_path):
     assert caught.value.code == "too_large"
 
 
+@pytest.mark.parametrize("found", ["b.jpf", ".bjpg", "x.jpg", "b_jpg"])
+def test_a_damaged_name_in_the_list_is_a_failed_row(tmp_path, toy_model, found):
+    """A member with a damaged name must not be ignored, nor scored under a name that it does not have."""
+    path = write_zip(tmp_path / "d.zip", {"a.jpg": picture(), "b.jpg": picture(), "c.txt": b"text"})
+    data = path.read_bytes()
+    at = data.rindex(b"b.jpg")
+    path.write_bytes(data[:at] + found.encode() + data[at + 5 :])
+    run = score(path, tmp_path / "p.parquet", options(toy_model))
+    rows = [(row["image"], row["error_code"], row["error_message"]) for row in read_rows(tmp_path / "p.parquet")]
+    reason = "the zip file's list has another name than the member: b.jpg"
+    assert rows == [("d.zip/a.jpg", None, None), (f"d.zip/{found}", "corrupt", reason)]
+    assert run.manifest.ignored == {".txt": 1}
+
+
 @pytest.mark.parametrize("position", [2**40, 2**63 - 1, 2**64 - 1], ids=str)
 def test_a_member_beyond_the_end_is_corrupt(tmp_path, position):
     archive = bytearray(zip_with_names((b"1.jpg", 0, struct.pack("<2HQ", 1, 8, position)), (b"2.jpg", 0, b"")))
