@@ -1,8 +1,5 @@
 """The map of a report, on which images with similar features are near each other, and groups of similar mistakes."""
 
-import base64
-import json
-import zlib
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -64,9 +61,9 @@ class ErrorGroup(NamedTuple):
 class MapView(NamedTuple):
     """The content of the map on the page."""
 
-    data: str
-    """See `packed`: for each point the row of its image, x and y, 0 to 1000, and `known` in
-    percent if the predictions have it."""
+    data: dict[str, Any]
+    """For each point the row of its image, whether it is wrong (0 or 1), x and y, 0 to 1000, and `known` in percent
+    if the predictions have it. It is not compressed, so that the map is drawn while the page is loaded."""
     points: int
     method: Method
     groups: tuple[ErrorGroup, ...]
@@ -90,6 +87,7 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     points = np.rint(positions * STEPS).astype(np.int64)
     data: dict[str, Any] = {
         "row": [images.rows[name] for name in found.images],
+        "wrong": _wrong(_answers(evaluation, found.images)).astype(int).tolist(),
         "x": points[:, 0].tolist(),
         "y": points[:, 1].tolist(),
     }
@@ -97,7 +95,7 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
         data["known"] = np.rint(np.nan_to_num(found.known, nan=-0.01) * 100).astype(np.int64).tolist()
     sample = found if images.all_there else _read(evaluation, _evenly(evaluation))
     tested, groups = error_groups(evaluation, sample.images, sample.features, images) if sample else (0, ())
-    return MapView(packed(data), len(points), method, groups, tested)
+    return MapView(data, len(points), method, groups, tested)
 
 
 def error_groups(
@@ -105,7 +103,7 @@ def error_groups(
 ) -> tuple[int, tuple[ErrorGroup, ...]]:
     """The number of groups of similar images, and those with more mistakes than chance explains."""
     answers = _answers(evaluation, names)
-    wrong = answers["true_label"] != answers["predicted_label"]
+    wrong = _wrong(answers)
     count, crowded = crowded_groups(features, wrong)
     found = []
     for group in crowded:
@@ -187,11 +185,6 @@ def _surroundings(components: Floats, flagged: npt.NDArray[np.bool_]) -> list[np
     return [rows[:size] for rows in near for size in sizes]
 
 
-def packed(data: object) -> str:
-    """JSON, compressed by zlib, as base64; page.js unpacks it."""
-    return base64.b64encode(zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)).decode()
-
-
 def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArray[np.object_]]:
     """True and predicted labels of images, in their order."""
     wanted, columns = pa.array(names), ["image", "true_label", "predicted_label"]
@@ -202,6 +195,11 @@ def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArra
     table = pa.concat_tables(tables)
     table = table.take(pc.index_in(wanted, value_set=table["image"].combine_chunks()))
     return {name: np.array(table[name].to_pylist(), object) for name in columns[1:]}
+
+
+def _wrong(answers: dict[str, npt.NDArray[np.object_]]) -> npt.NDArray[np.bool_]:
+    wrong: npt.NDArray[np.bool_] = answers["true_label"] != answers["predicted_label"]
+    return wrong
 
 
 def _evenly(evaluation: "Evaluation") -> list[str]:

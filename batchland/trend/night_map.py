@@ -21,7 +21,7 @@ from batchland.embeddings.pictures import FEATURES, feature_rows
 from batchland.errors import BatchlandError
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
-from batchland.report.map import KNOWN, STEPS, crowded_groups, packed
+from batchland.report.map import KNOWN, STEPS, crowded_groups
 from batchland.report.pictures import Thumbnails
 from batchland.system.paths import resolved
 from batchland.system.urls import is_url
@@ -56,8 +56,8 @@ class NightGroup(NamedTuple):
 class NightMap(NamedTuple):
     """The map of one model, for the page."""
 
-    data: str
-    """Compressed JSON, see `packed`. For each point: x, y, night, predicted, confidence, image and known. For the map:
+    data: dict[str, Any]
+    """For each point: x, y, night, predicted, confidence, image and known. For the map:
     nights, roots, labels and pictures."""
     points: int
     nights: tuple[date, ...]
@@ -123,7 +123,7 @@ def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
     if KNOWN in facts.column_names:
         data["known"] = np.rint(facts[KNOWN].to_numpy() * 100).astype(np.int64).tolist()
     days = tuple(night.day for night in nights)
-    return NightMap(packed(data), len(number), days, method, groups, tested)
+    return NightMap(data, len(number), days, method, groups, tested)
 
 
 def _read(day: date, run: ModelRun, most: int) -> _Night | None:

@@ -18,6 +18,12 @@ from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
 COUNT = 240
+DRAWN_EARLY = """addEventListener("DOMContentLoaded", () => {
+    const canvas = document.getElementById("map-canvas");
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    window.drawnEarly = pixels.some((value) => value > 0);
+})"""
+"""A picture or a print of the page that is made as soon as it is loaded has the map."""
 COLOURS_DRAWN = """() => {
     const pen = document.getElementById("map-canvas").getContext("2d");
     return new Set(new Uint32Array(pen.getImageData(0, 0, 700, 400).data.buffer)).size;
@@ -123,3 +129,6 @@ def test_the_map_in_a_browser(browser: Any, clustered: Evaluation, tmp_path: Pat
             assert found.page.locator("#map-legend li").count() == 3
         found.requested[:] = [url for url in found.requested if not url.endswith(".jpg")]  # files that it looked at
         assert_readable(found)
+        found.page.add_init_script(DRAWN_EARLY)
+        found.page.reload()
+        assert found.page.evaluate("drawnEarly")
