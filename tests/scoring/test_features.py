@@ -28,6 +28,13 @@ def test_the_column_holds_half_floats_in_vectors_of_one_length(tmp_path, photos,
     table = pq.read_table(folder / "p.parquet")
     assert table.column_names == [*PREDICTIONS.names, "features"]
     assert str(table.schema.field("features").type) == "fixed_size_list<element: halffloat not null>[3]"
+    group = pq.ParquetFile(folder / "p.parquet").metadata.row_group(0)
+    leaves = {leaf.path_in_schema: leaf for leaf in map(group.column, range(group.num_columns))}
+    coded = {
+        name: leaves[name].has_dictionary_page
+        for name in ("image", "top_k.list.element.label", "features.list.element")
+    }
+    assert list(coded.values()) == [True, True, False]
     rows = table.select(["status", "features"]).to_pylist()
     for number, row in enumerate(rows):
         expected = None if number % 10 == 7 else np.eye(3)[number % 3]
