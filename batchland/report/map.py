@@ -62,7 +62,7 @@ class MapView(NamedTuple):
     """The content of the map on the page."""
 
     data: dict[str, Any]
-    """For each point the row of its image, whether it is wrong (0 or 1), x and y, 0 to 1000, and `known` in percent
+    """For each point the row of its image, whether it is wrong (0 or 1), x and y, 0 to STEPS, and `known` in percent
     if the predictions have it. It is not compressed, so that the map is drawn while the page is loaded."""
     points: int
     method: Method

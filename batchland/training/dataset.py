@@ -20,14 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from batchland.data.folders import (
-    VALIDATION,
-    class_folders,
-    photo_path,
-    subfolders,
-    training_folder,
-    validation_folder,
-)
+from batchland.data.folders import VALIDATION, class_folders, photo_path, subfolders, training_folder, validation_folder
 from batchland.errors import ErrorCode, ImageError, UsageError
 from batchland.images.preprocess import Pixels, PreprocessSpec, fit
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images

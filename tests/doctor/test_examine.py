@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import date, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -119,17 +120,10 @@ def test_a_package_that_is_missing_and_one_that_is_too_old():
 
 @pytest.mark.parametrize(("wheel", "state"), [("onnxruntime", "ok"), ("other", "fail")])
 def test_an_installation_for_cpus_has_onnxruntime_instead_of_onnxruntime_gpu(monkeypatch, wheel, state):
-    versions = {"batchland": "1.0", wheel: "1.31"}
-
-    def version(name):
-        try:
-            return versions[name]
-        except KeyError:
-            raise installation.PackageNotFoundError(name) from None
-
-    monkeypatch.setattr(installation, "version", version)
+    monkeypatch.setattr(installation, "installed_version", {wheel: "1.31"}.get)
     found = by_name(check_packages(["onnxruntime-gpu>=1.28"]))["packages"]
-    expected = {"ok": "batchland 1.0, onnxruntime 1.31", "fail": "onnxruntime-gpu is not installed"}[state]
+    ok = f"batchland {version('batchland')}, onnxruntime 1.31"
+    expected = {"ok": ok, "fail": "onnxruntime-gpu is not installed"}[state]
     assert (found.state, found.found) == (state, expected)
 
 
