@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from batchland.training.train import TrainedModel, train
 
 
-# Module -> public names in it. It is imported when one is first used, so that `import batchland` is fast.
+# Module -> its public names. It is imported when one of them is first used, so that `import batchland` is fast.
 _PUBLIC = {
     "demo.sample": ("draw_sample",),
     "evaluation.comparison": ("Comparison", "compare"),

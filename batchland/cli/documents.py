@@ -128,4 +128,4 @@ class EvaluateResult(Document):
     gates: tuple[GateOutcome, ...]
     """Results of the gates on the last report."""
     verdict: Verdict
-    """On the last report: against the gates, chance, and the baseline or the first report."""
+    """Verdict on the last report, by gates, chance, and the baseline (or the first report)."""

@@ -1,4 +1,4 @@
-"""What `score` and `merge` share about failed images: the option --max-failed, and the check at the end."""
+"""Failed images in `score` and `merge`: the option --max-failed, and the check at the end."""
 
 import logging
 from typing import TYPE_CHECKING, Final
@@ -18,7 +18,7 @@ _log = logging.getLogger("batchland")
 def report_failures(manifest: "Manifest", limit: "FailureLimit | None") -> None:
     """Raise TooManyFailedError as `check_failures` does, and warn of folders that could not be listed.
 
-    A shard in which every image failed raises nothing, because `merge` checks the images of all shards.
+    Without a limit, a shard whose images all failed raises nothing, because `merge` checks the images of all shards.
     """
     from batchland.scoring.options import check_failures, unlisted_folders
 

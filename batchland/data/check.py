@@ -123,7 +123,7 @@ def check(
     """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos.
 
     corrections: a CSV file of corrected labels; a corrected photo counts for the folder of its corrected label.
-    model: a model with features, which near-duplicates are also compared by; its preprocessing is used.
+    model: a model with features, to compare near-duplicates by these, too; its preprocessing is used.
     on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder, has
     no class folders, or if corrections do not match its photos; ModelError if the model has no features.
     """

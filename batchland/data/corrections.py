@@ -19,7 +19,7 @@ class Corrections(NamedTuple):
     labels: dict[str, str]
     """Right label by image, for the decision `wrong`."""
     kept: dict[str, str]
-    """Label by image that was present when it was judged, for the decision `keep`; may be empty."""
+    """Label that the image had when it was reviewed, by image, for the decision `keep`. May be empty."""
 
 
 class CorrectedFolders:
@@ -96,7 +96,8 @@ def read_corrections(path: Path) -> Corrections:
 
 
 def _check_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Raise UsageError if a decision is unknown, a correction has no path or label, or an image has two of them.
+    """Raise UsageError if a decision is unknown, a correction has no path or label, or an image has two labels
+    or decisions.
 
     Row 1 is the header.
     """

@@ -58,8 +58,7 @@ def principal_components(features: Vectors, count: int) -> Floats:
     """Coordinates along the directions of largest variance, [pictures, at most count]; never fewer than two columns."""
     turn = main_directions(features, count)
     found = projected(features, np.pad(turn, ((0, 0), (0, max(2 - turn.shape[1], 0)))))
-    centred: Floats = found - found.mean(axis=0) if len(found) else found
-    return centred
+    return found - found.mean(axis=0) if len(found) else found
 
 
 def _beside(components: Floats, chosen: Rows, positions: Floats) -> Floats:
@@ -83,5 +82,4 @@ def _scaled(positions: Floats) -> Floats:
         return positions
     low, high = positions.min(axis=0), positions.max(axis=0)
     width = np.maximum(high - low, max(float((high - low).max()) / 2, 1e-9))
-    scaled: Floats = ((positions - (low + high) / 2) / width + 0.5).clip(0, 1).astype(np.float32)
-    return scaled
+    return ((positions - (low + high) / 2) / width + 0.5).clip(0, 1).astype(np.float32)

@@ -73,8 +73,7 @@ class Lists:
     def vector(self, row: int) -> Floats:
         """One of the vectors."""
         self._index.make_direct_map()
-        found: Floats = self._index.reconstruct(row)
-        return found
+        return self._index.reconstruct(row)
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
         """Rows with the largest inner products with the query, and the products, best first. May miss some rows."""

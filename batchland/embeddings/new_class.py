@@ -228,7 +228,7 @@ def _fit(new: _Photos, old: _Labelled | None, most_taken: float) -> tuple[Protot
     )
 
     def within_limit(threshold: float) -> bool:
-        """Whether the expected share of other photos is within the limit: one more photo is taken of one more."""
+        """Whether the share that is taken is within the limit, also if one more photo is taken."""
         taken = _chosen(Prototype(vector, threshold, sharpness), similarity, old.probabilities)
         return bool(taken.sum() + 1 <= most_taken * (len(taken) + 1))
 
@@ -242,8 +242,7 @@ def _fit(new: _Photos, old: _Labelled | None, most_taken: float) -> tuple[Protot
 def _direction(features: Features, centre: Floats) -> Floats:
     """From the centre of the old classes to the mean of the new photos, of length 1."""
     mean = features.mean(axis=0) - centre
-    vector: Floats = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
-    return vector
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
 
 def _threshold_alone(held_out: Floats) -> tuple[float, float]:
@@ -272,14 +271,13 @@ def _logistic(similarity: Floats, is_new: npt.NDArray[np.float64]) -> tuple[floa
 def _chosen(prototype: Prototype, similarity: Floats, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
     """Whether the first choice is the new class."""
     added = expit(prototype.sharpness * (similarity - prototype.threshold)).astype(np.float32)
-    found: npt.NDArray[np.bool_] = with_added(probabilities, added).argmax(axis=1) == probabilities.shape[1]
-    return found
+    return with_added(probabilities, added).argmax(axis=1) == probabilities.shape[1]
 
 
 def _limit_of_fit(new: _Photos, old: _Labelled, most_taken: float) -> tuple[float, OldClasses]:
     """The largest limit, up to `most_taken`, with which at most this share is taken in the cross-validation; its cost.
 
-    It may be 0, and more may be taken nevertheless.
+    The limit may be 0. Even then, more may be taken.
     """
     limit = most_taken
     while (cost := _cost(new, old, limit)).taken > most_taken * cost.labelled and limit > 0:

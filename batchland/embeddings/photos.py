@@ -1,4 +1,4 @@
-"""Read photo files: what copies are found by, and the answers of a model."""
+"""Read photo files: signals, with which copies are found, and the answers of a model."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

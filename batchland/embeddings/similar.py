@@ -217,8 +217,7 @@ def _score_query(image: str, stored: Sequence[StoredPredictions], model: Path | 
         raise UsageError(f"{image}: cannot be read ({outcome.error[1]})")
     features = session.answer(np.asarray(pixels)[None]).features
     assert features is not None
-    query: Floats = features[0]
-    return query
+    return features[0]
 
 
 def _keep_best(

@@ -55,9 +55,9 @@ def equal_counts(cells: ScoreCells, bins: int) -> Ints:
 def calibration_error(sums: Sums, *, confidence: float, resamples: int, seed: int) -> Figure:
     """Mean distance of confidence and accuracy over the groups, by images, with an interval.
 
-    Chance enlarges the observed distances, by the most if the model is calibrated. So the lower end is that of a basic
-    bootstrap interval, the smaller one of two: with hits drawn by the observed accuracies, and by the confidences. For
-    the upper end, the observed value is large enough already; it gets the normal quantile of the mean accuracy's error.
+    Chance enlarges the observed distances, most of all if the model is calibrated. The lower end is the smaller of two
+    basic bootstrap limits, with hits drawn by the confidences and by the observed accuracies. The upper end is the
+    value plus a normal quantile of the standard error of the mean accuracy, because the value is already enlarged.
     """
     filled = sums.images > 0
     images, right = sums.images[filled], sums.right[filled]
@@ -65,7 +65,7 @@ def calibration_error(sums: Sums, *, confidence: float, resamples: int, seed: in
     value = float(share @ np.abs(right / images - stated))
     rng = np.random.default_rng(seed)
     low = value
-    for assumed in (stated, (right + 1) / (images + 2)):  # no group is sure of its accuracy
+    for assumed in (stated, (right + 1) / (images + 2)):  # never exactly 0 or 1
         drawn = rng.binomial(images, assumed, (resamples, len(images))) / images
         most = np.quantile(np.abs(drawn - stated) @ share, 0.5 + confidence / 2)
         low = min(low, value - float(most - share @ np.abs(assumed - stated)))

@@ -30,7 +30,8 @@ class CorrectedLabels:
 
         classes: of the model. ignore_unknown: whether labels may be of other classes.
 
-        Raises UsageError, and ComposedNamesCollideError if paths of one form have different labels.
+        Raises UsageError, and ComposedNamesCollideError if paths with the same composed form have different
+        labels.
         """
         self._labels, self._name, self._form = labels, str(corrections), form
         right, kept = read_corrections(corrections)
@@ -62,8 +63,8 @@ class CorrectedLabels:
     def blocks(self) -> Iterator[LabelBlock]:
         """The labels. Raises UsageError if there are corrections, but none for a labelled image.
 
-        Warnings name corrected images without a label, and images that have another label than the one to be kept;
-        these do not count as reviewed.
+        Warnings name corrected images without a label, and images whose label is not the kept one any more; the latter
+        do not count as reviewed.
         """
         images = pa.array(self._decided, pa.string())
         decided = np.array([label for label, _ in self._decided.values()], object)
@@ -94,13 +95,12 @@ class CorrectedLabels:
             )
 
     def _names(self, paths: Iterable[str]) -> list[str]:
-        names: list[str] = self._form.of_predictions(pa.array(list(paths), pa.string())).to_pylist()
-        return names
+        return self._form.of_predictions(pa.array(list(paths), pa.string())).to_pylist()
 
     def _differ(self, present: list[str | None], decided: list[str]) -> npt.NDArray[np.bool_]:
-        """Whether each is another class than the present one. A folder and its label are one class.
+        """For each image, whether the decided label is of another class than the present one.
 
-        An empty one is the present one.
+        The folder and the label of a class are equal. An empty decided label stands for the present one.
         """
         index: dict[str, int] = match_classes({*decided, *filter(None, present)} - {""}, self._classes).index
         differ = (

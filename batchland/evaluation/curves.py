@@ -149,7 +149,7 @@ def class_curve(cells: ScoreCells, positives: int, negatives: int) -> ClassCurve
 
 
 def _average_precision(hits: Ints, false: Ints) -> Area:
-    """The effective number of images is that of the class."""
+    """The effective number of images is the number of images of the class."""
     gained, taken, recall = np.diff(hits, prepend=0), hits + false, hits / hits[-1]
     value = float(gained @ (hits / taken) / hits[-1])
     # Each image of the class counts in its own precision; the second-order term of the delta method.
@@ -159,8 +159,8 @@ def _average_precision(hits: Ints, false: Ints) -> Area:
 
 def _auroc(hits: Ints, false: Ints) -> Area:
     """The effective number of images is the smaller one of two: by DeLong's variance, which is too small if few images
-    are all ranked well, and by Hanley and McNeil's, which assumes exponential scores. The kind with fewer images has
-    the larger variance in it.
+    are all ranked well, and by Hanley and McNeil's, which assumes exponential scores. Of the two terms of the latter,
+    the larger one is used for the kind with fewer images.
     """
     positives, negatives = int(hits[-1]), int(false[-1])
     gained, lost = np.diff(hits, prepend=0), np.diff(false, prepend=0)
@@ -246,8 +246,8 @@ def _precision_at(curve: ClassCurve, recall: Floats) -> Floats:
 def _mean(areas: list[Area], confidence: float, *, interval: bool = True) -> Figure | None:
     """The mean with its interval, widened by the bias.
 
-    Its variance is twice that of independent areas: an image counts in the area of its own class, and mostly in that of
-    one other class. With two classes, both areas of AUROC are the same.
+    Its variance is twice that of independent areas, because most images count in two areas: that of their own class,
+    and that of one other class. With two classes, both AUROCs are the same.
     """
     if not areas:
         return None

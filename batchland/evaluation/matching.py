@@ -174,7 +174,7 @@ class _Run:
         self._plain = True
         """Whether no predicted name was changed for matching; known after one pass over the names."""
         self._stripped = False
-        """Whether a predicted name begins with the prefix; likewise."""
+        """Whether a predicted name begins with the prefix; known at the same time."""
 
     def matches(self) -> Matches:
         own = self._labels.own
@@ -400,8 +400,8 @@ class _Run:
     ) -> None:
         """Raise an error if an image has labels of two classes.
 
-        at: rows of labels; numbers: of their class names; classes: of each class name; label_of: the first of each
-        group.
+        at: rows of labels. numbers: number of each row's class name. classes: class of each class name. label_of: first
+        row with a label of each group.
         """
         first = label_of[group[at]]
         if self._form.compose:

@@ -62,7 +62,7 @@ class Predictions(NamedTuple):
             yield from map(self._checked, self.stored.batches(part, [*_COLUMNS, *self.own.names, *self.later]))
 
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Raise UsageError if a probability is not from 0 to 1: then another program has changed the rows."""
+        """Raise UsageError if a probability is not from 0 to 1, which batchland never writes."""
         names = batch.schema.names
         found = [batch["probability"].drop_null().to_numpy()] if "probability" in names else []
         if "top_k" in names:
@@ -70,7 +70,7 @@ class Predictions(NamedTuple):
         valid = all(((each >= -TOLERANCE) & (each <= 1 + TOLERANCE)).all() for each in found)
         if "log_probabilities" in names:
             logs = batch["log_probabilities"].flatten().to_numpy(zero_copy_only=False)
-            valid &= not (logs.view(np.uint16) & 0x7FFF > 0x7C00).any()  # NaN; faster than isnan for halves
+            valid &= not (logs.view(np.uint16) & 0x7FFF > 0x7C00).any()  # NaN; faster than isnan for float16
         if not valid:
             raise UsageError(f"{self.source}: has probabilities that are not from 0 to 1; score the images again")
         return batch

@@ -76,8 +76,8 @@ class Figures(Document):
     ece_classwise: Figure | None = None
     """Calibration error over predicted classes: their precision against the mean confidence. Bootstrap."""
     macro_average_precision: Figure | None = None
-    """Mean area under the classes' precision-recall curves. Compare only
-    figures with the same `areas_of`."""
+    """Mean area under the classes' precision-recall curves. Compare only figures with the same
+    `areas_of`."""
     macro_auroc: Figure | None = None
     """Mean area under the classes' ROC curves, each class against all others. DeLong. Probabilities as for
     `macro_average_precision`."""

@@ -228,8 +228,7 @@ def _tones(channels: Bytes) -> npt.NDArray[np.int16]:
     red += green
     red += blue
     red >>= 8
-    tones: npt.NDArray[np.int16] = red.view(np.int16)
-    return tones
+    return red.view(np.int16)
 
 
 def _tone_figures(tones: npt.NDArray[np.int16], points: Bytes) -> Iterator[Floats]:
@@ -283,8 +282,7 @@ def _colour_widths(points: Bytes, red: Floats, blue: Floats) -> Floats:
     wide -= wide[:, 1:2].copy()
     sums = _dots(wide[:, 0], wide[:, 0]), _dots(wide[:, 2], wide[:, 2]), _dots(wide[:, 0], wide[:, 2])
     a, b, c = np.array(sums) / (_POINTS * _POINTS) - (red * red, blue * blue, red * blue)
-    widths: Floats = np.sqrt(np.maximum((a + b) / 2 - np.hypot((a - b) / 2, c), 0.0)) / 255
-    return widths
+    return np.sqrt(np.maximum((a + b) / 2 - np.hypot((a - b) / 2, c), 0.0)) / 255
 
 
 def _texture_figures(squares: npt.NDArray[np.float32]) -> Iterator[Floats]:
@@ -317,14 +315,12 @@ def _texture_figures(squares: npt.NDArray[np.float32]) -> Iterator[Floats]:
 def _sharpness(laplacian: npt.NDArray[np.float32]) -> Floats:
     flat = np.ascontiguousarray(np.moveaxis(laplacian, 2, 0)).reshape(laplacian.shape[2], -1)
     means = flat.mean(axis=1).astype(np.float64)
-    figures: Floats = np.log10(np.maximum(_dots(flat, flat) / flat.shape[1] - means**2, 0.0) + 0.01)
-    return figures
+    return np.log10(np.maximum(_dots(flat, flat) / flat.shape[1] - means**2, 0.0) + 0.01)
 
 
 def _dots(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """The dot product of each row with the other one."""
-    sums: npt.NDArray[np.float64] = np.matmul(left[:, None], right[:, :, None])[:, 0, 0].astype(np.float64)
-    return sums
+    return np.matmul(left[:, None], right[:, :, None])[:, 0, 0].astype(np.float64)
 
 
 def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
@@ -333,8 +329,7 @@ def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
     mask -= 2 * twice_across[1:-1]
     sums = np.sort(np.abs(mask, out=mask).sum(axis=(0, 1)), axis=1)
     smoothest = np.ascontiguousarray(sums[:, : sums.shape[1] // 4])
-    figures: Floats = (smoothest.mean(axis=1) / (_SIDE - 2) ** 2).astype(np.float64) * math.sqrt(math.pi / 2) / 6
-    return figures
+    return (smoothest.mean(axis=1) / (_SIDE - 2) ** 2).astype(np.float64) * math.sqrt(math.pi / 2) / 6
 
 
 def _fineness(down: Floats, across: Floats, twice_down: Floats, twice_across: Floats) -> Iterator[Floats]:

@@ -325,7 +325,7 @@ class _Adoption:
         return fit_temperature(logits, photos.labels), len(photos.labels)
 
     def _warn_of_guessing(self, right: npt.NDArray[np.bool_]) -> None:
-        """right: for each labelled photo."""
+        """Warn if the model seems to guess. right: for each labelled photo."""
         if is_guessing(right, len(self.labels[0])):
             _log.warning(
                 "%s: %d of %s are right, which is not clearly better than guessing; do the labels have the order of "

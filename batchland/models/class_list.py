@@ -36,7 +36,7 @@ def read_class_list(path: Path) -> list[str]:
     """Labels in the order of the model's outputs, in Unicode's composed form (NFC), each of them unique.
 
     The file has one label per line, or an index and a label per line (see `_labels_of_lines`), or holds a list of
-    labels, a dictionary from index to label or from label to index, or a dictionary with such a one as `id2label`.
+    labels, a dictionary from index to label or from label to index, or a dictionary with one of these as `id2label`.
     Equal labels get their index appended. Raises UsageError.
     """
     try:
@@ -62,9 +62,10 @@ def read_class_list(path: Path) -> list[str]:
 def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
     """The lines, or if every line has its index, the labels in the order of the indices. Raises UsageError.
 
-    The indices are the numbers from 0 on, in any order, before the labels, or behind them and a comma or the like. A
-    header may be above them. A number is a part of the label if most lines are equal without it, as `class 0` and
-    `class 1` are, or if the numbers are others, as in `Boeing 747`. Whatever may be either is an error.
+    The indices go from 0 to the number of labels minus 1, in any order. They are before the labels, or behind them and
+    one of _COLUMNS. A header may be above them. A number is a part of the label if most lines are equal without it
+    (`class 0`, `class 1`), if numbers without one of _COLUMNS have gaps (`Boeing 747`), or if they are separated by a
+    dot only (`09.Golden_Gate_Bridge`). Everything else is an error.
     """
     numbered = _numbered(lines)
     has_header = bool(_HEADER.fullmatch(lines[0].lower()))
@@ -99,7 +100,7 @@ def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
 
 
 def _numbered(lines: Sequence[str]) -> list[re.Match[str]] | None:
-    """The indices and labels of all lines; None if not all have a number, or if most are equal without it."""
+    """The number and label of each line; None if a line has no number, or if most lines are equal without it."""
     for pattern in (_INDEX_FIRST, _INDEX_LAST):
         found = [match for line in lines if (match := pattern.fullmatch(line))]
         if len(found) == len(lines) < 2 * len({match["label"] for match in found}):

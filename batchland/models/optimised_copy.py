@@ -72,7 +72,7 @@ def find_copy(model: Path) -> Copy | None:
             note = f"file-{_sha256(str(_identity(status)))[:32]}"
             if copy := _noted_copy(note):
                 return copy
-            with contextlib.suppress(OSError):  # so that a write to a mapped page, too, sets the time of change again
+            with contextlib.suppress(OSError):  # so that the next write through a mapping sets the time of change again
                 os.fsync(file.fileno())
             note = f"file-{_sha256(str(_identity(os.fstat(file.fileno()))))[:32]}"
             copy = find_copy_of(_hash(file))

@@ -133,8 +133,7 @@ def _features(estimator: Estimator, observed: Observations) -> Floats:
 
 
 def _logistic(logits: Floats) -> Floats:
-    chances: Floats = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
-    return chances
+    return 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
 
 
 def _ranks(values: Floats, quantiles: Floats, grid: Floats) -> Floats:

@@ -38,7 +38,7 @@ _PLAIN: Final = ("brightness", "contrast", "saturation", "sharpness", "noise", "
 _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 """Findings that may explain why pictures look changed."""
 _NEARLY_ALL: Final = 0.8
-"""If at least this share of the pictures looks changed, all may be."""
+"""If a larger share of the pictures looks changed, the message gives no share."""
 
 
 def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:

@@ -22,7 +22,7 @@ def normal_quantile(probabilities: npt.ArrayLike) -> Floats:
 
 
 def chi_squared_quantile(probability: float, degrees: int) -> float:
-    """The value that a chi-squared variable is below with this probability, at least 0.5; about 1e-12 exact.
+    """Quantile of the chi-squared distribution, with a relative error of about 1e-12. probability: at least 0.5.
 
     degrees: of freedom, at least 1. Newton's method, from the approximation of Wilson and Hilferty.
     """

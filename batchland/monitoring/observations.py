@@ -133,8 +133,7 @@ def observe(rows: pa.Table) -> Observations:
 
 
 def _floats(rows: pa.Table, name: str) -> Floats:
-    column: Floats = rows[name].to_numpy().astype(np.float64)  # null becomes NaN
-    return column
+    return rows[name].to_numpy().astype(np.float64)  # null becomes NaN
 
 
 def _layout(thumbnails: npt.NDArray[np.uint8]) -> Floats:

@@ -57,8 +57,7 @@ def structured(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
     """Whether each thumbnail [n, 4, 4, 3] has more than one colour; one of a single colour looks the same after a
     turn."""
     cells = thumbnails.reshape(len(thumbnails), -1, 3)
-    shaped: npt.NDArray[np.bool_] = (np.ptp(cells, axis=1) > _FLAT).any(axis=1)
-    return shaped
+    return (np.ptp(cells, axis=1) > _FLAT).any(axis=1)
 
 
 def with_usual_tones(thumbnails: Thumbnails, usual: Thumbnails) -> Thumbnails:
@@ -71,15 +70,13 @@ def with_usual_tones(thumbnails: Thumbnails, usual: Thumbnails) -> Thumbnails:
     mean, deviation = cells.mean(axis=1), cells.std(axis=1)
     scale = _quantiles_at_ranks(deviation, others.std(axis=1)) / (deviation + 1e-9)
     levelled = (cells - mean[:, None]) * scale[:, None] + _quantiles_at_ranks(mean, others.mean(axis=1))[:, None]
-    found: Thumbnails = np.clip(np.rint(levelled), 0, 255).astype(np.uint8).reshape(thumbnails.shape)
-    return found
+    return np.clip(np.rint(levelled), 0, 255).astype(np.uint8).reshape(thumbnails.shape)
 
 
 def _quantiles_at_ranks(values: Floats, usual: Floats) -> Floats:
     """The quantiles of `usual` at the ranks of `values`."""
     ranks = (values.argsort(kind="stable").argsort(kind="stable") + 0.5) / len(values)
-    quantiles: Floats = np.quantile(usual, ranks)
-    return quantiles
+    return np.quantile(usual, ranks)
 
 
 def undone(night: Observations, change: str) -> Observations:
@@ -138,28 +135,24 @@ class Discriminants:
         return self._scaled(_features(night) @ self.weights, night.classes)
 
     def _clipped(self, scores: Floats) -> Floats:
-        clipped: Floats = np.clip((scores - self.mean) / self.deviation, -_MAX_SCORE, _MAX_SCORE)
-        return clipped
+        return np.clip((scores - self.mean) / self.deviation, -_MAX_SCORE, _MAX_SCORE)
 
     def _expected(self, classes: npt.NDArray[Any]) -> Floats:
         """Mean score of the class of each image, [n, CHANGES]; 0 for a class that the reference does not have."""
         known = classes < len(self.class_means)
-        expected: Floats = np.where(known[:, None], self.class_means[np.where(known, classes, 0)], 0.0)
-        return expected
+        return np.where(known[:, None], self.class_means[np.where(known, classes, 0)], 0.0)
 
     def _rest(self, scores: Floats, classes: npt.NDArray[Any]) -> Floats:
         return self._clipped(scores) - self._expected(classes)
 
     def _scaled(self, scores: Floats, classes: npt.NDArray[Any]) -> Floats:
-        scaled: Floats = (self._rest(scores, classes) - self.rest_mean) / self.rest_deviation
-        return scaled
+        return (self._rest(scores, classes) - self.rest_mean) / self.rest_deviation
 
 
 def _class_means(scores: Floats, classes: npt.NDArray[Any]) -> Floats:
     """Mean scores by class, shrunk to 0 for rare ones, [classes, CHANGES]."""
     sums = np.array([np.bincount(classes, column) for column in scores.T]).T
-    means: Floats = sums / (np.bincount(classes) + _CLASS_PRIOR)[:, None]
-    return means
+    return sums / (np.bincount(classes) + _CLASS_PRIOR)[:, None]
 
 
 def _weights(features: Floats) -> Floats:

@@ -138,8 +138,7 @@ class Reference:
     def deviations(self, night: Figures) -> Floats:
         """z of each figure of a night, in the order of `pool.statistics`."""
         within = self.pool.image_variance * (1 / night.images + 1 / self.pool.size)
-        z: Floats = (night.values - self.usual) / np.sqrt(self.between * (1 + 1 / self.nights) + within)
-        return z
+        return (night.values - self.usual) / np.sqrt(self.between * (1 + 1 / self.nights) + within)
 
     def strengths(self, deviations: Floats) -> Floats:
         """z of each figure as a share of its limit; above 1 is an alarm."""
@@ -148,23 +147,22 @@ class Reference:
         limits = np.array([LIMITS[statistic.score, statistic.kind] for statistic in statistics])
         if self.labelled:
             limits[[statistic.score not in LABELLED_SCORES for statistic in statistics]] = np.inf
-        strengths: Floats = np.where(one_sided, deviations, np.abs(deviations)) / limits / self.limit
-        return strengths
+        return np.where(one_sided, deviations, np.abs(deviations)) / limits / self.limit
 
     def changes(self, night: Observations) -> Floats:
         """z of each of CHANGES as a share of CHANGE_LIMIT; above 1 the night looks changed in this way."""
         likeness = self._likeness(night)
         variance = self.likeness_between * (1 + 1 / self.nights) + 1 / len(night) + 1 / self.pool.size
-        strengths: Floats = (self.likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self.limit
-        return strengths
+        return (self.likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self.limit
 
     def likeliest_change(self, night: Observations) -> tuple[int, float, npt.NDArray[np.intp]]:
-        """The index of the change that best explains a night that looks changed, about which share of the images has
-        it, and all images, clearest first.
+        """The change that best explains a night that looks changed.
 
-        Each change is undone; the best one makes the less likely half of the images most like the reference. If it is
-        undone in all images, it is made in those that did not have it: the two nights together are as unlike the
-        reference as one night with the change.
+        Returns its index, the estimated share of images that have it, and all images, the clearest first.
+
+        Each change is undone; the best one makes the less likely half of the images most like the reference. Undoing it
+        in all images makes it in those that did not have it. So the unlikeness of the night and that of the undone
+        night have the same ratio as the shares of images with and without the change.
         """
         rows = np.argsort(self.discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
         half = night.take(rows[: max(len(rows) // 2, 1)])
@@ -176,8 +174,7 @@ class Reference:
 
     def _likeness(self, night: Observations) -> Floats:
         """Mean score of each of CHANGES."""
-        means: Floats = self.discriminants.scores(night).mean(axis=0)
-        return means
+        return self.discriminants.scores(night).mean(axis=0)
 
 
 def _shrunk(relative: Floats, kinds: npt.NDArray[np.intp], least: Floats, nights: int) -> Floats:

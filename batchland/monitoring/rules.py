@@ -184,8 +184,7 @@ def _volume(night: Night, earlier: Sequence[Night], usual: float | None) -> Iter
 
 
 def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
-    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < BLANK_CONTRAST
-    return blank
+    return seen.values[:, _CONTRAST] < BLANK_CONTRAST
 
 
 def _hash_sample(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

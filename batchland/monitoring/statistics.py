@@ -206,5 +206,4 @@ def _angles(shares: Floats, images: int) -> Floats:
 
     A square root is as good for small shares, but makes little of the difference between one half and all.
     """
-    angles: Floats = np.arcsin(np.sqrt((shares * images + 3 / 8) / (images + 3 / 4)))
-    return angles
+    return np.arcsin(np.sqrt((shares * images + 3 / 8) / (images + 3 / 4)))

@@ -55,7 +55,7 @@ class StoredPredictions:
         """For messages: a path or a URL."""
         self.kind = self._files.kind
         self._metadata: dict[str, bytes | None] = {}
-        """That of the first part that was opened, by folder: all parts of a run have the same."""
+        """Metadata of the first part that was opened, by folder. All parts of a run have the same."""
 
     def parts(self) -> list[str]:
         """Names of the Parquet files in order; of a single file, its own name.

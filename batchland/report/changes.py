@@ -48,7 +48,7 @@ class Changes(Document):
     worse: bool
     """Whether it is worse by more than chance."""
     before: float
-    """Accuracy, of the compared images."""
+    """Accuracy of the baseline on the compared images."""
     now: float
     p_value: float
     paired: bool
@@ -56,13 +56,13 @@ class Changes(Document):
     text: str
     """The result, as a sentence."""
     classes: tuple[ChangedClass, ...]
-    """Those that changed the most first; p-values adjusted by Holm."""
+    """Classes that changed by more than chance, the largest change first. Their p-values are adjusted by Holm."""
     cause: str
     """Whether the model and the images are the same, and how many images were not compared."""
 
     @property
     def sentences(self) -> Iterator[str]:
-        """All as sentences."""
+        """Result, classes and cause as sentences."""
         yield self.text
         for better, word in ((False, "Worse"), (True, "Better")):
             named = [

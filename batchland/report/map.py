@@ -34,7 +34,7 @@ _AROUND: Final = (12, 25, 50, 100)
 _MAX_CENTRES: Final = 500
 """Largest number of these images, evenly spaced."""
 _JITTER: Final = 1e-5
-"""Standard deviation of what is added to components, so that equal pictures are not chosen by their order."""
+"""Standard deviation of the noise that is added to components, so that the order of equal pictures has no effect."""
 _MIN_IMAGES: Final = 20
 """Least number of images of a map."""
 STEPS: Final = 1000
@@ -138,8 +138,9 @@ class CrowdedGroup(NamedTuple):
 def crowded_groups(features: npt.NDArray[np.float16], flagged: npt.NDArray[np.bool_]) -> tuple[int, list[CrowdedGroup]]:
     """The number of tested groups of similar images, and those with more flagged images than elsewhere.
 
-    Half of the level is for groups that k-means forms without looking at the flags; the other half is for the images
-    nearest to a flagged one, which does not count itself. No image is in two of the returned groups.
+    Half of the level is for groups that k-means forms without looking at the flags. The other half is for groups of a
+    flagged image and the images nearest to it; the flagged image itself is not counted. No image is in two of the
+    returned groups.
     """
     from scipy.stats import hypergeom
 
@@ -198,8 +199,7 @@ def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArra
 
 
 def _wrong(answers: dict[str, npt.NDArray[np.object_]]) -> npt.NDArray[np.bool_]:
-    wrong: npt.NDArray[np.bool_] = answers["true_label"] != answers["predicted_label"]
-    return wrong
+    return answers["true_label"] != answers["predicted_label"]
 
 
 def _evenly(evaluation: "Evaluation") -> list[str]:

@@ -124,7 +124,7 @@ class RetryRun(Run):
 
 
 class _KeptRows:
-    """Checks that rows to keep are of the present content of tar, zip or Parquet files with rows that are retried.
+    """Checks rows to keep against the present images in tar, zip or Parquet files that have failed rows.
 
     predictions: their name, for messages.
     """

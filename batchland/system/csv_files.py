@@ -74,11 +74,11 @@ class Header(NamedTuple):
     """Without blanks around them."""
     separator: str
     lines: int
-    """Lines up to the end of the header."""
+    """Number of lines up to the end of the header."""
 
 
 def read_header(path: Path) -> Header:
-    """Raises OSError, UnicodeDecodeError and csv.Error."""
+    """Read the header of a CSV file. Raises OSError, UnicodeDecodeError or csv.Error."""
     with path.open(encoding="utf-8-sig", newline="") as text:
         first = text.readline()
         delimiter, before = separator(first)

@@ -95,7 +95,7 @@ def test_reviewed_labels_are_no_longer_suspected(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("of", ["predictions", "labels"])
-def test_paths_are_those_of_predictions_or_of_labels(
+def test_corrections_name_images_as_predictions_or_as_labels_do(
     tmp_path: Path, predicted: str, labelled: str, strip_prefix: str, of: str
 ) -> None:
     rows = [Row(predicted.format(0, number), (0.98, 0.01, 0.01)) for number in range(100)]
@@ -132,7 +132,7 @@ def test_corrected_images_without_a_label_are_named(tmp_path: Path, caplog: pyte
 
 
 @pytest.mark.parametrize("ignore_unknown", [False, True])
-def test_labels_that_changed_after_the_review_are_not_reviewed(
+def test_labels_that_changed_after_the_review_do_not_count_as_reviewed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, ignore_unknown: bool
 ) -> None:
     """1.jpg is kept under its folder's name, 2.jpg without a name; 3.jpg was `a` when it was kept."""

@@ -40,7 +40,7 @@ def test_a_plan_chooses_uncertain_images_and_weights_them(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("budget", [40, 200])
-def test_a_plan_of_a_very_sure_model_expects_the_interval_that_it_gives(budget: int) -> None:
+def test_the_expected_interval_of_a_very_sure_model_is_the_final_one(budget: int) -> None:
     """All answers are right, as expected."""
     probability = np.full(2000, 0.99997, np.float32)
     stratum, labels, plan = allot(probability, budget)
@@ -71,7 +71,7 @@ def test_probabilities_of_exactly_1_give_a_plan(tmp_path: Path, uncertain: int) 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.5])
-def test_probabilities_that_are_none_are_refused(tmp_path: Path, value: float) -> None:
+def test_impossible_probabilities_are_refused(tmp_path: Path, value: float) -> None:
     sure = np.r_[np.full(99, 0.9), value]
     with pytest.raises(UsageError, match=r"p\.parquet: has probabilities that are not from 0 to 1; score the images"):
         plan_labels(predictions(tmp_path, sure), LabelPlanOptions(budget=40))

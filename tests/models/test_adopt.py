@@ -716,7 +716,7 @@ def test_a_model_with_one_number_for_each_picture_is_refused(tmp_path, labels, c
         ("no output", 8),
     ],
 )
-def test_what_onnxruntime_cannot_compute_is_not_blamed_on_the_size(tmp_path, labels, kind, side):
+def test_errors_of_onnxruntime_are_not_blamed_on_the_picture_size(tmp_path, labels, kind, side):
     model = onnx.load(foreign(tmp_path / "f.onnx"))
     shape = ["N", 3, side, side]
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, shape))

@@ -146,7 +146,7 @@ def test_invisible_characters_at_the_ends_of_labels_are_named(tmp_path, caplog):
         "names:\n  0: cat, Felis\n  1: shark\n  2: Tench",
     ],
 )
-def test_the_index_of_each_line_gives_its_place(tmp_path, text):
+def test_labels_are_in_the_order_of_their_indices(tmp_path, text):
     path = tmp_path / "labels"
     path.write_text(text)
     assert [label.removesuffix(", Felis") for label in read_class_list(path)] == ["cat", "shark", "Tench"]
@@ -168,7 +168,7 @@ def test_the_index_of_each_line_gives_its_place(tmp_path, text):
     ],
     ids=lambda labels: labels[0],
 )
-def test_labels_that_a_number_belongs_to_are_kept(tmp_path, labels):
+def test_numbers_that_are_part_of_labels_are_kept(tmp_path, labels):
     path = tmp_path / "labels"
     path.write_text("\n".join(labels))
     assert read_class_list(path) == labels

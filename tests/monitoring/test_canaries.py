@@ -52,7 +52,7 @@ def _slightly_dark(picture):
     return picture._replace(pixels=picture.pixels - (picture.pixels > 0))
 
 
-def test_nothing_is_written_for_them(model, monkeypatch, tmp_path):
+def test_canaries_are_not_written_to_disk(model, monkeypatch, tmp_path):
     """A killed run would leave it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     assert check(model).images == 24

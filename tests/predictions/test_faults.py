@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up(tmp_path, toy_model, name):
 
 
 @pytest.mark.parametrize(("name", "overwrite"), [("p.parquet", False), ("p.parquet", True), ("p", False), ("p", True)])
-def test_what_appears_during_a_run_is_not_replaced(tmp_path, photos, toy_model, name, overwrite):
+def test_an_output_that_appears_during_a_run_is_not_replaced(tmp_path, photos, toy_model, name, overwrite):
     out, mine = tmp_path / name, tmp_path / (name if name == "p.parquet" else f"{name}/mine.txt")
 
     def appear(_: object) -> None:

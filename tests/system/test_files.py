@@ -268,7 +268,7 @@ def test_a_failed_swap_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("code", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
-def test_folders_that_cannot_be_synced_are_no_fault(tmp_path, monkeypatch, code, fails):
+def test_folders_that_cannot_be_synced_are_accepted(tmp_path, monkeypatch, code, fails):
     """As on some network file systems."""
 
     def fsync(descriptor: int) -> None:

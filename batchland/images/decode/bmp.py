@@ -177,7 +177,7 @@ def _unpack_runs(data: bytes, header: _Header) -> Pixels:
             runs = 0
         elif piece != b"\0\0" or len(row) < width:
             raise ImageError("unsupported_format", _BAD_RUNS)
-        if len(row) > width + nibbles:  # writers of 4 bits may fill the last byte
+        if len(row) > width + nibbles:  # 4-bit writers may fill the last byte
             raise ImageError("unsupported_format", _BAD_RUNS)
         if len(row) >= width and (y == height - 1 or piece == b"\0\0"):
             rows[y] = np.frombuffer(row, np.uint8, width)

@@ -67,8 +67,7 @@ def own_canvas(use: str, height: int, width: int) -> Canvas:
 def _kept() -> dict[_Key, Canvas]:
     if not hasattr(_thread, "canvases"):
         _thread.canvases = {}
-    canvases: dict[_Key, Canvas] = _thread.canvases
-    return canvases
+    return _thread.canvases
 
 
 def _new_canvas(height: int, width: int) -> Canvas:

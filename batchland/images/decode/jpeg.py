@@ -358,8 +358,7 @@ def _decode_strictly(data: bytes, header: JpegHeader, **options: Any) -> Pixels:
     padding = _padding(data) if left_over else 0
     if not left_over or not int(left_over[1]) <= padding <= _MAX_PADDING:
         raise damage(ValueError(message))
-    decoded: Pixels = simplejpeg.decode_jpeg(data, strict=False, **options)  # the padding was its only warning
-    return decoded
+    return simplejpeg.decode_jpeg(data, strict=False, **options)  # the padding was its only warning
 
 
 def _padding(data: bytes) -> int:

@@ -228,8 +228,7 @@ def read_directory(data: bytes, order: str, big: bool, start: int) -> Directory:
 def _unpack(data: bytes, order: str, form: str, position: int) -> int:
     if position + struct.calcsize(order + form) > len(data):
         raise ImageError("truncated", "the file ends within its header")
-    number: int = struct.unpack_from(order + form, data, position)[0]
-    return number
+    return struct.unpack_from(order + form, data, position)[0]
 
 
 def _unsupported(kind: str) -> ImageError:

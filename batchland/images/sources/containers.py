@@ -35,7 +35,7 @@ class Containers(ABC):
     _store: type[FileStore]
     _warned: bool = False
     _last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
-    """The file in which `_find_member` found an image last, and its members after that one."""
+    """The file of the image that `_find_member` found last, and the members after this image."""
 
     def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
         open_files.close()  # so that a process sees files that were replaced since it listed them last

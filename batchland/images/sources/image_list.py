@@ -104,7 +104,7 @@ class ImageList:
                     f"{list_name}, entry {number}: '{display_name(entry.path)}' is not UTF-8 text, and there is no "
                     f"such file; save the list as UTF-8"
                 )
-            yield entry  # so the list has the names of the file system
+            yield entry  # the file exists, so the list has names as the file system stores them
             break
         yield from entries
 
@@ -158,8 +158,7 @@ class ImageList:
         except UsageError:
             return ImageRef(bare_url(text), b"", ("io_error", f"it {INVALID}"))
         if is_url(self._base) and not text.startswith("/"):
-            ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
-            return ref
+            return _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
         return ImageRef(display_name(entry), self._local_path(entry))
 
     def _web_ref(self, url: str) -> ImageRef:
@@ -178,8 +177,7 @@ def _ref_of_url(url: str, name: str) -> ImageRef:
         return ImageRef(name, os.fsencode(path))
     parts = split_url(url)
     files = _remote_files(f"{parts.scheme}://{parts.netloc}/{'?' if parts.query else ''}{parts.query}")
-    ref: ImageRef = files.ref(unquote(parts.path).lstrip("/"), name=bare_url(url))
-    return ref
+    return files.ref(unquote(parts.path).lstrip("/"), name=bare_url(url))
 
 
 @lru_cache

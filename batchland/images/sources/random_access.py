@@ -149,7 +149,7 @@ class _Blocks:
 class _Unpacked:
     """A gzip file, unpacked to a temporary file as far as needed. A damaged stream ends where the damage is.
 
-    Raises InputError if the temporary file cannot be written: that is no fault of the gzip file.
+    Raises InputError if the temporary file cannot be written, which is not a fault of the gzip file.
     """
 
     def __init__(self, packed: "Reader") -> None:
@@ -167,7 +167,7 @@ class _Unpacked:
             while self._unpacked < offset + size and not self._complete:
                 data = self._unpack()
                 with _scratch_errors():
-                    while data:  # a disk that is almost full takes a part
+                    while data:  # a disk that is almost full takes only a part
                         written = os.pwrite(self._file.descriptor, data, self._unpacked)
                         self._unpacked, data = self._unpacked + written, data[written:]
         return self._file.read_at(offset, size)

@@ -157,8 +157,7 @@ class RemoteFiles:
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self.path(prefix), recursive=self.flat)
-        found: list[FileInfo] = self.location.filesystem.get_file_info(selector)
-        return found
+        return self.location.filesystem.get_file_info(selector)
 
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Raises InputError if the whole storage does not answer."""

@@ -146,8 +146,7 @@ class _OpenTable:
         with self._lock:
             while (values := self._loaded_value(row)) is None:
                 self._advance(row)
-        value: bytes | None = values.as_py()
-        return value
+        return values.as_py()
 
     def _loaded_value(self, row: int) -> pa.Scalar | None:
         for start, values in self._kept:

@@ -136,7 +136,7 @@ def list_members(
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose name has no prefix in GNU's format. tarfile takes two times there for one."""
+    """A member of a tar file. tarfile takes the times in a GNU header for a part of the name; this removes them."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
@@ -199,7 +199,7 @@ class _Headers(Reader):
         return data
 
     def require_unpacked(self) -> None:
-        """Raise tarfile.ReadError if the file is no tar file, but packed by gzip or of another known kind."""
+        """Raise tarfile.ReadError if the file is packed by gzip or is of another known kind."""
         if self.position:
             return
         head = self.read(_HEADER_BYTES)

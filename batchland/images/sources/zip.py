@@ -43,7 +43,7 @@ _SIZES: Final = 1
 """ZIP64 extra field: sizes and a position that do not fit into the entry."""
 _UNKNOWN_FIELD: Final = 0xFFFF
 _CHECKED_NAMES: Final = 100
-"""Members of each extension that is not listed: their names are compared with those in their own headers."""
+"""Number of skipped members of each extension whose names are compared with those in their own headers."""
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
 
@@ -129,7 +129,9 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
     for member in members:
         kind = _kind(member, all_files=all_files)
         renamed = False
-        if kind not in ("", "file") and checked[kind] < _CHECKED_NAMES:  # it may be an image with a damaged name
+        if (
+            kind not in ("", "file") and checked[kind] < _CHECKED_NAMES
+        ):  # it may be an image whose name in the list is damaged
             checked[kind] += 1
             with suppress(OSError):
                 own_name, _ = refs.retries.call(partial(_own_header, file, member.header_offset))

@@ -355,7 +355,7 @@ def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("room", [100_000, 10_000_000])
-def test_a_full_disk_for_unpacking_is_no_fault_of_the_shard(tmp_path: Path, monkeypatch, room: int) -> None:
+def test_a_full_disk_while_unpacking_ends_the_run(tmp_path: Path, monkeypatch, room: int) -> None:
     """A disk that is almost full takes only a part of what is written."""
     members = {f"{number}.jpg": os.urandom(70_000) for number in range(4)}
     (tmp_path / "n.tar.gz").write_bytes(tar_of(members))
