@@ -138,6 +138,8 @@ def test_damaged_shard_never_mixes_up_images(tmp_path: Path) -> None:
     [
         (lambda data: b"", "the shard cannot be read from byte 0 on: empty file"),
         (lambda data: b"no tar archive" * 99, "the shard cannot be read from byte 0 on: invalid header"),
+        (lambda data: b"PK\3\4" + data, "the shard cannot be read from byte 0 on: it is a zip file"),
+        (lambda data: b"\xfd7zXZ\0" + data, "the shard cannot be read from byte 0 on: it is an xz file"),
         (lambda data: data + data, "the shard cannot be read from byte 1024 on: something follows its end mark, as if"),
         (lambda data: data[:1024], "the shard cannot be read from byte 1024 on: it has no end mark, so it may be cut"),
         (
@@ -153,6 +155,32 @@ def test_reason_why_a_shard_is_unreadable(tmp_path: Path, make: object, message:
     assert last.error is not None
     assert last.error[0] == "unreadable"
     assert last.error[1].startswith(message)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["tar", "tar.gz"])
+def test_the_times_in_a_header_of_gnu_tar_are_no_part_of_the_name(tmp_path: Path, packed: bool) -> None:
+    """As `tar --incremental` writes them, where ustar has the beginning of the name."""
+    data = bytearray()
+    for name, kind in (("folder/", b"D"), ("folder/a.jpg", tarfile.REGTYPE)):
+        info = tarfile.TarInfo(name)
+        info.type, info.mtime = kind, 1_700_000_000
+        header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        header[345:369] = b"15303512330\0" * 2
+        header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
+        data += header
+    data += bytes(10240)
+    path = tmp_path / ("a.tar.gz" if packed else "a.tar")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    ignored = Ignored()
+    names = [ref.name for ref in open_source(path).images(ignored)]
+    assert (names, dict(ignored.counts)) == ([f"{path.name}/folder/a.jpg"], {})
+
+
+def test_the_beginning_of_a_long_name_in_a_ustar_header_is_kept(tmp_path: Path) -> None:
+    name = "a" * 90 + "/" + "b" * 90 + ".jpg"
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    assert [ref.name for ref in open_source(tmp_path / "a.tar").images(Ignored())] == [f"a.tar/{name}"]
 
 
 def test_missing_later_shard_is_an_unreadable_row(shards: Path) -> None:
