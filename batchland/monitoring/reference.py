@@ -158,15 +158,17 @@ class Reference:
         strengths: Floats = (self.likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self.limit
         return strengths
 
-    def likeliest_change(self, night: Observations) -> tuple[int, npt.NDArray[np.intp]]:
-        """The index of the change that best explains a night that looks changed, and all images, clearest first.
+    def likeliest_change(self, night: Observations) -> tuple[str, npt.NDArray[np.intp], float]:
+        """The change that best explains a night that looks changed, all images, clearest first, and what is left.
 
-        Each change is undone; the best one makes the less likely half of the images most like the reference.
+        Each change is undone; the best one makes the less likely half of the images most like the reference. What is
+        left is the largest of `changes` of that half then: small if the change explains the night.
         """
         rows = np.argsort(self.discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
         half = night.take(rows[: max(len(rows) // 2, 1)])
         likeness = [self.discriminants.scores(undone(half, change)).mean() for change in CHANGES]
-        return int(np.argmax(likeness)), rows
+        change = list(CHANGES)[int(np.argmax(likeness))]
+        return change, rows, float(self.changes(undone(half, change)).max())
 
 
 def _shrunk(relative: Floats, kinds: npt.NDArray[np.intp], least: Floats, nights: int) -> Floats:
