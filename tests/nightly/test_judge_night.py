@@ -221,7 +221,7 @@ def test_the_delivery_of_a_failed_night_again_is_found(project: Path) -> None:
         shutil.copy(name, project / "in" / str(day(1)) / f"again-{number}.jpg")
     folder = project / "runs/toy" / str(day(1)) / "monitor"
     folder.mkdir(parents=True)
-    (folder / ".toy.parquet.0123abcd.new").touch()  # of a killed run
+    (folder / ".toy.parquet.0123456789abcdef.new").touch()  # of a killed run
     ended = run(project, 1).attempt
     assert [path.name for path in folder.iterdir()] == ["toy.parquet"]
     assert (ended.outcome, ended.error.split(" (")[0]) == (

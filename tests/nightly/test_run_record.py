@@ -14,6 +14,7 @@ from batchland.nightly.run_record import Attempt, ModelRun, RunRecord
 from batchland.system.lock import locked
 
 NIGHT = date(2024, 11, 23)
+KEPT = ModelRun(name="toy", partition="/out", state="kept")
 
 
 def at(seconds):
@@ -33,7 +34,7 @@ def attempt(run_id, begin, end=None, outcome="running", exit_code=None, error=No
     )
 
 
-def record(*attempts, night=NIGHT, models=(ModelRun(name="toy", partition="/out", state="kept"),), **fields):
+def record(*attempts, night=NIGHT, models=(KEPT,), **fields):
     return RunRecord(
         job="toy",
         job_file="/jobs/toy.toml",
