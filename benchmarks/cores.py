@@ -4,10 +4,12 @@
     python -m benchmarks.cores --sleep 2.0 --lock 0.0 --workers 16  decoders that sleep, on any machine
 
 Each way is a whole `score` of the photos in a process of its own, with one process that decodes or with several. The
-model is a stub. With --sleep an image is neither read nor decoded: its decoder holds Python's lock for --lock
-milliseconds, and sleeps for the rest of --sleep, which is what it would take. What is left is all else that a run does
-for an image in Python: list, hand out, exchange between processes, make rows, write. Both figures are from a quarter
-of the images on, so without start-up.
+model is a stub. For comparison, Pillow alone decodes and resizes the same photos in a pool of threads.
+
+With --sleep an image is neither read nor decoded: its decoder holds Python's lock for --lock milliseconds, and sleeps
+for the rest of --sleep, which is what it would take. What is left is all else that a run does for an image in Python:
+list, hand out, exchange between processes, make rows, write. All figures are from a quarter of the images on, so
+without start-up.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -25,6 +28,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from PIL import Image
 
 from batchland import ScoreOptions, score
 from batchland.images.batch import Loaded, measured
@@ -40,6 +44,10 @@ from batchland.system.cores import usable_cores
 from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.memory import links
 from benchmarks.models import find_model
+from benchmarks.photos import photo_files
+
+_POOL = -1
+"""Instead of a number of processes: Pillow in a pool of threads."""
 
 
 class SleepyGuard(CrashGuard):
@@ -80,10 +88,11 @@ def main() -> None:
     links(options.work, options.count)
     command = [sys.executable, "-m", "benchmarks.cores", *sys.argv[1:], "--one"]
     lines = ["| processes that decode | images/s | CPU ms an image in the main process |", "| ---: | ---: | ---: |"]
-    for count in options.processes:
+    for count in [*options.processes, *([] if options.sleep else [_POOL])]:
         done = subprocess.run([*command, str(count)], stdout=subprocess.PIPE, text=True, check=True)
         rate, cpu = json.loads(done.stdout)
-        lines.append(f"| {count or 'threads only'} | {rate:,.0f} | {cpu:.3f} |")
+        name = {0: "threads only", _POOL: "Pillow alone, in threads"}.get(count, count)
+        lines.append(f"| {name} | {rate:,.0f} | {cpu:.3f} |")
         print(lines[-1], flush=True)
     head = f"`python -m benchmarks.cores {' '.join(sys.argv[1:])}`, {datetime.now(UTC):%Y-%m-%d}: {describe_machine()}."
     with (RESULTS / "cores.md").open("a") as file:
@@ -92,6 +101,8 @@ def main() -> None:
 
 def measure(processes: int, options: argparse.Namespace) -> tuple[float, float]:
     """Images/s, and CPU milliseconds of an image in this process."""
+    if processes == _POOL:
+        return _measure_pool(links(options.work, options.count), options.workers)
     times: list[tuple[int, float, float]] = []
     guard: type[CrashGuard] = CrashGuard
     if options.sleep is not None:
@@ -113,7 +124,26 @@ def measure(processes: int, options: argparse.Namespace) -> tuple[float, float]:
             ),
             on_progress=lambda progress: times.append((progress.done, time.perf_counter(), time.process_time())),
         )
-    quarter = next(each for each in times if each[0] >= options.count / 4)
+    return _rate(times, options.count)
+
+
+def _measure_pool(photos: Path, workers: int) -> tuple[float, float]:
+    spec = PreprocessSpec()
+    times = []
+    with ThreadPoolExecutor(workers) as pool:
+        for done, _ in enumerate(pool.map(partial(_by_pillow, spec=spec), photo_files(photos)), 1):
+            times.append((done, time.perf_counter(), time.process_time()))
+    return _rate(times, len(times))
+
+
+def _by_pillow(path: Path, spec: PreprocessSpec) -> None:
+    with Image.open(path) as image:
+        np.asarray(image.convert("RGB").resize((spec.width, spec.height), Image.Resampling.BILINEAR))
+
+
+def _rate(times: list[tuple[int, float, float]], count: int) -> tuple[float, float]:
+    """Images/s and CPU ms an image, from a quarter of the images on. times: images done, wall and CPU seconds."""
+    quarter = next(each for each in times if each[0] >= count / 4)
     images, seconds, cpu = (last - first for last, first in zip(times[-1], quarter, strict=True))
     return images / seconds, cpu / images * 1e3
 

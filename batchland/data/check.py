@@ -14,7 +14,6 @@ from statistics import median
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import subfolders, too_few_classes, training_folder
@@ -27,6 +26,7 @@ from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import class_names
+from batchland.system.documents import Document
 from batchland.system.names import composed
 from batchland.system.text import aligned, count, counted, first_few, one_line, visible
 
@@ -39,11 +39,7 @@ Part = Literal["train", "val", "test"]
 PARTS: Final[tuple[Part, ...]] = ("train", "val", "test")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClassCheck(_Record):
+class ClassCheck(Document):
     """One class."""
 
     folder: str
@@ -56,7 +52,7 @@ class ClassCheck(_Record):
     """Unreadable photos in all parts."""
 
 
-class UnreadableFile(_Record):
+class UnreadableFile(Document):
     """A photo that cannot be decoded."""
 
     name: str
@@ -65,7 +61,7 @@ class UnreadableFile(_Record):
     message: str
 
 
-class Duplicates(_Record):
+class Duplicates(Document):
     """Photos with the same pixels, or copies of each other that were resized, compressed, cropped or stamped."""
 
     names: tuple[str, ...]
@@ -78,7 +74,7 @@ class Duplicates(_Record):
     """Whether they are in more than one part, for example train and test."""
 
 
-class Finding(_Record):
+class Finding(Document):
     """A problem or a note about the data."""
 
     problem: bool
@@ -86,7 +82,7 @@ class Finding(_Record):
     text: str
 
 
-class Sizes(_Record):
+class Sizes(Document):
     """Width and height of the readable photos, in pixels after orientation, and the bytes of their files."""
 
     width: tuple[int, int, int]
@@ -96,7 +92,7 @@ class Sizes(_Record):
     """Total size of all files."""
 
 
-class DataCheck(_Record):
+class DataCheck(Document):
     """The result of a check."""
 
     data: str

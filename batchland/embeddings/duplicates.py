@@ -15,7 +15,8 @@ from batchland.embeddings.signatures import signatures
 from batchland.errors import UsageError
 from batchland.images.signals import BLANK_CONTRAST, THUMBNAIL_SIDE
 from batchland.predictions.storage import Location
-from batchland.system.documents import Count, Document, column
+from batchland.system.arrow import column
+from batchland.system.documents import Count, Document
 from batchland.system.options import Options
 from batchland.system.text import images
 

@@ -21,7 +21,7 @@ from batchland.evaluation.corrections import CorrectedLabels
 from batchland.evaluation.curves import class_curves, curves_table
 from batchland.evaluation.label_errors import fit_label_noise
 from batchland.evaluation.label_files import Labels, read_labels
-from batchland.evaluation.matching import Matcher
+from batchland.evaluation.matching import Matcher, NameForm
 from batchland.evaluation.metrics import bounds, confusion_table, decisions, figures, most_confused, per_class
 from batchland.evaluation.mistakes import Mistakes
 from batchland.evaluation.options import EvaluateOptions
@@ -81,7 +81,7 @@ def evaluate(
     matches = Matcher(
         source=run.source,
         names=run.names,
-        labels=lambda: _labels(Path(labels), info, options),
+        labels=lambda form: _labels(Path(labels), info, options, form),
         classes=info.classes,
         strip_prefix=options.strip_prefix,
         ignore_unknown=options.ignore_unknown_classes,
@@ -106,7 +106,7 @@ def evaluate(
     noise = fit_label_noise(tally.sample, len(info.classes))
     mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
     cells = tally.cells
-    curves = class_curves(tally.curves, cells.support, options.confidence)
+    curves = class_curves(tally.curves, cells.support)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,
@@ -163,8 +163,9 @@ def evaluate(
     )
 
 
-def _labels(source: Path, info: PredictionsInfo, options: EvaluateOptions) -> Labels:
+def _labels(source: Path, info: PredictionsInfo, options: EvaluateOptions, form: NameForm) -> Labels:
     labels = read_labels(source, info.images)
     if options.corrections is None:
         return labels
-    return CorrectedLabels(labels, options.corrections, None if options.ignore_unknown_classes else info.classes)
+    ignore_unknown = options.ignore_unknown_classes
+    return CorrectedLabels(labels, options.corrections, form, info.classes, ignore_unknown=ignore_unknown)

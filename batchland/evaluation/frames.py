@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
     """A Parquet file of batchland, or a folder of predictions, as a data frame with pandas' nullable types.
 
-    A null is pandas.NA in every column: integers stay integers with all their digits, `correct` stays a boolean, and
-    filters such as `frame[frame["correct"]]` leave out the images that failed. Times are UTC without a time zone, as
-    Excel needs them.
+    A null is pandas.NA (NaT in times; None in dates, lists and other kinds): integers stay integers with all their
+    digits, `correct` stays a boolean, and filters such as `frame[frame["correct"]]` leave out the images that failed.
+    Times are UTC without a time zone, as Excel needs them.
 
     path: a path or a URL. Raises UsageError if it cannot be read or pandas is not installed.
     """
@@ -39,7 +39,8 @@ def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
     table = pa.concat_tables(stored.table(part, columns) for part in parts)
     for number, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and field.type.tz:
-            table = table.set_column(number, field.name, table[field.name].cast(pa.timestamp("us")))
+            unit = "ns" if field.type.unit == "ns" else "us"
+            table = table.set_column(number, field.name, table[field.name].cast(pa.timestamp(unit)))
     types: dict[pa.DataType, Any] = {
         pa.float32(): pd.Float32Dtype(),
         pa.float64(): pd.Float64Dtype(),
@@ -49,5 +50,4 @@ def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"):
         nullable = name.replace("u", "U").replace("int", "Int")
         types[pa.type_for_alias(name)] = pd.api.types.pandas_dtype(nullable)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get)
-    return frame
+    return table.to_pandas(types_mapper=types.get)

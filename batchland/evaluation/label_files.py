@@ -298,5 +298,10 @@ def _check_columns(source: Path, found: Sequence[str]) -> None:
             f"{source}: has no column {' and no column '.join(map(repr, missing))}, it has "
             f"{enumerate_names(list(found))}; labels need the columns 'image' and 'label'"
         )
+    if {"stratum", "weight"} <= set(found):
+        raise UsageError(
+            f"{source}: is a plan of `batchland label-plan`, whose images are not a random sample; estimate the "
+            f"accuracy with `batchland label-plan`"
+        )
     if {"status", "probability"} <= set(found):  # predictions compared with themselves would be perfect
         raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")

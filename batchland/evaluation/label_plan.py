@@ -6,6 +6,8 @@ is allotted by size alone, in case the probabilities are wrong. Because each str
 the estimate is unbiased even if the probabilities are wrong.
 """
 
+from bisect import bisect_left
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,10 +17,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from batchland.errors import UsageError
-from batchland.evaluation.intervals import Floats, Ints, wilson, z_score
+from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
-from batchland.system.documents import Count, Document, column
+from batchland.system.arrow import column
+from batchland.system.documents import Count, Document
 from batchland.system.options import Options
 from batchland.system.text import counted
 
@@ -29,7 +32,7 @@ BY_SIZE: Final = 0.25
 """Share of the labels that is allotted by size alone."""
 MIN_LABELS: Final = 4
 """Least number of labels of a stratum."""
-PAYS_FROM: Final = 1.25
+PAYS_FROM: Final = 1.3
 """A plan is worth it if a random choice needs at least this many times its labels for the same interval."""
 _MIN_VARIANCE: Final = 1e-4
 """Least variance that is expected of answers: probabilities of exactly 1 may be wrong."""
@@ -133,16 +136,23 @@ def estimated_accuracy(stratum: Ints, right: npt.NDArray[np.bool_], images: Floa
     The interval is Wilson's with the effective number of labels. For the variance of a stratum, one right and one wrong
     answer are added, because few labels may all be right by chance.
     """
-    numbers, index = np.unique(stratum, return_inverse=True)
-    labels, hits = np.bincount(index), np.bincount(index, right)
+    index = np.unique(stratum, return_inverse=True)[1]
+    value, low, high = _accuracy(images, np.bincount(index), np.bincount(index, right), confidence)
+    return Figure(value=value, low=low, high=high)
+
+
+def _accuracy(
+    images: Floats | Ints, labels: Ints, hits: Floats | Ints, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Accuracy and its interval. labels, hits: numbers of labelled images of each stratum, and of right ones."""
     sizes = images / images.sum()
     value = float((sizes * hits / labels).sum())
     smoothed = (hits + 1) / (labels + 2)
     variance = float((sizes**2 * smoothed * (1 - smoothed) / labels).sum())
     centre = float((sizes * smoothed).sum())
-    effective = max(centre * (1 - centre) / variance, len(numbers)) if variance else float(len(right))
+    effective = max(centre * (1 - centre) / variance, len(labels)) if variance else float(labels.sum())
     low, high = wilson(value * effective, effective, confidence)
-    return Figure(value=value, low=float(low), high=float(high))
+    return value, float(low), float(high)
 
 
 def _rows(run: Predictions, chosen: Ints) -> pa.Table:
@@ -162,15 +172,13 @@ def _strata(probability: npt.NDArray[np.float32]) -> Ints:
     shares = np.cumsum(spread) / spread.sum()
     bounds = probability[order][np.searchsorted(shares, np.arange(1, STRATA) / STRATA)]
     found = np.searchsorted(np.unique(bounds), probability, side="left")
-    numbers: Ints = np.unique(found, return_inverse=True)[1]
-    return numbers
+    return np.unique(found, return_inverse=True)[1]
 
 
 def _variance(expected: Floats, mean: float) -> Floats:
     """Expected variance of right and wrong answers in strata, with an allowance for errors of the probabilities."""
     rate = 0.85 * expected + 0.15 * mean
-    variance: Floats = np.maximum(rate * (1 - rate), _MIN_VARIANCE)
-    return variance
+    return np.maximum(rate * (1 - rate), _MIN_VARIANCE)
 
 
 def _allotted(sizes: Ints, spread: Floats, budget: int) -> Ints:
@@ -185,14 +193,19 @@ def _allotted(sizes: Ints, spread: Floats, budget: int) -> Ints:
 
 
 def _worth(sizes: Ints, labels: Ints, expected: Floats) -> LabelPlan:
-    shares = sizes / sizes.sum()
-    mean = float((shares * expected).sum())
-    variance = float((shares**2 * _variance(expected, mean) / labels).sum())
-    random_labels = round(max(mean * (1 - mean), _MIN_VARIANCE) / variance)
+    mean, low, high = _accuracy(sizes, labels, labels * expected)
+    narrower = partial(_is_narrower, mean, high - low)
+    random_labels = bisect_left(range(int(sizes.sum())), True, lo=1, key=narrower)
     return LabelPlan(
         images=int(sizes.sum()),
         chosen=int(labels.sum()),
-        half_width=z_score(0.95) * variance**0.5,
+        half_width=(high - low) / 2,
         random_labels=random_labels,
         pays=random_labels >= PAYS_FROM * labels.sum(),
     )
+
+
+def _is_narrower(mean: float, width: float, count: int) -> bool:
+    """Whether the interval of `count` images chosen at random is at most this wide."""
+    low, high = wilson(mean * count, count, 0.95)
+    return bool(high - low <= width)

@@ -32,11 +32,7 @@ from batchland.evaluation.sorting import (
     written_down,
 )
 from batchland.models.card import ClassName
-from batchland.models.class_match import (
-    enumerate_names,
-    match_classes,
-    unknown_classes_message,
-)
+from batchland.models.class_match import enumerate_names, match_classes, unknown_classes_message
 
 EXAMPLES: Final = 10
 """Largest number of names that are listed as examples."""
@@ -63,8 +59,31 @@ MATCHES: Final = pa.schema([("row", pa.int64()), ("class_index", pa.int32())])
 """Columns of matches, besides the labels' own columns. row: of the predictions, from 0."""
 
 
-class _ComposedNamesCollideError(Exception):
-    pass
+class ComposedNamesCollideError(Exception):
+    """Different images have names that differ only in composed and decomposed characters."""
+
+
+@dataclass(frozen=True)
+class NameForm:
+    """The form of image names in which predictions, labels and corrections are compared."""
+
+    strip_prefix: str = ""
+    """Removed from the names of predictions; `*` stands for any characters within a folder name."""
+    compose: bool = True
+    """Whether composed and decomposed characters are equal."""
+
+    def of_predictions(self, images: pa.Array) -> pa.Array:
+        """Names of predicted images."""
+        if not self.strip_prefix:
+            return self.of_labels(images)
+        prefix = "[^/]*".join(map(re.escape, self.strip_prefix.split("*")))
+        return self.of_labels(pc.replace_substring_regex(images, f"^{prefix}", ""))
+
+    def of_labels(self, images: pa.Array) -> pa.Array:
+        """Names of labelled images."""
+        if not self.compose or pc.all(pc.string_is_ascii(images)).as_py() is not False:
+            return images
+        return pc.utf8_normalize(images, form="NFC")
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ class Matcher:
     """Name of the predictions, for messages."""
     names: Callable[[], Iterable[pa.Array]]
     """Gives the predicted images' names in order; called several times."""
-    labels: Callable[[], Labels]
+    labels: Callable[[NameForm], Labels]
     """Opens the labels."""
     classes: tuple[ClassName, ...]
     strip_prefix: str = ""
@@ -84,9 +103,9 @@ class Matcher:
     def run(self) -> "Matches":
         """Match. Raises UsageError if a class is unknown (unless ignored) or no image matches."""
         try:
-            return _Run(self, self.labels(), compose=True).matches()
-        except _ComposedNamesCollideError:  # some names differ in nothing but their Unicode form
-            return _Run(self, self.labels(), compose=False).matches()
+            return _Run(self, NameForm(self.strip_prefix)).matches()
+        except ComposedNamesCollideError:
+            return _Run(self, NameForm(self.strip_prefix, compose=False)).matches()
 
 
 @dataclass(frozen=True)
@@ -141,17 +160,15 @@ class _First:
 class _Run:
     """One attempt to match."""
 
-    def __init__(self, matcher: Matcher, labels: Labels, *, compose: bool) -> None:
-        self._matcher, self._labels, self._compose = matcher, labels, compose
+    def __init__(self, matcher: Matcher, form: NameForm) -> None:
+        self._matcher, self._form, self._labels = matcher, form, matcher.labels(form)
         self._class_names: dict[str, int] = {}
         self._some_predicted: list[str] = []
         self._some_labelled: list[str] = []
         self._found = _Found()
         self._schema = pa.unify_schemas(
-            [_NAMES, pa.schema([(f"own{i}", each.type) for i, each in enumerate(labels.own)])]
+            [_NAMES, pa.schema([(f"own{i}", each.type) for i, each in enumerate(self._labels.own)])]
         )
-        prefix = "[^/]*".join(map(re.escape, matcher.strip_prefix.split("*")))
-        self._prefix = f"^{prefix}" if matcher.strip_prefix else ""
         self._plain = True
         """Whether no predicted name was changed for matching; known after one pass over the names."""
 
@@ -225,8 +242,7 @@ class _Run:
     def _predicted(self) -> Iterator[tuple[pa.Array, pa.Array]]:
         """The predicted images, and their names for matching."""
         for images in self._matcher.names():
-            names = pc.replace_substring_regex(images, self._prefix, "") if self._prefix else images
-            names = self._composed(names)
+            names = self._form.of_predictions(images)
             self._plain &= names is images or names.equals(images)
             yield images, names
 
@@ -244,13 +260,8 @@ class _Run:
             ]
             classes = pa.array(numbers[encoded.indices.to_numpy()])
             kinds = pc.if_else(block.doubtful, pa.scalar(_DOUBTFUL, pa.int8()), pa.scalar(_LABEL, pa.int8()))
-            yield self._batch(self._composed(block.images), block.images, kinds, row, classes, block.own)
+            yield self._batch(self._form.of_labels(block.images), block.images, kinds, row, classes, block.own)
             row += len(block.images)
-
-    def _composed(self, names: pa.Array) -> pa.Array:
-        if not self._compose or pc.all(pc.string_is_ascii(names)).as_py() is not False:
-            return names
-        return pc.utf8_normalize(names, form="NFC")
 
     def _batch(
         self,
@@ -366,8 +377,8 @@ class _Run:
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         if len(twice):
             raise UsageError(f"{self._matcher.source}: holds {twice[0].as_py()} twice; score each image once")
-        if self._compose:
-            raise _ComposedNamesCollideError
+        if self._form.compose:
+            raise ComposedNamesCollideError
         labelled = np.flatnonzero(labels[group[repeated]] > 0)
         if len(labelled):
             raise UsageError(
@@ -379,10 +390,10 @@ class _Run:
     def _check_labels(self, batch: pa.RecordBatch, group: Ints, at: Ints, numbers: Ints, label_of: Ints) -> None:
         """Raise an error if an image has two labels. at: rows of labels; label_of: the first of each group."""
         first = label_of[group[at]]
-        if self._compose:
+        if self._form.compose:
             images = pc.coalesce(batch["image"], batch["name"])
             if not images.take(pa.array(at)).equals(images.take(pa.array(first))):
-                raise _ComposedNamesCollideError
+                raise ComposedNamesCollideError
         other = at[numbers[at] != numbers[first]]
         if not len(other):
             return

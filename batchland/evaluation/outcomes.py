@@ -15,6 +15,7 @@ from batchland.evaluation.intervals import Floats, Ints
 from batchland.evaluation.matching import MATCHES
 from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
+from batchland.models.contract import TOLERANCE
 from batchland.predictions.reader import StoredPredictions, predictions_info
 from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, own_schema
 from batchland.system.arrow import is_plain
@@ -26,8 +27,6 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _AT_ONCE: Final = 2**22
 """Probabilities that are converted at once."""
-_MAX_PROBABILITY: Final = 1.01
-"""Allows for rounding."""
 _FACTS: Final = ("width", "height", "file_size", "decision", "sha256")
 LATER: Final = ("log_probabilities", "decision", "sha256", "known")
 """Columns that not all predictions have."""
@@ -63,11 +62,17 @@ class Predictions(NamedTuple):
             yield from map(self._checked, self.stored.batches(part, [*_COLUMNS, *self.own.names, *self.later]))
 
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Raise UsageError if a first choice has no valid probability: then another program has changed the rows."""
-        if "probability" in batch.schema.names:
-            found = batch["probability"].drop_null().to_numpy()
-            if not ((found >= 0) & (found <= _MAX_PROBABILITY)).all():
-                raise UsageError(f"{self.source}: has probabilities that are not from 0 to 1; score the images again")
+        """Raise UsageError if a probability is not from 0 to 1: then another program has changed the rows."""
+        names = batch.schema.names
+        found = [batch["probability"].drop_null().to_numpy()] if "probability" in names else []
+        if "top_k" in names:
+            found.append(pc.struct_field(batch["top_k"].flatten(), "probability").to_numpy(zero_copy_only=False))
+        valid = all(((each >= -TOLERANCE) & (each <= 1 + TOLERANCE)).all() for each in found)
+        if "log_probabilities" in names:
+            logs = batch["log_probabilities"].flatten().to_numpy(zero_copy_only=False)
+            valid &= not (logs.view(np.uint16) & 0x7FFF > 0x7C00).any()  # NaN; faster than isnan for halves
+        if not valid:
+            raise UsageError(f"{self.source}: has probabilities that are not from 0 to 1; score the images again")
         return batch
 
 
@@ -119,8 +124,7 @@ class Outcomes:
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """Whether the first choice is the true class; false where failed."""
-        right: npt.NDArray[np.bool_] = self.predicted == self.truth
-        return right
+        return self.predicted == self.truth
 
     def to_table(self, classes: tuple[ClassName, ...]) -> pa.Table:
         """The rows of `outcomes.parquet`."""
@@ -282,8 +286,7 @@ def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label
 
 
 def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
-    values: npt.NDArray[np.float32] = pc.fill_null(column, float("nan")).to_numpy()
-    return values
+    return pc.fill_null(column, float("nan")).to_numpy()
 
 
 def _parts(folder: StoredPredictions) -> list[str]:

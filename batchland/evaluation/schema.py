@@ -7,7 +7,8 @@ from pydantic import Field
 
 from batchland.models.card import ClassName
 from batchland.predictions.schema import ModelInfo
-from batchland.system.documents import Count, Document, column
+from batchland.system.arrow import column
+from batchland.system.documents import Count, Document
 
 
 class Figure(Document):

@@ -108,15 +108,17 @@ class SliceTally:
 
     def __init__(self, *, by: tuple[str, ...], image_root: Path, brightness_sample: int, seed: int) -> None:
         """by: own columns to slice by, too. Brightness is measured on a random sample of images below image_root."""
-        self._dimensions: tuple[_Dimension, ...] = (
+        found: tuple[_Dimension, ...] = (
             _Ranges("image size", _megapixels, MEGAPIXELS, "megapixels"),
             _Shape(),
             _Ranges("file size", lambda facts: _numbers(facts["file_size"]) / 1000, KILOBYTES, "kB"),
             _Formats(),
             _SourceFolders(),
             _Brightness(image_root, brightness_sample, seed),
-            *map(_OwnColumn, by),
         )
+        taken = {dimension.name for dimension in found}
+        own = (_OwnColumn(column, f"column {column}" if column in taken else column) for column in by)
+        self._dimensions = (*found, *own)
         self._merged: dict[str, tuple[set[str], str]] = {}
 
     def add(self, outcomes: Outcomes) -> None:
@@ -143,15 +145,17 @@ class SliceTally:
         groups: list[tuple[_Dimension, list[Part], list[Part]]] = []
         for dimension in self._dimensions:
             parts = [part for part in dimension.parts() if part.images]
-            own = isinstance(dimension, _OwnColumn)
+            column = dimension.column if isinstance(dimension, _OwnColumn) else None
             if len(parts) > 1:
                 tested = [
-                    part for place, part in enumerate(parts) if own or place < MAX_VALUES or part.images >= MIN_IMAGES
+                    part
+                    for place, part in enumerate(parts)
+                    if column or place < MAX_VALUES or part.images >= MIN_IMAGES
                 ]
                 groups.append((dimension, parts, tested[:MAX_GROUPS]))
-            elif own and parts:
+            elif column and parts:
                 value = f"the value {one_line(parts[0].value, _SHOWN)!r}" if parts[0].value else "no value"
-                _log.warning("column %r has %s for all images, so there are no slices by it", dimension.name, value)
+                _log.warning("column %r has %s for all images, so there are no slices by it", column, value)
         totals = [(sum(part.right for part in parts), sum(part.images for part in parts)) for _, parts, _ in groups]
         counts = [
             (part.right, part.images, *total)
@@ -305,16 +309,19 @@ class _Formats(_Named):
 class _OwnColumn(_Named):
     """Slices by a column of the image list or of the labels."""
 
+    def __init__(self, column: str, name: str) -> None:
+        super().__init__(name)
+        self.column = column
+
     def add(self, images: Images, right: Flags) -> None:
-        self._count(own_values(images, self.name), right)
+        self._count(own_values(images, self.column), right)
         if len(self._counts) > MAX_GROUPS:
             raise UsageError(
-                f"column {self.name!r} has more than {MAX_GROUPS} values; slice by columns with fewer values"
+                f"column {self.column!r} has more than {MAX_GROUPS} values; slice by columns with fewer values"
             )
 
     def values(self, images: Images) -> list[str | None]:
-        found: list[str | None] = own_values(images, self.name).to_pylist()
-        return found
+        return own_values(images, self.column).to_pylist()
 
 
 class _SourceFolders(_Named):
@@ -362,8 +369,7 @@ class _SourceFolders(_Named):
     def values(self, images: Images) -> list[str | None]:
         if self._too_many:
             return [None] * len(images.images)
-        found: list[str | None] = self._without_class(_beside_last("/", images.images, 0)).to_pylist()
-        return found
+        return self._without_class(_beside_last("/", images.images, 0)).to_pylist()
 
     def _without_class(self, folders: pa.Array) -> pa.Array:
         pattern = rf"^((?:[^/]*/){{{self._level - 1}}}[^/]*)/[^/]*" if self._level else "^()[^/]*/?"
@@ -465,8 +471,7 @@ def _element(lists: pa.ListArray, index: int) -> pa.Array:
 
 def _edges_reached(values: Floats, edges: Sequence[float]) -> Ints:
     """How many of the edges each value reaches; -1 for NaN."""
-    found: Ints = np.where(np.isnan(values), -1, (values >= np.array(edges)[:, None]).sum(axis=0))
-    return found
+    return np.where(np.isnan(values), -1, (values >= np.array(edges)[:, None]).sum(axis=0))
 
 
 def _megapixels(facts: pa.RecordBatch) -> Floats:
@@ -474,8 +479,7 @@ def _megapixels(facts: pa.RecordBatch) -> Floats:
 
 
 def _numbers(column: pa.Array) -> Floats:
-    values: Floats = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
-    return values
+    return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
 
 
 def _mean_luma(path: Path) -> float:

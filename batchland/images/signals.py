@@ -293,10 +293,8 @@ def _texture_figures(squares: npt.NDArray[np.float32]) -> Iterator[Floats]:
     twice_down, twice_across = down[1:] - down[:-1], across[:, 1:] - across[:, :-1]
     yield _sharpness(twice_down[:, 1:-1] + twice_across[1:-1])
     yield _noise(twice_across)
-    vertical, horizontal = np.abs(down).sum(axis=(1, 3)), np.abs(across).sum(axis=(0, 3))
-    vertical, horizontal = (
-        np.ascontiguousarray(sums.T) / sums.dtype.type(_SIDE * 64) for sums in (vertical, horizontal)
-    )
+    sums = np.abs(down).sum(axis=1).sum(axis=2), np.abs(across).sum(axis=0).sum(axis=2)  # of integers, so exact
+    vertical, horizontal = (np.ascontiguousarray(each.T) / each.dtype.type(_SIDE * 64) for each in sums)
     yield horizontal.mean(axis=1)
     yield vertical.mean(axis=1)
     yield from _fineness(down, across, twice_down, twice_across)
@@ -343,8 +341,9 @@ def _fineness(down: Floats, across: Floats, twice_down: Floats, twice_across: Fl
     """Log energy ratios of second to first differences in the 16 squares with most texture: across, then down."""
     energy_down, energy_across = ((first * first).sum(axis=(0, 1)) for first in (down, across))
     textured = np.argsort(energy_down + energy_across, axis=1)[:, -(energy_down.shape[1] // 4) :]
+    positions = np.arange(len(textured))[:, None] * energy_down.shape[1] + textured
     for second, first in ((twice_across, energy_across), (twice_down, energy_down)):
-        chosen = second[:, :, np.arange(len(textured))[:, None], textured]
+        chosen = second.reshape(*second.shape[:2], -1).take(positions, axis=2)
         fine = np.square(np.ascontiguousarray(np.moveaxis(chosen, (2, 3), (0, 1)))).reshape(len(textured), -1)
         coarse = np.take_along_axis(first, textured, axis=1)
         yield np.log2((fine.sum(axis=1).astype(np.float64) + 1) / (coarse.sum(axis=1).astype(np.float64) + 1))

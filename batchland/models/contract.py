@@ -178,8 +178,7 @@ def require_features(path: Path, card: ModelCard) -> None:
 def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:
     """For each row whether its numbers are probabilities: none of them negative, their sum about 1. False for NaN."""
     lowest, sums = rows.min(axis=1), rows.sum(axis=1)
-    mask: npt.NDArray[np.bool_] = (lowest >= -TOLERANCE) & (np.abs(sums - 1) <= TOLERANCE)
-    return mask
+    return (lowest >= -TOLERANCE) & (np.abs(sums - 1) <= TOLERANCE)
 
 
 def check_answer(path: Path, card: ModelCard, images: int, probabilities: Probabilities) -> None:

@@ -44,7 +44,7 @@ _SAMPLE: Final = 64
 _PROBE: Final = 16
 """Photos on which the layers are examined one by one."""
 _BATCH: Final = 8
-_ROUNDS: Final = 7
+_ROUNDS: Final = 15
 _STEPS: Final = (0, 1, 2, 4, 8, 16)
 """Numbers of layers to keep in float32, tried in turn."""
 _EPSILON: Final = 1e-9

@@ -39,6 +39,8 @@ _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 """Findings that may explain why pictures look changed."""
 _MOST_LEFT: Final = 0.5
 """Largest strength that may be left without a change, if there are other findings."""
+_NEARLY_ALL: Final = 0.8
+"""If at least this share of the pictures looks changed, all may be."""
 
 
 def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:
@@ -101,11 +103,13 @@ def _change(reference: Reference, night: Observations, others: Set[tuple[str, st
         strength = min(strength, reference.changes(seen).max())
     if strength <= 1:
         return []
-    change, rows, left = reference.likeliest_change(seen)
-    if others and left > _MOST_LEFT:
+    likeliest = reference.likeliest_change(seen)
+    if others and likeliest.left > _MOST_LEFT:
         return []
-    message = f"the pictures look as if they were changed: {change}"
-    return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[rows])]
+    change, share = likeliest.change, likeliest.share
+    pictures = "the pictures look" if share > _NEARLY_ALL else f"about {round(share, 1):.0%} of the pictures look"
+    message = f"{pictures} as if they were changed: {change}"
+    return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[likeliest.rows])]
 
 
 def _group(finding: Finding, change: float, related: Container[str]) -> int:

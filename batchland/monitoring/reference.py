@@ -9,7 +9,7 @@ estimate from few nights is inexact.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,19 @@ Shares in tails count only if they are larger than usual; means, spreads and cla
 CHANGE_LIMIT: Final = 4.2
 """Largest z of a clean night for each of CHANGES."""
 _TWO_SIDED: Final = ("mean", "spread", "share", "mix", "top")
+
+
+class LikeliestChange(NamedTuple):
+    """The change that best explains a night that looks changed."""
+
+    change: str
+    """One of CHANGES."""
+    share: float
+    """About which share of the images has it."""
+    left: float
+    """The largest of `changes` of the less likely half without the change: small if it explains the night."""
+    rows: npt.NDArray[np.intp]
+    """All images, clearest first."""
 
 
 @dataclass(frozen=True)
@@ -153,22 +166,33 @@ class Reference:
 
     def changes(self, night: Observations) -> Floats:
         """z of each of CHANGES as a share of CHANGE_LIMIT; above 1 the night looks changed in this way."""
-        likeness = self.discriminants.scores(night).mean(axis=0)
+        likeness = self._likeness(night)
         variance = self.likeness_between * (1 + 1 / self.nights) + 1 / len(night) + 1 / self.pool.size
         strengths: Floats = (self.likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self.limit
         return strengths
 
-    def likeliest_change(self, night: Observations) -> tuple[str, npt.NDArray[np.intp], float]:
-        """The change that best explains a night that looks changed, all images, clearest first, and what is left.
+    def likeliest_change(self, night: Observations) -> LikeliestChange:
+        """The change that best explains a night that looks changed.
 
-        Each change is undone; the best one makes the less likely half of the images most like the reference. What is
-        left is the largest of `changes` of that half then: small if the change explains the night.
+        Each change is undone; the best one makes the less likely half of the images most like the reference. If it is
+        undone in all images, it is made in those that did not have it: the two nights together are as unlike the
+        reference as one night with the change.
         """
         rows = np.argsort(self.discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
         half = night.take(rows[: max(len(rows) // 2, 1)])
         likeness = [self.discriminants.scores(undone(half, change)).mean() for change in CHANGES]
-        change = list(CHANGES)[int(np.argmax(likeness))]
-        return change, rows, float(self.changes(undone(half, change)).max())
+        likeliest = int(np.argmax(likeness))
+        change = list(CHANGES)[likeliest]
+        with_it, without = (
+            self.likeness[likeliest] - self._likeness(each)[likeliest] for each in (night, undone(night, change))
+        )
+        share = float(np.clip(with_it / (with_it + without), 0, 1))
+        return LikeliestChange(change, share, float(self.changes(undone(half, change)).max()), rows)
+
+    def _likeness(self, night: Observations) -> Floats:
+        """Mean score of each of CHANGES."""
+        means: Floats = self.discriminants.scores(night).mean(axis=0)
+        return means
 
 
 def _shrunk(relative: Floats, kinds: npt.NDArray[np.intp], least: Floats, nights: int) -> Floats:

@@ -261,14 +261,11 @@ class RemoteOutput:
         """As `Output`."""
         try:
             yield
-        except PermissionError as error:
-            raise OutputError(
-                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: check the credentials "
-                f"in the environment and their permissions, then run the same command again to continue"
-            ) from error
         except OSError as error:
+            refused = isinstance(error, PermissionError)
+            todo = "check the credentials in the environment and their permissions" if refused else "fix this"
             raise OutputError(
-                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: fix this, then run the "
+                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: {todo}, then run the "
                 f"same command again to continue"
             ) from error
 

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from batchland.images.signals import SIGNALS
 from batchland.models.card import ClassName, ModelCard
-from batchland.system.documents import Count, Document, column
+from batchland.system.arrow import column
+from batchland.system.documents import Count, Document
 
 METADATA_KEY: Final = b"batchland"
 """Key of the JSON document in a Parquet file's metadata."""

@@ -58,8 +58,8 @@ class MapView(NamedTuple):
     """The content of the map on the page."""
 
     data: str
-    """See `packed`: for each point the row of its image, x and y, 0 to 1000, and `known` in
-    percent if the predictions have it."""
+    """See `packed`: for each point its image's row on the page, x and y from 0 to STEPS, and `known` in percent if the
+    predictions have it."""
     points: int
     method: Method
     groups: tuple[ErrorGroup, ...]

@@ -24,6 +24,7 @@ from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, check_new_model
 from batchland.models.features import keep_features
 from batchland.models.int8 import RANGE_PHOTOS, Limits, to_int8
+from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature, mean_loss
 from batchland.system.files import new_file
@@ -46,6 +47,8 @@ from batchland.training.precision import half, quantisable
 _log = logging.getLogger("batchland")
 
 OPSET: Final = 18
+_PROBES: Final = 4
+"""Drawn pictures that must not all get the same answer."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     Canaries are written beside `out`.
 
     Raises UsageError if `out` is not called *.onnx, the checkpoint or its validation images cannot be read, or their
-    classes differ; OutputError if `out` cannot be written; ModelError if the ONNX session disagrees with PyTorch or
-    loses too much accuracy. After an error, `out` is unchanged.
+    classes differ; OutputError if `out` cannot be written; ModelError if the model gives every picture the same answer,
+    or the ONNX session disagrees with PyTorch or loses too much accuracy. After an error, `out` is unchanged.
     """
     options = options or ExportOptions()
     run, out = Path(run), Path(out)
@@ -89,6 +92,9 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     checkpoint = load_checkpoint(path)
     card = ModelCard.from_json(checkpoint["card"], str(path))
     model = restore_model(checkpoint, card)
+    answers = _infer(model.logits, probe_pictures(card.preprocess.shape, _PROBES))
+    if (answers == answers[0]).all():
+        raise ModelError(f"{path}: gives every picture the same numbers, as weights of zero do; train it again")
     holdout = read_holdout(path, checkpoint, card, options.data)
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))

@@ -56,6 +56,8 @@ def load_weights(network: nn.Module, backbone: Backbone, weights: str) -> None:
         matched = match_state(state, network, backbone, f"weights {weights}")
         if odd := next((name for name, tensor in matched.items() if not tensor.isfinite().all()), None):
             raise UsageError(f"weights {weights}: {odd} has values that are not finite (NaN or infinity); use others")
+        if not any(tensor.any() for tensor in matched.values() if tensor.dim() > 1):
+            raise UsageError(f"weights {weights}: all of them are zero; use others")
         network.load_state_dict(matched)
 
 

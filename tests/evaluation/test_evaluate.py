@@ -3,10 +3,11 @@
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_data import Row, write_label_folders, write_predictions
+from evaluation_data import Row, add_log_probabilities, write_label_folders, write_predictions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import picture
@@ -219,6 +220,17 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
     pq.write_table(report.outcomes, path)
     assert refusal(path, source) == (
         f"{path}: not a predictions file (no column 'error_message'); give predictions that `batchland score` wrote"
+    )
+
+
+@pytest.mark.parametrize("probabilities", [(0.9, 0.1, -0.2), (0.9, float("nan"), 0), (1.5, 0, 0), None])
+def test_impossible_probabilities_are_rejected(tmp_path: Path, probabilities: tuple[float, ...] | None) -> None:
+    rows = [Row("00.Red_Tower/1.jpg", RED), Row("00.Red_Tower/2.jpg", probabilities or RED)]
+    path = predictions(tmp_path, *rows)
+    if probabilities is None:
+        add_log_probabilities(path, np.array([[0.8, 0.1, 0.1], [0.8, np.nan, 0.1]]))
+    assert refusal(path, labels(tmp_path, *(row.image for row in rows))) == (
+        f"{path}: has probabilities that are not from 0 to 1; score the images again"
     )
 
 

@@ -67,6 +67,12 @@ def test_integers_keep_all_digits_beside_nulls(tmp_path: Path) -> None:
     assert [str(kind).lower() for kind in frame.dtypes] == list(kinds)
 
 
+def test_times_with_a_zone_keep_their_nanoseconds(tmp_path: Path) -> None:
+    taken = pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns", "Europe/Berlin"))
+    pq.write_table(pa.table({"taken": taken}), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet")["taken"].tolist() == [pd.Timestamp("2023-11-14T22:13:20.123456789"), pd.NaT]
+
+
 def test_hashes_keep_all_digits_in_excel_as_text(folder: Path) -> None:
     """The example of docs/analysts.md."""
     hashes = [10202398300845040112, 2**64 - 1]

@@ -11,7 +11,7 @@ from evaluation_data import write_arrays
 
 from batchland.cli.main import main
 from batchland.errors import UsageError
-from batchland.evaluation.label_plan import LabelPlanOptions, estimated_accuracy, plan_labels
+from batchland.evaluation.label_plan import LabelPlanOptions, allot, estimated_accuracy, plan_labels
 from batchland.models.card import class_names
 
 
@@ -31,12 +31,24 @@ def test_a_plan_chooses_uncertain_images_and_weights_them(tmp_path: Path) -> Non
     planned = plan_labels(predictions(tmp_path, sure), LabelPlanOptions(budget=200))
     table = planned.table
     assert (planned.plan.images, planned.plan.chosen, planned.plan.pays) == (4000, 200, True)
-    assert planned.plan.random_labels > 300
+    assert planned.plan.random_labels > 250
     assert len(set(table["image"].to_pylist())) == table.num_rows == 200
     assert table["weight"].to_numpy().sum() == pytest.approx(4000)
     assert (table["probability"].to_numpy() < 0.9).mean() > 1.4 * (sure < 0.9).mean()
     chosen = [int(name[:5]) for name in table["image"].to_pylist()]
     assert table["probability"].to_pylist() == pytest.approx(sure[chosen].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("budget", [40, 200])
+def test_a_plan_of_a_very_sure_model_expects_the_interval_that_it_gives(budget: int) -> None:
+    """All answers are right, as expected."""
+    probability = np.full(2000, 0.99997, np.float32)
+    stratum, labels, plan = allot(probability, budget)
+    right = np.ones(budget, bool)
+    found = estimated_accuracy(np.repeat(np.arange(len(labels)), labels), right, np.bincount(stratum).astype(float))
+    assert found.low is not None
+    assert 2 * plan.half_width == pytest.approx(1 - found.low, rel=0.01)
+    assert (plan.random_labels, plan.pays) == (pytest.approx(budget, rel=0.05), False)
 
 
 def test_a_plan_is_not_worth_it_if_the_model_is_equally_confident(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_an_interval_wider_than_expected_is_a_note(tmp_path: Path, right: int, m
     rows = [f"{n}.jpg,{'Red Tower' if n < right else 'Blue Lake'},Red Tower,0.98,0,4" for n in range(100)]
     result = batchland("label-plan", path, "--labelled", plan(tmp_path, *rows))
     note = (
-        "note: the interval is 7.8 points to each side; a plan expects 2.7 if the probabilities are right; label more "
+        "note: the interval is 7.8 points to each side; a plan expects 3.2 if the probabilities are right; label more "
         "images to narrow it"
     )
     assert (note in result.stdout.splitlines()) == missed, result.stdout

@@ -162,6 +162,15 @@ def test_predictions_as_labels_are_rejected(tmp_path: Path) -> None:
     assert refusal(tmp_path / "preds.csv").startswith("holds predictions, not true labels")
 
 
+def test_a_filled_plan_is_rejected_because_its_images_are_not_a_random_sample(tmp_path: Path) -> None:
+    path = tmp_path / "plan.csv"
+    path.write_text("image,label,predicted,probability,stratum,weight\n1.jpg,a,a,0.9,0,2\n")
+    assert refusal(path) == (
+        "is a plan of `batchland label-plan`, whose images are not a random sample; estimate the accuracy with "
+        "`batchland label-plan`"
+    )
+
+
 def test_labels_that_are_not_text_are_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": ["a"], "label": [["Red", "Blue"]]}), tmp_path / "l.parquet")
     assert refusal(tmp_path / "l.parquet").startswith("images and labels must be text (")

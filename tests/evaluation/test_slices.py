@@ -46,6 +46,19 @@ def test_dimensions_with_one_value_are_left_out(tmp_path: Path) -> None:
     assert slices_of(tmp_path, [row(number) for number in range(4)]) == {}
 
 
+def test_an_own_column_named_like_a_slice_is_kept_apart(tmp_path: Path) -> None:
+    rows = [row(number, name="a/{}." + ("png" if number % 2 else "jpg")) for number in range(8)]
+    predictions, labels = write_predictions(tmp_path / "p.parquet", FOLDERS, rows), tmp_path / "l.csv"
+    labels.write_text("image,label,format\n" + "".join(f"{each.image},a,{n // 2 % 2}\n" for n, each in enumerate(rows)))
+    found = evaluate(predictions, labels, EvaluateOptions(by=("format",))).summary.slices
+    assert [(part.dimension, part.value, part.images) for part in found] == [
+        ("format", "jpg", 4),
+        ("format", "png", 4),
+        ("column format", "0", 4),
+        ("column format", "1", 4),
+    ]
+
+
 def test_small_pictures_are_worse(tmp_path: Path) -> None:
     rows = [row(number, right=number < 3, width=100, height=90) for number in range(20)]
     rows += [row(number, right=number < 38, width=2000, height=1500) for number in range(20, 40)]

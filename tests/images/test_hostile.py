@@ -219,7 +219,7 @@ def test_every_hostile_file_has_the_expected_row(tmp_path, toy_model):
     root = tmp_path / "hostile"
     expected = build(str(root))
     out = tmp_path / "p.parquet"
-    result = run("score", root, "--out", out, "--model", toy_model, "--device", "cpu")
+    result = run("--quiet", "score", root, "--out", out, "--model", toy_model, "--device", "cpu")
     assert result.returncode == 0, result.stderr
     rows = {row["image"]: row for row in pq.read_table(out).to_pylist()}
     assert list(rows) == sorted(expected, key=lambda name: name_on_disk(name))
@@ -230,9 +230,7 @@ def test_every_hostile_file_has_the_expected_row(tmp_path, toy_model):
     }
     assert wrong == {}
     assert not os.path.exists("/tmp/owned")
-    printed = [line for line in result.stderr.splitlines() if not line.startswith(LIBTIFF)]
-    assert len(printed) == 1, printed
-    assert "INFO model:" in printed[0]
+    assert [line for line in result.stderr.splitlines() if not line.startswith(LIBTIFF)] == []
     print(f"{len(rows)} hostile files, {len(rows)} rows")
 
 

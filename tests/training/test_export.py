@@ -232,6 +232,20 @@ def test_too_large_a_loss_of_accuracy_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_a_model_that_gives_every_picture_the_same_answer_is_not_exported(
+    trained: dict[str, TrainedModel], tmp_path: Path
+) -> None:
+    checkpoint = torch.load(trained["scratch"].checkpoint, weights_only=True)
+    for name, tensor in checkpoint["state"].items():
+        if name.endswith("weight"):
+            tensor.zero_()
+    torch.save(checkpoint, path := tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError) as caught:
+        export(path, tmp_path / "scratch.onnx")
+    assert str(caught.value) == f"{path}: gives every picture the same numbers, as weights of zero do; train it again"
+    assert not (tmp_path / "scratch.onnx").exists()
+
+
 def test_other_classes_are_refused(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
     checkpoint = torch.load(trained["scratch"].checkpoint, weights_only=True)
     shutil.copytree(checkpoint["data"], tmp_path / "data")

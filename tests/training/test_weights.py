@@ -275,8 +275,11 @@ def test_a_whole_model_and_a_file_that_is_cut_off_are_named(tmp_path: Path) -> N
     )
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_zero_or_not_finite_are_refused(tmp_path: Path) -> None:
     state = resnet18().state_dict()
+    zeros = {name: tensor * 0 if tensor.dim() > 1 else tensor for name, tensor in state.items()}
+    path = save(zeros, tmp_path / "zeros.pt")
+    assert refusal(path) == f"weights {path}: all of them are zero; use others"
     for value in (float("nan"), float("inf")):
         state["layer1.0.conv1.weight"][3, 1, 0, 2] = value
         path = save(state, tmp_path / "weights.pt")
