@@ -41,51 +41,34 @@ if TYPE_CHECKING:
     from batchland.training.train import TrainedModel, train
 
 
-# Public name -> module, imported when the name is first used, so that `import batchland` is fast.
+# Module -> public names in it. It is imported when one is first used, so that `import batchland` is fast.
 _PUBLIC = {
-    "AdoptOptions": "batchland.models.adopt_options",
-    "CompareOptions": "batchland.evaluation.options",
-    "Comparison": "batchland.evaluation.comparison",
-    "EvaluateOptions": "batchland.evaluation.options",
-    "Evaluation": "batchland.evaluation.evaluate",
-    "ExportOptions": "batchland.training.options",
-    "Gate": "batchland.evaluation.gates",
-    "GateResult": "batchland.evaluation.gates",
-    "Job": "batchland.nightly.job",
-    "NightResult": "batchland.nightly.runner",
-    "Progress": "batchland.scoring.account",
-    "Report": "batchland.evaluation.saved",
-    "ReportFiles": "batchland.report.write",
-    "ReportOptions": "batchland.report.options",
-    "RunRecord": "batchland.nightly.run_record",
-    "RunSummary": "batchland.scoring.score",
-    "ScoreOptions": "batchland.scoring.options",
-    "Session": "batchland.models.session",
-    "Shard": "batchland.scoring.options",
-    "TrainOptions": "batchland.training.options",
-    "TrainedModel": "batchland.training.train",
-    "adopt": "batchland.models.adopt",
-    "check_gates": "batchland.evaluation.gates",
-    "compare": "batchland.evaluation.comparison",
-    "draw_sample": "batchland.demo.sample",
-    "evaluate": "batchland.evaluation.evaluate",
-    "export": "batchland.training.export",
-    "load_job": "batchland.nightly.job",
-    "make_plan": "batchland.scoring.plan.write",
-    "merge": "batchland.scoring.merge.merge",
-    "merge_in_place": "batchland.scoring.merge.in_place",
-    "open_session": "batchland.models.session",
-    "parse_gate": "batchland.evaluation.gates",
-    "predict": "batchland.scoring.predict",
-    "read": "batchland.evaluation.frames",
-    "read_report": "batchland.evaluation.saved",
-    "read_runs": "batchland.nightly.record_files",
-    "run_night": "batchland.nightly.runner",
-    "score": "batchland.scoring.score",
-    "train": "batchland.training.train",
-    "write_comparison": "batchland.report.write",
-    "write_report": "batchland.report.write",
-    "write_side_by_side": "batchland.report.write",
+    "demo.sample": ("draw_sample",),
+    "evaluation.comparison": ("Comparison", "compare"),
+    "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "evaluation.frames": ("read",),
+    "evaluation.gates": ("Gate", "GateResult", "check_gates", "parse_gate"),
+    "evaluation.options": ("CompareOptions", "EvaluateOptions"),
+    "evaluation.saved": ("Report", "read_report"),
+    "models.adopt": ("adopt",),
+    "models.adopt_options": ("AdoptOptions",),
+    "models.session": ("Session", "open_session"),
+    "nightly.job": ("Job", "load_job"),
+    "nightly.record_files": ("read_runs",),
+    "nightly.run_record": ("RunRecord",),
+    "nightly.runner": ("NightResult", "run_night"),
+    "report.options": ("ReportOptions",),
+    "report.write": ("ReportFiles", "write_comparison", "write_report", "write_side_by_side"),
+    "scoring.account": ("Progress",),
+    "scoring.merge.in_place": ("merge_in_place",),
+    "scoring.merge.merge": ("merge",),
+    "scoring.options": ("ScoreOptions", "Shard"),
+    "scoring.plan.write": ("make_plan",),
+    "scoring.predict": ("predict",),
+    "scoring.score": ("RunSummary", "score"),
+    "training.export": ("export",),
+    "training.options": ("ExportOptions", "TrainOptions"),
+    "training.train": ("TrainedModel", "train"),
 }
 __all__ = [
     "AdoptOptions",
@@ -135,6 +118,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    for module, names in _PUBLIC.items():
+        if name in names:
+            return getattr(import_module(f"batchland.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

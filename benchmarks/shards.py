@@ -150,11 +150,11 @@ def draw_ranges(folder: Path, count: int, rows: int) -> None:
     names = [f"camera-{number // 10_000:05}/{number:09}.jpg" for number in range(each)]
     assignment = ShardAssignment(Shard(index=0, count=count))
     _draw_shard(temporary, Shard(index=0, count=count), names, list(range(each)), assignment, PREDICTIONS)
-    first = Shard(index=0, count=count).folder(temporary)
+    first = temporary / Shard(index=0, count=count).folder_name
     drawn = Manifest.model_validate_json(manifest_path(first).read_text())
     assert drawn.shard is not None
     for index in range(count):
-        shard = Shard(index=index, count=count).folder(temporary)
+        shard = temporary / Shard(index=index, count=count).folder_name
         shard.mkdir(exist_ok=True)
         for file in drawn.files if index else ():
             (shard / file.path).hardlink_to(first / file.path)
@@ -203,7 +203,7 @@ def _draw_shard(
     assignment: ShardAssignment,
     schema: pa.Schema = SHARD_PREDICTIONS,
 ) -> None:
-    folder = shard.folder(out)
+    folder = out / shard.folder_name
     folder.mkdir(parents=True)
     counts = Counts(listed=len(positions), ok=len(positions), failed=0, failed_by_code={})
     facts: dict[str, Any] = {

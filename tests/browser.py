@@ -15,7 +15,8 @@ PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 """The first needs a third of the others' CPU time for a page."""
 EXECUTABLE = next(filter(None, map(shutil.which, PROGRAMS)), None)
 needs_browser = pytest.mark.skipif(EXECUTABLE is None, reason=f"needs {' or '.join(PROGRAMS)} on the PATH")
-SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+LOOKS = {"light": {"width": 1280, "height": 900}, "dark": {"width": 390, "height": 844}}
+"""Colour schemes, and the window that each is tested in: of a desktop, and of a phone."""
 
 
 class Opened:
@@ -34,7 +35,13 @@ class Opened:
         for event, listener in self._listeners.items():
             page.on(event, listener)
         self.address = path.resolve().as_uri()
+        self.look("light")
         page.goto(self.address)
+
+    def look(self, scheme: str) -> None:
+        """Give the window the size and colours of one of LOOKS."""
+        self.page.set_viewport_size(LOOKS[scheme])
+        self.page.emulate_media(media="null", color_scheme=scheme)
 
     def leave(self) -> None:
         """Make the window as good as new."""
@@ -66,18 +73,14 @@ _windows: dict[Any, Any] = {}
 
 
 @contextmanager
-def opened(
-    browser: Any, path: Path, size: str = "desktop", scheme: str = "light", *, own: bool = False, **options: Any
-) -> Iterator[Opened]:
+def opened(browser: Any, path: Path, *, own: bool = False, **options: Any) -> Iterator[Opened]:
     """The page at `path`; afterwards it must have been quiet. own: in a window that no other page gets."""
     key = browser, *options.items()
     window = None if own else _windows.pop(key, None)
     if window is None:
         context = browser.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)  # a busy machine needs seconds to open a page
         window = context.new_page()
-    window.set_viewport_size(SIZES[size])
-    window.emulate_media(media="null", color_scheme=scheme)
     found = Opened(window, path)
     try:
         yield found
@@ -150,6 +153,14 @@ CONTRAST = """() => {
     }
     return poor;
 }"""
+
+
+def assert_readable(found: Opened) -> None:
+    """Assert in each of LOOKS that nothing is cut off at the side, and that every text has enough contrast."""
+    for scheme in LOOKS:
+        found.look(scheme)
+        assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), scheme
+        assert texts_of_poor_contrast(found.page) == [], scheme
 
 
 def texts_of_poor_contrast(page: Any) -> list[list[str]]:

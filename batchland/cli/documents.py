@@ -8,6 +8,7 @@ from batchland.evaluation.schema import ComparisonSummary, EvaluationSummary
 from batchland.models.registry import RegisteredModel
 from batchland.nightly.history import Night
 from batchland.nightly.run_record import RunRecord
+from batchland.report.verdict import Verdict
 from batchland.system.documents import Document
 
 
@@ -126,3 +127,5 @@ class EvaluateResult(Document):
     """Differences of two predictions files, as in summary.json of the output folder."""
     gates: tuple[GateOutcome, ...]
     """Results of the gates on the last report."""
+    verdict: Verdict
+    """On the last report: against the gates, chance, and the baseline or the first report."""

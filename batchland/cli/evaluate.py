@@ -99,6 +99,7 @@ def evaluate(
     from batchland.report.changes import Baseline
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
+    from batchland.report.verdict import verdict
     from batchland.report.write import report_names, write_report, write_side_by_side
     from batchland.system.arrow import keep_pandas_out
     from batchland.system.text import visible
@@ -131,7 +132,8 @@ def evaluate(
         first, second = evaluations
         comparison = write_side_by_side(first, second, out, page, gates=results)
         a, b = comparison.summary.a.name, comparison.summary.b.name
-        texts = [one(first, name=a), one(second, results, name=b, baseline=Baseline(first, a)), both(comparison)]
+        before = Baseline(first, a)
+        texts = [one(first, name=a), one(second, results, name=b, baseline=before), both(comparison)]
     if as_json:
         print_json(
             EvaluateResult(
@@ -144,6 +146,7 @@ def evaluate(
                     GateOutcome(gate=each.gate.text, failed=each.failed, value=each.value, message=each.message)
                     for each in results
                 ),
+                verdict=verdict(evaluations[-1], results, before),
             )
         )
         if any(each.failed for each in results):

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import complete_path, json_option, max_failed_option, print_json, report_failures
+from batchland.cli.failures import max_failed_option, report_failures
+from batchland.cli.options import complete_path, json_option, print_json
 from batchland.system.text import counted, images
 
 

@@ -9,7 +9,6 @@ line: short flags, metavars, and flags with another spelling. A model is importe
 first needed, so that `batchland --help` does not import pydantic.
 """
 
-import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -28,14 +27,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from batchland.predictions.schema import Manifest
-    from batchland.scoring.options import FailureLimit
-
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Model = TypeVar("Model", bound="BaseModel")
 
 PATH: Final = click.Path(path_type=Path)
-_log = logging.getLogger("batchland")
 _BYTES: Final = {"GB": 10**9, "GiB": 2**30}
 
 
@@ -159,24 +154,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Also replace existing files that an earlier run of this command did not write."
 )
-max_failed_option = click.option(
-    "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
-)
-
-
-def report_failures(manifest: "Manifest", limit: "FailureLimit | None") -> None:
-    """Raise TooManyFailedError as `check_failures` does, and warn of folders that could not be listed.
-
-    A shard in which every image failed raises nothing, because `merge` checks the images of all shards.
-    """
-    from batchland.scoring.options import check_failures, unlisted_folders
-
-    if not manifest.shard:
-        check_failures(manifest.counts, limit)
-    elif limit:
-        limit.check(manifest.counts)
-    if missing := unlisted_folders(manifest.counts):
-        _log.warning(missing)
 
 
 def split_names(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import (
-    Flag,
-    build,
-    complete_path,
-    json_option,
-    max_failed_option,
-    options_of,
-    out_option,
-    print_json,
-    report_failures,
-)
+from batchland.cli.failures import max_failed_option, report_failures
+from batchland.cli.options import Flag, build, complete_path, json_option, options_of, out_option, print_json
 from batchland.system.text import accepted_and_asked, count, counted, first_few, ignored_files
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ class Corrections(NamedTuple):
 
     labels: dict[str, str]
     """Right label by image, for the decision `wrong`."""
-    kept: frozenset[str]
-    """Images with the decision `keep`."""
+    kept: dict[str, str]
+    """Label by image that was present when it was judged, for the decision `keep`; may be empty."""
 
 
 class CorrectedFolders:
@@ -91,16 +91,17 @@ def read_corrections(path: Path) -> Corrections:
     _check_rows(path, rows)
     return Corrections(
         {image: label for image, label, decision in rows if decision == "wrong"},
-        frozenset(image for image, _, decision in rows if decision == "keep"),
+        {image: label for image, label, decision in rows if decision == "keep"},
     )
 
 
 def _check_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Raise UsageError if a decision is unknown, a correction has no path or label, or an image has two labels.
+    """Raise UsageError if a decision is unknown, a correction has no path or label, or an image has two of them.
 
     Row 1 is the header.
     """
     labels: dict[str, str] = {}
+    decisions: dict[str, str] = {}
     for number, (image, label, decision) in enumerate(rows, 2):
         if decision not in ("keep", "wrong", "unsure"):
             raise UsageError(
@@ -112,4 +113,8 @@ def _check_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
         if labels.setdefault(image, label) != label:
             raise UsageError(
                 f"{path}: row {number}: {image!r} has the labels {labels[image]!r} and {label!r}; keep one"
+            )
+        if decisions.setdefault(image, decision) != decision:
+            raise UsageError(
+                f"{path}: row {number}: {image!r} has the decisions {decisions[image]} and {decision}; keep one row"
             )

@@ -134,8 +134,7 @@ def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
     """The server's response; None if the requested range starts at or after the end of the file."""
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - _opener handles only http and https
     try:
-        response: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_SECONDS)
-        return response
+        return _opener().open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and "Range" in headers:

@@ -55,7 +55,7 @@ MIN_CLASS_IMAGES: Final = 8
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """Counts of what was drawn."""
+    """Numbers of the pictures and files that were drawn."""
 
     root: Path
     train: Path

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from ctypes.util import find_library
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, requires, version
+from importlib.metadata import distributions, packages_distributions, requires, version
 from io import BytesIO
 from typing import Final, Literal
 
 from batchland.doctor.check import Check, guarded
+from batchland.system.packages import installed_version
 
 OLDEST_PYTHON: Final = (3, 11)
 NEWEST_PYTHON: Final = (3, 14)
@@ -49,9 +50,9 @@ def check_packages(requirements: Sequence[str] | None = None) -> Iterator[Check]
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        name, installed = requirement.name, _installed(requirement.name)
+        name, installed = requirement.name, installed_version(requirement.name)
         if installed is None and name == "onnxruntime-gpu":  # container images for CPUs have the smaller wheel
-            name, installed = "onnxruntime", _installed("onnxruntime")
+            name, installed = "onnxruntime", installed_version("onnxruntime")
         if installed is None:
             problems.append(f"{requirement.name} is not installed")
             continue
@@ -62,18 +63,9 @@ def check_packages(requirements: Sequence[str] | None = None) -> Iterator[Check]
         yield Check("packages", "fail", ", ".join(problems), "pip install -U batchland")
     else:
         yield Check("packages", "ok", ", ".join(found))
-    try:
-        yield Check("training", "ok", f"torch {version('torch')}, torchvision {version('torchvision')}")
-    except PackageNotFoundError:
-        yield Check("training", "ok", "not installed; only `batchland train` needs it: pip install 'batchland[train]'")
-
-
-def _installed(name: str) -> str | None:
-    """The version of a package; None if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    torch, torchvision = map(installed_version, ("torch", "torchvision"))
+    missing = "not installed; only `batchland train` needs it: pip install 'batchland[train]'"
+    yield Check("training", "ok", f"torch {torch}, torchvision {torchvision}" if torch and torchvision else missing)
 
 
 def _onnxruntime() -> Iterator[Check]:

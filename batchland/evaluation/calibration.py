@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from batchland.evaluation.counts import ScoreCells, Sums
-from batchland.evaluation.intervals import Floats, Ints, rate
+from batchland.evaluation.intervals import Floats, Ints, rate, z_score
 from batchland.evaluation.schema import CoveragePoint, Figure, ReliabilityBin
 
 ROUND_THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-SHRINK: Final = 1.5
-"""Standard errors; see calibration_error."""
 CURVE_POINTS: Final = 60
 """Thresholds of the coverage curve besides the round ones, evenly spaced by images."""
 
@@ -55,29 +53,25 @@ def equal_counts(cells: ScoreCells, bins: int) -> Ints:
 
 
 def calibration_error(sums: Sums, *, confidence: float, resamples: int, seed: int) -> Figure:
-    """Mean distance of confidence and accuracy over the groups, by images, with a bootstrap interval.
+    """Mean distance of confidence and accuracy over the groups, by images, with an interval.
 
-    Chance enlarges the observed distances, in the test set and in resampled sets, and most where the true distances are
-    0. So the hits are drawn twice: with the observed distances, and with these minus SHRINK standard errors. Each gives
-    a basic (bias-corrected) interval; the result contains both intervals and the figure.
+    Chance enlarges the observed distances, by the most if the model is calibrated. So the lower end is that of a basic
+    bootstrap interval, the smaller one of two: with hits drawn by the observed accuracies, and by the confidences. For
+    the upper end, the observed value is large enough already; it gets the normal quantile of the mean accuracy's error.
     """
     filled = sums.images > 0
-    images = sums.images[filled]
-    stated, observed = sums.probability[filled] / images, sums.right[filled] / images
-    share = images / images.sum()
-    gap = observed - stated
-    value = float((share * np.abs(gap)).sum())
-    smoothed = (observed * images + stated) / (images + 1)  # no group is sure of its accuracy
-    error = np.sqrt(smoothed * (1 - smoothed) / images)
+    images, right = sums.images[filled], sums.right[filled]
+    stated, share = np.clip(sums.probability[filled] / images, 0, 1), images / images.sum()
+    value = float(share @ np.abs(right / images - stated))
     rng = np.random.default_rng(seed)
-    low = high = value
-    for shrink in (0.0, SHRINK):
-        assumed = np.clip(stated + np.sign(gap) * np.maximum(np.abs(gap) - shrink * error, 0), 0, 1)
+    low = value
+    for assumed in (stated, (right + 1) / (images + 2)):  # no group is sure of its accuracy
         drawn = rng.binomial(images, assumed, (resamples, len(images))) / images
-        quantiles = np.quantile(np.abs(drawn - stated) @ share, [0.5 - confidence / 2, 0.5 + confidence / 2])
-        excess = quantiles - (share * np.abs(assumed - stated)).sum()
-        low, high = min(low, value - float(excess[1])), max(high, value - float(excess[0]))
-    return Figure(value=value, low=max(low, 0.0), high=min(high, 1.0))
+        most = np.quantile(np.abs(drawn - stated) @ share, 0.5 + confidence / 2)
+        low = min(low, value - float(most - share @ np.abs(assumed - stated)))
+    smoothed = (right + stated) / (images + 1)
+    error = float((share**2 * smoothed * (1 - smoothed) / images).sum()) ** 0.5
+    return Figure(value=value, low=max(low, 0.0), high=min(value + z_score(confidence) * error, 1.0))
 
 
 def coverage(cells: ScoreCells, round_counts: Sums, confidence: float) -> tuple[CoveragePoint, ...]:
@@ -109,5 +103,4 @@ def coverage(cells: ScoreCells, round_counts: Sums, confidence: float) -> tuple[
 
 def round_group(probability: npt.NDArray[np.float32]) -> Ints:
     """Number of round thresholds that each probability reaches."""
-    found: Ints = (probability >= np.array(ROUND_THRESHOLDS, np.float32)[:, None]).sum(axis=0)
-    return found
+    return (probability >= np.array(ROUND_THRESHOLDS, np.float32)[:, None]).sum(axis=0)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,22 +23,25 @@ _log = logging.getLogger("batchland")
 class CorrectedLabels:
     """Labels in which images that were judged `wrong` have the label of the corrections."""
 
-    def __init__(self, labels: Labels, corrections: Path, form: NameForm, classes: Sequence[ClassName] | None) -> None:
+    def __init__(
+        self, labels: Labels, corrections: Path, form: NameForm, classes: Sequence[ClassName], *, ignore_unknown: bool
+    ) -> None:
         """corrections: a CSV file with the columns path, label and decision. Paths are those of predictions or labels.
 
-        classes: those that the labels must be of; None: any.
+        classes: of the model. ignore_unknown: whether labels may be of other classes.
 
         Raises UsageError, and ComposedNamesCollideError if paths of one form have different labels.
         """
         self._labels, self._name, self._form = labels, str(corrections), form
         right, kept = read_corrections(corrections)
-        if classes and (unknown := match_classes(set(right.values()), classes).unknown):
+        if not ignore_unknown and (unknown := match_classes(set(right.values()), classes).unknown):
             raise UsageError(unknown_classes_message(self._name, unknown, classes))
-        self._by_image: dict[str, str] = {}
-        for image, label in zip(self._names(right), right.values(), strict=True):
-            if self._by_image.setdefault(image, label) != label and form.compose:
-                raise ComposedNamesCollideError
-        self._reviewed = {*self._by_image, *self._names(kept)}
+        self._decided: dict[str, tuple[str, bool]] = {}
+        """By image: the right label and True, or the label that is kept and False."""
+        for decided, wrong in ((right, True), (kept, False)):
+            for image, label in zip(self._names(decided), decided.values(), strict=True):
+                if self._decided.setdefault(image, (label, wrong)) != (label, wrong) and form.compose:
+                    raise ComposedNamesCollideError
         self._classes = classes
         self.source, self.kind, self.own, self.folders = labels.source, labels.kind, labels.own, labels.folders
         self.reviewed: dict[int, bool] = {}
@@ -58,41 +62,49 @@ class CorrectedLabels:
     def blocks(self) -> Iterator[LabelBlock]:
         """The labels. Raises UsageError if there are corrections, but none for a labelled image.
 
-        A warning names corrected images without a label.
+        Warnings name corrected images without a label, and images that have another label than the one to be kept;
+        these do not count as reviewed.
         """
-        images, labels = pa.array(list(self._by_image), pa.string()), pa.array(self._by_image.values(), pa.string())
-        corrected = np.zeros(len(images), bool)
-        reviewed = pa.array(self._reviewed, pa.string())
-        row = 0
+        images = pa.array(self._decided, pa.string())
+        decided = np.array([label for label, _ in self._decided.values()], object)
+        wrong = np.array([wrong for _, wrong in self._decided.values()], bool)
+        right = pa.array(decided, pa.string(), mask=~wrong)
+        missing, relabelled, row = wrong.copy(), [], 0
         for block in self._labels.blocks():
-            names = self._form.of_labels(block.images)
-            at = pc.index_in(names, value_set=images)
-            corrected[at.drop_null().to_numpy()] = True
-            here = at.is_valid()
-            old, new = block.names.filter(here).cast(pa.string()), labels.take(at.drop_null())
-            rows = row + np.flatnonzero(here)
-            checked = pc.is_in(names, value_set=reviewed).to_numpy(zero_copy_only=False)
-            self.reviewed |= dict.fromkeys((row + np.flatnonzero(checked)).tolist(), False)
-            self.reviewed |= dict.fromkeys(self._changed(old.to_pylist(), new.to_pylist(), rows.tolist()), True)
-            row += len(here)
-            yield block._replace(names=pc.coalesce(labels.take(at), block.names.cast(pa.string())))
-        if len(images) and not corrected.any():
+            at = pc.index_in(self._form.of_labels(block.images), value_set=images)
+            here, found = np.flatnonzero(at.is_valid()), at.drop_null().to_numpy()
+            missing[found] = False
+            names = block.names.cast(pa.string())
+            differs = self._differ(names.take(pa.array(here)).to_pylist(), decided[found].tolist())
+            stale = differs & ~wrong[found]
+            relabelled += images.take(pa.array(found[stale])).to_pylist()
+            reviewed = zip((row + here[~stale]).tolist(), differs[~stale].tolist(), strict=True)
+            self.reviewed |= dict(reviewed)
+            row += len(names)
+            yield block._replace(names=pc.coalesce(right.take(at), names))
+        if wrong.any() and missing[wrong].all():
             raise UsageError(f"{self._name}: none of its images has a label in {self.source}")
-        if not corrected.all():
-            left = images.filter(pa.array(~corrected)).to_pylist()
-            what = counted(len(left), "corrected image")
-            _log.warning("%s: %s without a label in %s: %s", self._name, what, self.source, first_few(left))
+        self._warn(images.filter(pa.array(missing)).to_pylist(), "corrected image", "without a label in")
+        self._warn(relabelled, "image", "to keep with another label in")
+
+    def _warn(self, images: list[str], noun: str, what: str) -> None:
+        if images:
+            _log.warning(
+                "%s: %s %s %s: %s", self._name, counted(len(images), noun), what, self.source, first_few(images)
+            )
 
     def _names(self, paths: Iterable[str]) -> list[str]:
         names: list[str] = self._form.of_predictions(pa.array(list(paths), pa.string())).to_pylist()
         return names
 
-    def _changed(self, old: list[str | None], new: list[str], rows: list[int]) -> set[int]:
-        """Those of the rows with another class than before. A folder and its label are one class."""
-        names = {*new, *(name for name in old if name)}
-        index: dict[str, int] = match_classes(names, self._classes).index if self._classes else {}
-        return {
-            row
-            for row, before, after in zip(rows, old, new, strict=True)
-            if index.get(before or "", before) != index.get(after, after)
-        }
+    def _differ(self, present: list[str | None], decided: list[str]) -> npt.NDArray[np.bool_]:
+        """Whether each is another class than the present one. A folder and its label are one class.
+
+        An empty one is the present one.
+        """
+        index: dict[str, int] = match_classes({*decided, *filter(None, present)} - {""}, self._classes).index
+        differ = (
+            bool(after) and index.get(before or "", before) != index.get(after, after)
+            for before, after in zip(present, decided, strict=True)
+        )
+        return np.fromiter(differ, np.bool_, len(decided))

@@ -4,6 +4,8 @@ A class's score for an image is its probability. If the predictions hold only th
 score 0, the lowest. The logarithms of all probabilities are counted by their 16 bits, so the order of the images is
 that of the stored values; with very many classes, neighbouring values share a bin (see `MAX_BINS`). Choices kept are
 used exactly, up to EXACT of them; more are counted in the same bins.
+
+All intervals are Wilson's, for an effective number of images; benchmarks/results/intervals.md has their coverage.
 """
 
 from typing import Final, NamedTuple
@@ -12,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batchland.evaluation.averages import MIN_IMAGES_PER_CLASS
 from batchland.evaluation.counts import ScoreCells, ScoreCounts
-from batchland.evaluation.intervals import Floats, Ints, wilson, z_score
+from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.schema import CURVES, Figure
 
 EXACT: Final = 2**20
@@ -103,6 +106,21 @@ class CurveCounts:
         return low, high
 
 
+class Area(NamedTuple):
+    """The area under one curve of a class."""
+
+    value: float
+    images: float
+    """Effective number of images, for Wilson's interval."""
+    bias: float = 0.0
+    """Estimated bias: expected value minus the value in an infinite test set with the same class mix."""
+
+    def figure(self, confidence: float) -> Figure:
+        """The area with its interval."""
+        low, high = wilson(self.value * self.images, self.images, confidence)
+        return Figure(value=self.value, low=float(low), high=float(high))
+
+
 class ClassCurve(NamedTuple):
     """The curve of one class: cumulative counts by falling threshold, and its areas."""
 
@@ -113,11 +131,11 @@ class ClassCurve(NamedTuple):
     """Other images with at least that score."""
     positives: int
     negatives: int
-    average_precision: Figure
-    auroc: Figure
+    average_precision: Area
+    auroc: Area
 
 
-def class_curve(cells: ScoreCells, positives: int, negatives: int, confidence: float) -> ClassCurve | None:
+def class_curve(cells: ScoreCells, positives: int, negatives: int) -> ClassCurve | None:
     """The curve of one class; None without images of the class or of others. cells: of this class."""
     if not positives or not negatives:
         return None
@@ -126,43 +144,59 @@ def class_curve(cells: ScoreCells, positives: int, negatives: int, confidence: f
     if not len(hits) or hits[-1] < positives or false[-1] < negatives:  # the images beyond the choices kept
         hits, false = np.r_[hits, positives], np.r_[false, negatives]
         thresholds = np.r_[thresholds, np.float32(0)]
-    precision = hits / (hits + false)
+    areas = _average_precision(hits, false), _auroc(hits, false)
+    return ClassCurve(thresholds, hits, false, positives, negatives, *areas)
+
+
+def _average_precision(hits: Ints, false: Ints) -> Area:
+    """The effective number of images is that of the class."""
+    gained, taken, recall = np.diff(hits, prepend=0), hits + false, hits / hits[-1]
+    value = float(gained @ (hits / taken) / hits[-1])
+    # Each image of the class counts in its own precision; the second-order term of the delta method.
+    bias = float(gained @ (false * ((1 - recall) / taken**2 + recall * hits / taken**3)) / hits[-1])
+    return Area(min(value, 1.0), float(hits[-1]), bias)
+
+
+def _auroc(hits: Ints, false: Ints) -> Area:
+    """The effective number of images is the smaller one of two: by DeLong's variance, which is too small if few images
+    are all ranked well, and by Hanley and McNeil's, which assumes exponential scores. The kind with fewer images has
+    the larger variance in it.
+    """
+    positives, negatives = int(hits[-1]), int(false[-1])
     gained, lost = np.diff(hits, prepend=0), np.diff(false, prepend=0)
-    area = float((gained * precision).sum() / positives)
     # Of each image, the share of images of the other kind that it is ranked right against; ties count half.
     of_positive = (negatives - false + lost / 2) / negatives
     of_negative = (hits - gained / 2) / positives
-    auroc = float((gained * of_positive).sum() / positives)
-    variance = sum(
-        float((counts * (shares - auroc) ** 2).sum()) / max(total - 1, 1) / total
+    value = min(float(gained @ of_positive / positives), 1.0)
+    delong = sum(
+        float(counts @ (shares - value) ** 2) / max(total - 1, 1) / total
         for counts, shares, total in ((gained, of_positive, positives), (lost, of_negative, negatives))
     )
-    return ClassCurve(
-        thresholds,
-        hits,
-        false,
-        positives,
-        negatives,
-        _logit_figure(area, 1 / max(positives * area * (1 - area), 1e-12), positives, confidence),
-        _logit_figure(auroc, variance / max((auroc * (1 - auroc)) ** 2, 1e-12), min(positives, negatives), confidence),
-    )
+    few, many = sorted((positives, negatives))
+    right = max(value, 1 - value)
+    images = few * many / (1 + (many - 1) * right / (1 + right) + (few - 1) * (1 - right) / (2 - right))
+    if 0 < value < 1 and delong > 0:
+        images = min(images, value * (1 - value) / delong)
+    return Area(value, images)
 
 
-def class_curves(counts: CurveCounts, support: Ints, confidence: float) -> dict[int, ClassCurve]:
+def class_curves(counts: CurveCounts, support: Ints) -> dict[int, ClassCurve]:
     """The curves of all classes that have one. support: scored images by class."""
     total = int(support.sum())
     found = {
-        number: class_curve(counts.of_class(number), int(support[number]), total - int(support[number]), confidence)
+        number: class_curve(counts.of_class(number), int(support[number]), total - int(support[number]))
         for number in range(len(support))
     }
     return {number: curve for number, curve in found.items() if curve}
 
 
 def macro_figures(curves: dict[int, ClassCurve], confidence: float) -> dict[str, Figure | None]:
-    """Means over the classes, with the interval of a mean of independent figures."""
+    """Means over the classes. That of average precision has no interval if the classes have too few images."""
+    found = list(curves.values())
+    enough = sum(curve.positives for curve in found) >= MIN_IMAGES_PER_CLASS * len(found)
     return {
-        f"macro_{name}": _mean([getattr(curve, name) for curve in curves.values()], confidence)
-        for name in ("average_precision", "auroc")
+        "macro_average_precision": _mean([curve.average_precision for curve in found], confidence, interval=enough),
+        "macro_auroc": _mean([curve.auroc for curve in found], confidence),
     }
 
 
@@ -206,33 +240,22 @@ def _macro_points(curves: list[ClassCurve]) -> pa.Table:
 def _precision_at(curve: ClassCurve, recall: Floats) -> Floats:
     precision, reached = curve.hits / (curve.hits + curve.false), curve.hits / curve.positives
     best = np.maximum.accumulate(precision[::-1])[::-1]  # the best precision of any threshold with that recall
-    found: Floats = best[np.searchsorted(reached, recall).clip(max=len(best) - 1)]
-    return found
+    return best[np.searchsorted(reached, recall).clip(max=len(best) - 1)]
 
 
-def _logit_figure(value: float, variance: float, images: int, confidence: float) -> Figure:
-    """A figure between 0 and 1 with an interval on the logit scale; of exactly 0 and 1, Wilson's for `images` images.
+def _mean(areas: list[Area], confidence: float, *, interval: bool = True) -> Figure | None:
+    """The mean with its interval, widened by the bias.
 
-    variance: of the logit.
+    Its variance is twice that of independent areas: an image counts in the area of its own class, and mostly in that of
+    one other class. With two classes, both areas of AUROC are the same.
     """
-    value = min(max(value, 0.0), 1.0)
-    if value in (0, 1) or not variance > 0:
-        low, high = wilson(value * images, images, confidence)
-        return Figure(value=value, low=float(low), high=float(high))
-    half = z_score(confidence) * variance**0.5
-    low, high = (1 / (1 + np.exp(-(np.log(value / (1 - value)) + side * half))) for side in (-1, 1))
-    return Figure(value=value, low=float(low), high=float(high))
-
-
-def _mean(figures: list[Figure], confidence: float) -> Figure | None:
-    if not figures:
+    if not areas:
         return None
-    z, value = z_score(confidence), float(np.mean([figure.value for figure in figures]))
-    if any(figure.low is None or figure.high is None for figure in figures):
+    value, inverse, bias = np.mean([(area.value, 1 / area.images, area.bias) for area in areas], axis=0).tolist()
+    mean = Area(value, len(areas) / (2 * inverse)).figure(confidence)
+    if not interval:
         return Figure(value=value)
-    widths = [((figure.high or 0) - (figure.low or 0)) / 2 / z for figure in figures]
-    half = z * float(np.sqrt(np.square(widths).sum())) / len(figures)
-    return Figure(value=value, low=max(value - half, 0.0), high=min(value + half, 1.0))
+    return mean.model_copy(update={"low": max((mean.low or 0.0) - bias, 0.0)})
 
 
 def _logs(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

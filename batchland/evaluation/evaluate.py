@@ -106,7 +106,7 @@ def evaluate(
     noise = fit_label_noise(tally.sample, len(info.classes))
     mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
     cells = tally.cells
-    curves = class_curves(tally.curves, cells.support, options.confidence)
+    curves = class_curves(tally.curves, cells.support)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,
@@ -167,5 +167,5 @@ def _labels(source: Path, info: PredictionsInfo, options: EvaluateOptions, form:
     labels = read_labels(source, info.images)
     if options.corrections is None:
         return labels
-    classes = None if options.ignore_unknown_classes else info.classes
-    return CorrectedLabels(labels, options.corrections, form, classes)
+    ignore_unknown = options.ignore_unknown_classes
+    return CorrectedLabels(labels, options.corrections, form, info.classes, ignore_unknown=ignore_unknown)

@@ -50,5 +50,4 @@ def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"):
         nullable = name.replace("u", "U").replace("int", "Int")
         types[pa.type_for_alias(name)] = pd.api.types.pandas_dtype(nullable)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get)
-    return frame
+    return table.to_pandas(types_mapper=types.get)

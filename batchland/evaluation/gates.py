@@ -199,8 +199,7 @@ def _class_value(gate: Gate, name: str, column: str, per_class: pa.Table) -> flo
         near = near_miss(name, [*labels, *folders])
         remedy = f"; did you mean {near!r}?" if near else ""
         raise UsageError(f"gate {gate.text!r}: the model has no class {name!r}{remedy}")
-    value: float | None = per_class[column][row].as_py()
-    return value
+    return per_class[column][row].as_py()
 
 
 def _texts(gate: Gate, *values: float | None) -> list[str]:

@@ -96,8 +96,7 @@ def _chances(ratios: Floats) -> Floats:
     """Probabilities of consecutive numbers. ratios: of each, but the first, to the one before."""
     logs = np.r_[0.0, np.log(ratios).cumsum()]
     chances = np.exp(logs - logs.max())
-    found: Floats = chances / chances.sum()
-    return found
+    return chances / chances.sum()
 
 
 def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Ends:

@@ -186,8 +186,7 @@ def _confusions(suspects: LabelledChoices, frequency: Floats, before: Ints) -> I
         expected = _CLEARLY_MORE * float((images * (by_first[cells % classes] - 1) * chance).sum() / 2)
         if same > expected and same * math.log(same / expected) - same + expected > -math.log(_CONFUSION_BY_CHANCE):
             confusion = images > 1
-    found: Ints = cells[confusion]
-    return found
+    return cells[confusion]
 
 
 class _Parts:
@@ -222,8 +221,7 @@ class _Parts:
         terms = sharpness * np.column_stack([self._top, self._rest])
         highest = terms.max(axis=1)
         total = np.exp(terms - highest[:, None]) @ np.append(np.ones(self._top.shape[1]), self._others)
-        found: Floats = np.exp(sharpness * self._label - highest) / total
-        return found
+        return np.exp(sharpness * self._label - highest) / total
 
     def _by_order(self, speed: float) -> Floats:
         """Geometric in the rank, from the second one."""

@@ -20,7 +20,8 @@ from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
-from batchland.system.documents import Count, Document, column
+from batchland.system.arrow import column
+from batchland.system.documents import Count, Document
 from batchland.system.options import Options
 from batchland.system.text import counted
 
@@ -171,15 +172,13 @@ def _strata(probability: npt.NDArray[np.float32]) -> Ints:
     shares = np.cumsum(spread) / spread.sum()
     bounds = probability[order][np.searchsorted(shares, np.arange(1, STRATA) / STRATA)]
     found = np.searchsorted(np.unique(bounds), probability, side="left")
-    numbers: Ints = np.unique(found, return_inverse=True)[1]
-    return numbers
+    return np.unique(found, return_inverse=True)[1]
 
 
 def _variance(expected: Floats, mean: float) -> Floats:
     """Expected variance of right and wrong answers in strata, with an allowance for errors of the probabilities."""
     rate = 0.85 * expected + 0.15 * mean
-    variance: Floats = np.maximum(rate * (1 - rate), _MIN_VARIANCE)
-    return variance
+    return np.maximum(rate * (1 - rate), _MIN_VARIANCE)
 
 
 def _allotted(sizes: Ints, spread: Floats, budget: int) -> Ints:

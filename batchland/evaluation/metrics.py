@@ -79,7 +79,7 @@ def per_class(
         "precision_high": _nullable(precision_bounds.high),
         "f1": _nullable(f1),
         "mean_confidence": _nullable(confidences),
-        **_areas(curves, len(classes)),
+        **_areas(curves, len(classes), confidence),
         "most_confused_with": labels.take(pa.array(other, mask=images == 0)),
         "most_confused_images": images,
         "failed": tally.failed,
@@ -87,10 +87,11 @@ def per_class(
     return pa.table(columns, schema=PER_CLASS)
 
 
-def _areas(curves: Mapping[int, ClassCurve], classes: int) -> dict[str, pa.Array]:
+def _areas(curves: Mapping[int, ClassCurve], classes: int, confidence: float) -> dict[str, pa.Array]:
     found = {}
     for name in ("average_precision", "auroc"):
-        areas: list[Figure | None] = [getattr(curves.get(number), name, None) for number in range(classes)]
+        figures = {number: getattr(curve, name).figure(confidence) for number, curve in curves.items()}
+        areas: list[Figure | None] = [figures.get(number) for number in range(classes)]
         for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high")):
             found[name + suffix] = pa.array([getattr(area, end, None) for area in areas], pa.float64())
     return found

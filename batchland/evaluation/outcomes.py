@@ -124,8 +124,7 @@ class Outcomes:
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """Whether the first choice is the true class; false where failed."""
-        right: npt.NDArray[np.bool_] = self.predicted == self.truth
-        return right
+        return self.predicted == self.truth
 
     def to_table(self, classes: tuple[ClassName, ...]) -> pa.Table:
         """The rows of `outcomes.parquet`."""
@@ -287,8 +286,7 @@ def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label
 
 
 def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
-    values: npt.NDArray[np.float32] = pc.fill_null(column, float("nan")).to_numpy()
-    return values
+    return pc.fill_null(column, float("nan")).to_numpy()
 
 
 def _parts(folder: StoredPredictions) -> list[str]:

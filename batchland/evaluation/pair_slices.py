@@ -96,8 +96,7 @@ class PairTally:
         known = self._codes[name]
         encoded = values.dictionary_encode()
         codes = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
-        found: Ints = np.array(codes or [0], np.int64)[encoded.indices.to_numpy()]
-        return found
+        return np.array(codes or [0], np.int64)[encoded.indices.to_numpy()]
 
 
 def size_weights(images: Ints, accuracy: float) -> Floats:
@@ -111,8 +110,7 @@ def size_weights(images: Ints, accuracy: float) -> Floats:
         return np.ones(0)
     deviation = np.sqrt(max(accuracy * (1 - accuracy), LOSS / 100) / images)
     power = ndtr(LOSS / deviation + ndtri(SLICE_LEVEL / len(images)))
-    weights: Floats = EQUAL_SHARE + (1 - EQUAL_SHARE) * power / power.mean()
-    return weights
+    return EQUAL_SHARE + (1 - EQUAL_SHARE) * power / power.mean()
 
 
 def benjamini_hochberg(p_values: Floats) -> Floats:

@@ -321,8 +321,7 @@ class _OwnColumn(_Named):
             )
 
     def values(self, images: Images) -> list[str | None]:
-        found: list[str | None] = own_values(images, self.column).to_pylist()
-        return found
+        return own_values(images, self.column).to_pylist()
 
 
 class _SourceFolders(_Named):
@@ -370,8 +369,7 @@ class _SourceFolders(_Named):
     def values(self, images: Images) -> list[str | None]:
         if self._too_many:
             return [None] * len(images.images)
-        found: list[str | None] = self._without_class(_beside_last("/", images.images, 0)).to_pylist()
-        return found
+        return self._without_class(_beside_last("/", images.images, 0)).to_pylist()
 
     def _without_class(self, folders: pa.Array) -> pa.Array:
         pattern = rf"^((?:[^/]*/){{{self._level - 1}}}[^/]*)/[^/]*" if self._level else "^()[^/]*/?"
@@ -473,8 +471,7 @@ def _element(lists: pa.ListArray, index: int) -> pa.Array:
 
 def _edges_reached(values: Floats, edges: Sequence[float]) -> Ints:
     """How many of the edges each value reaches; -1 for NaN."""
-    found: Ints = np.where(np.isnan(values), -1, (values >= np.array(edges)[:, None]).sum(axis=0))
-    return found
+    return np.where(np.isnan(values), -1, (values >= np.array(edges)[:, None]).sum(axis=0))
 
 
 def _megapixels(facts: pa.RecordBatch) -> Floats:
@@ -482,8 +479,7 @@ def _megapixels(facts: pa.RecordBatch) -> Floats:
 
 
 def _numbers(column: pa.Array) -> Floats:
-    values: Floats = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
-    return values
+    return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
 
 
 def _mean_luma(path: Path) -> float:

@@ -153,8 +153,7 @@ def written_down(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterat
 def group_numbers(keys: pa.Array) -> npt.NDArray[np.int64]:
     """Number of the group of equal keys that each key belongs to, from 0. keys: sorted, without nulls."""
     changes = pc.not_equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
-    groups: npt.NDArray[np.int64] = np.r_[0, np.cumsum(changes)]
-    return groups
+    return np.r_[0, np.cumsum(changes)]
 
 
 def _runs(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[list[pa.RecordBatch]]:

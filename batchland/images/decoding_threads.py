@@ -23,6 +23,8 @@ in subprocesses, which can be killed."""
 MAX_WORKERS: Final = 64
 """Largest number of threads that are started automatically."""
 POLL_SECONDS: Final = 0.5
+_STOPPED_FACTOR: Final = 3
+"""If the time between two polls is longer than usual by this factor, the process was stopped."""
 _GIL_SECONDS: Final = 0.0001
 """Rough number of seconds that one image holds the GIL."""
 _MIN_WAIT_SECONDS: Final = 0.001
@@ -157,9 +159,14 @@ class _StartedBatch:
     def wait(
         self, on_abandoned: Callable[[_Attempt], None], on_wait: Callable[[], None] | None, poll_seconds: float
     ) -> Batch:
+        last, stopped = time.monotonic(), False
         while not self._done.wait(poll_seconds):
             if on_wait:
                 on_wait()
+            now = time.monotonic()
+            last, stopped = now, not stopped and now - last > _STOPPED_FACTOR * poll_seconds
+            if stopped:  # the whole process, for example by SIGSTOP: its threads need a moment
+                continue
             for index, attempt in enumerate(self._attempts):
                 if attempt is not None and self._outcomes[index] is None and attempt.is_over(self._timeout):
                     what = "decoded" if attempt.decoding else "read"

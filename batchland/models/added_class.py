@@ -26,8 +26,7 @@ class Prototype(NamedTuple):
     def probabilities(self, features: Features) -> npt.NDArray[np.float32]:
         """Probabilities of the new class, [images]."""
         similarity = features @ self.vector
-        found: npt.NDArray[np.float32] = 1 / (1 + np.exp(-self.sharpness * (similarity - self.threshold)))
-        return found
+        return 1 / (1 + np.exp(-self.sharpness * (similarity - self.threshold)))
 
 
 def with_added(probabilities: Probabilities, added: npt.NDArray[np.float32]) -> Probabilities:

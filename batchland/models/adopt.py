@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
 from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import Pixels
-from batchland.models.adopt_check import Alternative, compare_preprocessings, decided_by_more, require_no_better
+from batchland.models.adopt_check import (
+    Alternative,
+    compare_preprocessings,
+    decided_by_more,
+    is_guessing,
+    require_no_better,
+)
 from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
@@ -32,6 +39,7 @@ from batchland.models.foreign import (
     foreign_input,
     foreign_output,
     load_foreign,
+    uncomputable,
     usual_sides,
 )
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
@@ -39,8 +47,7 @@ from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
 from batchland.models.labelled_photos import LabelledPhotos, read_labelled
-from batchland.models.nodes import branches, opset_of
-from batchland.models.ort import ort
+from batchland.models.nodes import branches
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
@@ -135,9 +142,16 @@ class _Adoption:
         if self.options.classes is not None:
             return read_class_list(self.options.classes), self.options.classes.name
         if self.found.labels is None:
+            if problem := self.found.labels_problem:
+                raise UsageError(problem, advice="classes_instead")
             raise UsageError(
                 f"{self.path}: there are no labels in the model, nor in config.json beside it", advice="classes"
             )
+        if all(re.fullmatch(r"LABEL_\d+", label) for label in self.found.labels):
+            _log.warning(
+                "%s: the labels in %s are only numbers (LABEL_0, ...); give a file with their names",
+                self.path, self.found.labels_from,
+            )  # fmt: skip
         return unique_labels(self.path, self.found.labels), self.found.labels_from
 
     @cached_property
@@ -200,6 +214,7 @@ class _Adoption:
         """Whether the model gives logits or probabilities."""
         raw = self.wrapped(self._plain_card(self.preprocess), softmax=False)
         rows = _raw_outputs(self.path, raw, self.source, self.preprocess.shape)
+        self._require_classes(rows.shape[1])
         if depends_on_sorting(self.foreign, self.target.name):
             _require_unsorted(self.path, self.target.name, rows)
         return _output_kind(self.path, rows, self.options.output)
@@ -211,21 +226,30 @@ class _Adoption:
         if any(entry.key == METADATA_KEY for entry in self.foreign.metadata_props):
             raise UsageError(f"{self.path}: already has a batchland card; score with it")
         foreign_input(self.path, self.foreign, self.preprocess.layout)
-        labels, where = self.labels
-        if self.target.classes not in (None, len(labels)):
-            where = str(self.options.classes or where)
-            hint = "; if the first is that of the background, as in TensorFlow, give it a label, too"
-            raise ModelError(
-                f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has "
-                + counted(len(labels), "label")
-                + (hint if self.target.classes == len(labels) + 1 else "")
-            )
+        if self.target.classes is not None:
+            self._require_classes(self.target.classes)
         self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
         if self.source.dtype == TensorProto.UINT8 and not plain:
             raise UsageError(
                 f"{self.path}: takes uint8, so it normalises pixels itself; preprocess must be byte",
                 advice="preprocess_byte",
+            )
+
+    def _require_classes(self, count: int) -> None:
+        """Raise ModelError if a model that gives `count` numbers per picture does not match the labels."""
+        labels, where = self.labels
+        if count == 1:
+            raise ModelError(
+                f"{self.path}: gives one number per picture, and a softmax over one class is always 100%; export it "
+                f"with two classes, for a sigmoid with the outputs 1 - p and p"
+            )
+        if count != len(labels):
+            hint = "; if the first is that of the background, as in TensorFlow, give it a label, too"
+            raise ModelError(
+                f"{self.path}: gives {count} numbers per picture, but {self.options.classes or where} has "
+                + counted(len(labels), "label")
+                + (hint if count == len(labels) + 1 else "; check that they belong together")
             )
 
     def _warn_of_other_statistics(self) -> None:
@@ -279,7 +303,9 @@ class _Adoption:
         takes_bytes = self.source.dtype == TensorProto.UINT8
         results = compare_preprocessings(network, self.preprocess, photos, normalises_itself=takes_bytes)
         more = partial(self._photos, self.options.check, _MAX_DECIDING)
-        return decided_by_more(network, results, more)
+        results = decided_by_more(network, results, more)
+        self._warn_of_guessing(results[0].right)
+        return results
 
     def temperature(self) -> tuple[float, int] | None:
         """The temperature and the number of photos that it was fitted on; None without such photos."""
@@ -294,8 +320,18 @@ class _Adoption:
                 self.options.calibrate, few, verb, _FEW_CALIBRATED,
             )  # fmt: skip
         scores = photos.scores(predictor(self.wrapped(self._plain_card(self.preprocess), softmax=False)))
+        self._warn_of_guessing(scores.argmax(axis=1) == photos.labels)
         logits = scores if self.kind == "logits" else np.log(np.maximum(scores, _TINY))
         return fit_temperature(logits, photos.labels), len(photos.labels)
+
+    def _warn_of_guessing(self, right: npt.NDArray[np.bool_]) -> None:
+        """right: for each labelled photo."""
+        if is_guessing(right, len(self.labels[0])):
+            _log.warning(
+                "%s: %d of %s are right, which is not clearly better than guessing; do the labels have the order of "
+                "the model's outputs?",
+                self.path, right.sum(), counted(len(right), "labelled photo"),
+            )  # fmt: skip
 
     def card(self, results: Sequence[Alternative], fitted: tuple[float, int] | None) -> ModelCard:
         """The card, with all that was found and assumed."""
@@ -398,8 +434,6 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
     requested.
     """
     low, high, sums = float(rows.min()), float(rows.max()), rows.sum(axis=1)
-    if not np.isfinite(rows).all():
-        raise ModelError(f"{path}: gives numbers that are not finite; check its preprocessing")
     if (rows == rows[0]).all():
         raise ModelError(
             f"{path}: gives every picture the same numbers when it is computed alone; check how it was trained and "
@@ -411,7 +445,7 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
         return "probabilities"
     if requested == "probabilities":
         raise ModelError(
-            f"{path}: its outputs ({low:.3g} to {high:.3g}) are not probabilities that sum to 1", advice="output_logits"
+            f"{path}: its outputs ({low:.3g} to {high:.3g}) are not probabilities that sum to 1", advice="output_auto"
         )
     negative_base = _base_of_logarithms(-rows) if low >= -TOLERANCE else None
     if negative_base and np.partition(rows, 1, axis=1)[:, 1].min() <= -np.log(_CERTAIN) / np.log(negative_base):
@@ -431,8 +465,7 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
             looks_like = f"sum to {sums.mean():.4g}, as percentages sum to 100"
         if looks_like:
             raise ModelError(
-                f"{path}: its outputs {looks_like}; export it with logits or with probabilities of exclusive classes",
-                advice="output_logits_anyway",
+                f"{path}: its outputs {looks_like}; export it with logits or with probabilities of exclusive classes"
             )
     return "logits"
 
@@ -456,25 +489,23 @@ def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: 
         predict = predictor(raw)
         outputs = [predict(picture[None]) for picture in pictures]
     except Exception as error:  # onnxruntime's errors share no base class but Exception
-        if re.search("opset|IR version", reason := first_line(error)):
-            raise ModelError(
-                f"{path}: has opset {opset_of(raw)} and IR version {raw.ir_version}, which onnxruntime "
-                f"{ort.__version__} does not read; export it with opset 18, or update onnxruntime"
-            ) from error
+        likely = None
         if source.batch not in (None, 1):
-            raise ModelError(
-                f"{path}: takes batches of {source.batch} pictures only; export it with a dynamic batch dimension"
-            ) from error
-        raise ModelError(
-            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({reason}); if it takes "
-            f"another size, give its height and width in a JSON file of the preprocessing"
-        ) from error
+            likely = f"takes batches of {source.batch} pictures only; export it with a dynamic batch dimension"
+        elif None in (source.height, source.width):
+            likely = (
+                f"cannot compute a picture of {shape[0]} x {shape[1]} pixels ({first_line(error)}); if it takes "
+                f"another size, give its height and width in a JSON file of the preprocessing"
+            )
+        raise uncomputable(path, raw, error, likely) from error
     rows: Probabilities = np.concatenate(outputs)
     if len(rows) != len(pictures):
         raise ModelError(
             f"{path}: gives an output of shape {list(outputs[0].shape)} for one picture; the first axis must be that "
             f"of the pictures"
         )
+    if not np.isfinite(rows).all():
+        raise ModelError(f"{path}: gives numbers that are not finite; check its preprocessing")
     return rows
 
 

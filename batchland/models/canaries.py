@@ -21,7 +21,8 @@ from batchland.images.preprocess import preprocess
 from batchland.models.contract import Probabilities
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session
-from batchland.system.documents import Document, column
+from batchland.system.arrow import column
+from batchland.system.documents import Document
 from batchland.system.files import write_file
 from batchland.system.text import first_line
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
+from batchland.system.documents import Document
 from batchland.system.json_text import DuplicateKeyError, parse_json
 
 METADATA_KEY: Final = "batchland"
@@ -18,19 +19,15 @@ METADATA_KEY: Final = "batchland"
 SCHEMA_VERSION: Final = 1
 
 
-class ClassName(BaseModel):
+class ClassName(Document):
     """One class: its training folder, and the label for people."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     folder: Annotated[str, Field(min_length=1)]
     label: Annotated[str, Field(min_length=1)]
 
 
-class TrainingSummary(BaseModel):
+class TrainingSummary(Document):
     """How the weights were trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     recipe: str
     epochs: int
@@ -42,14 +39,12 @@ class TrainingSummary(BaseModel):
     validation_accuracy: float
     """Top-1, 0 to 1."""
     seed: int
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     """All other training options: optimiser, learning rate, augmentation, weights."""
 
 
-class DataSummary(BaseModel):
+class DataSummary(Document):
     """Size and fingerprint of the training data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     fingerprint: str
     """sha256 over the names and contents of the images."""
@@ -57,10 +52,8 @@ class DataSummary(BaseModel):
     validation_images: int
 
 
-class ExportSummary(BaseModel):
+class ExportSummary(Document):
     """Comparison of the file with the trained model, over all validation images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     precision: Literal["fp32", "fp16", "int8"]
     """Precision of the network's weights and products. The input is always uint8, the output float32."""
@@ -77,10 +70,8 @@ class ExportSummary(BaseModel):
     """Largest difference of a probability between the file and the trained model with the same temperature."""
 
 
-class AdoptionSummary(BaseModel):
+class AdoptionSummary(Document):
     """Where an adopted model comes from, and everything that was found or assumed about it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     source: str
     """Name of the foreign file."""
@@ -108,10 +99,8 @@ class AdoptionSummary(BaseModel):
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
 
 
-class Int8Summary(BaseModel):
+class Int8Summary(Document):
     """How a network was quantised, and its accuracy and speed on labelled photos."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     method: Literal["minmax", "percentile", "entropy"]
     """How the ranges of activations were measured."""
@@ -137,10 +126,8 @@ class Int8Summary(BaseModel):
     """The CPU that the speed was measured on."""
 
 
-class AddedClass(BaseModel):
+class AddedClass(Document):
     """A class that was added without training, and its measured accuracy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     label: str
     photos: int
@@ -149,20 +136,18 @@ class AddedClass(BaseModel):
     """Number of different scenes among them; near-copies count as one scene."""
     recognised: int
     """Number of the photos that are recognised by a prototype made from all other scenes."""
-    labelled: int = 0
-    """Number of labelled photos of the old classes."""
-    right_before: int = 0
+    labelled: int | None = None
+    """Number of labelled photos of the old classes. This and the following are None if they were not measured."""
+    right_before: int | None = None
     """Number of these with the right first choice without the new class."""
-    right_after: int = 0
+    right_after: int | None = None
     """Number of these with the right first choice with the new class."""
-    taken: int = 0
+    taken: int | None = None
     """Number of these that are classified as the new class."""
 
 
-class ModelCard(BaseModel):
+class ModelCard(Document):
     """Everything that scoring needs to know about a model besides its graph."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(min_length=1)]
@@ -172,9 +157,12 @@ class ModelCard(BaseModel):
     preprocess: PreprocessSpec
     features: int | None = None
     """Length of the model's second output, the features; None if it has none."""
+    features_of: str | None = None
+    """sha256 of the ONNX file that this one was made from with the same features, by `batchland calibrate` or
+    `batchland classes add`."""
     created_at: str
     """ISO 8601, UTC."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Versions of the packages that made the file, by name."""
     training: TrainingSummary | None = None
     data: DataSummary | None = None

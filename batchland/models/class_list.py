@@ -1,4 +1,4 @@
-"""Read the class labels of a foreign model: one label per line, or a dictionary or list as JSON or Python prints it."""
+"""Read the class labels of a foreign model: lines of text, or a dictionary or list as JSON or Python prints it."""
 
 import logging
 import re
@@ -20,13 +20,24 @@ _log = logging.getLogger("batchland")
 _ASSIGNMENT: Final = re.compile(r"\A\s*\w+\s*=\s*(?=[{\[])")
 """`labels = ` before a literal."""
 _BYTE_ORDER_MARK: Final = "\ufeff"
+_INDEX_FIRST: Final = re.compile(
+    r'["(#]*(?P<index>-?[0-9]++)(?!\.[0-9])(?P<mark>"?[-,;:|=.)_/>\s]+)(?P<quote>"?)(?P<label>.+)(?P=quote)'
+)
+_INDEX_LAST: Final = re.compile(
+    r'(?P<quote>"?)(?P<label>.+?)(?P=quote)(?P<mark>[-,;:|=(_/>\s]+"?)(?P<index>[0-9]++)[")]*'
+)
+_COLUMNS: Final = ",;:|=\t"
+"""Characters that separate the columns of a table. A number behind or before one of them is not a part of a label."""
+_HEADER: Final = re.compile(r"[\W_]*((category|categories|class|classes|id|idx|index|labels?|names?|number)[\W_]*)+")
+"""The first line of a table, in lower case."""
 
 
 def read_class_list(path: Path) -> list[str]:
     """Labels in the order of the model's outputs, in Unicode's composed form (NFC), each of them unique.
 
-    Besides one label per line, the file may hold a list of labels, a dictionary from index to label or from label to
-    index, or a dictionary with such a one as `id2label`. Equal labels get their index appended. Raises UsageError.
+    The file has one label per line, or an index and a label per line (see `_labels_of_lines`), or holds a list of
+    labels, a dictionary from index to label or from label to index, or a dictionary with such a one as `id2label`.
+    Equal labels get their index appended. Raises UsageError.
     """
     try:
         text = read_regular(path).decode("utf-8-sig")
@@ -42,24 +53,70 @@ def read_class_list(path: Path) -> list[str]:
         if "" in labels:
             number = labels.index("") + 1
             raise UsageError(f"{path}: line {number} is empty; give one label per line, in the model's order")
+        labels = _labels_of_lines(path, labels)
         if marks := _marks(labels):
             raise UsageError(f"{path}: every line has {marks} besides the label; give one label per line, and no more")
-    for number, label in enumerate(labels):
-        if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in label):
-            raise UsageError(f"{path}: label {number}, {label!r}, has control characters; give text in UTF-8")
     return unique_labels(path, labels)
 
 
+def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
+    """The lines, or if every line has its index, the labels in the order of the indices. Raises UsageError.
+
+    The indices are the numbers from 0 on, in any order, before the labels, or behind them and a comma or the like. A
+    header may be above them. A number is a part of the label if most lines are equal without it, as `class 0` and
+    `class 1` are, or if the numbers are others, as in `Boeing 747`. Whatever may be either is an error.
+    """
+    numbered = _numbered(lines)
+    has_header = bool(_HEADER.fullmatch(lines[0].lower()))
+    if numbered is None and len(lines) > 2:
+        body = _numbered(lines[1:])
+        if body and (has_header or _has_columns(body)):
+            numbered = body
+    if numbered is None:
+        if has_header or (lines[0].startswith("# ") and not lines[-1].startswith("#")):
+            raise UsageError(
+                f"{path}: line 1, {lines[0]!r}, looks like a header; leave it out, or give a JSON list of the labels"
+            )
+        return lines
+    by_index = {int(line["index"]): line["label"] for line in numbered}
+    first, count = min(by_index), len(numbered)
+    complete = len(by_index) == count and max(by_index) == first + count - 1 and first in (0, 1)
+    are_folders = all(line["mark"] == "." for line in numbered)
+    if are_folders and complete and (first == 0 or list(by_index) == sorted(by_index)):
+        return [line.string for line in sorted(numbered, key=lambda line: int(line["index"]))]
+    if not (complete or _has_columns(numbered)):
+        return lines
+    certain = numbered[0].re is _INDEX_FIRST or _has_columns(numbered)
+    if not (complete and first == 0 and certain) or all(label.isdigit() for label in by_index.values()):
+        raise UsageError(
+            f"{path}: every line has a number that may be its index; give each line its index from 0 to {count - 1}, "
+            f"a comma and its label, or give a JSON list of the labels"
+        )
+    separators = set.intersection(*(set(line["mark"]) & set(line["label"]) & set(",;|\t") for line in numbered))
+    if separators:
+        raise UsageError(f"{path}: has more than two columns; give one label per line, in the model's order")
+    return [by_index[index] for index in range(count)]
+
+
+def _numbered(lines: Sequence[str]) -> list[re.Match[str]] | None:
+    """The indices and labels of all lines; None if not all have a number, or if most are equal without it."""
+    for pattern in (_INDEX_FIRST, _INDEX_LAST):
+        found = [match for line in lines if (match := pattern.fullmatch(line))]
+        if len(found) == len(lines) < 2 * len({match["label"] for match in found}):
+            return found
+    return None
+
+
+def _has_columns(lines: Sequence[re.Match[str]]) -> bool:
+    return all(set(line["mark"]) & set(_COLUMNS) for line in lines)
+
+
 def _marks(labels: Sequence[str]) -> str | None:
-    """Text that all lines have besides the label: quotes of CSV, dashes of YAML, numbers. None if there is none."""
+    """Text that all lines have besides the label: quotes of CSV, dashes of YAML. None if there is none."""
     if all(re.fullmatch(r"(\"[^\"]*\"|'[^']*'),?", label) for label in labels):
         return "quotes"
     if all(label.startswith("- ") for label in labels):
         return "a dash"
-    for first in (0, 1):
-        marks = r"\s*[:,;\t]" if first else r"\s*[:,;\s]"  # `1 euro`, `2 euro` may be labels
-        if all(re.match(rf"0*{number}{marks}", label) for number, label in enumerate(labels, first)):
-            return "its number"
     return "a comma at its end" if all(label.endswith(",") for label in labels) else None
 
 
@@ -93,8 +150,11 @@ def _labels_of(path: Path, value: Any) -> list[str]:
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
     """Labels in Unicode's composed form (NFC), without invisible characters at their ends (with a warning).
 
-    Labels that look the same get their index appended, with a warning.
+    Labels that look the same get their index appended, with a warning. Raises UsageError if one is not text.
     """
+    for number, label in enumerate(labels):
+        if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in label):
+            raise UsageError(f"{path}: label {number}, {label!r}, has control characters; give text in UTF-8")
     written = [composed(label) for label in labels]
     labels = [_trimmed(label) for label in written]
     if changed := [label for label, before in zip(labels, written, strict=True) if label != before]:

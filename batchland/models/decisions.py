@@ -5,7 +5,9 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from batchland.system.documents import Document
 
 Probabilities = npt.NDArray[np.float32]
 Decision = Literal["accept", "ask"]
@@ -16,10 +18,8 @@ STRANGER: Final = 0.05
 """An image whose `known` is smaller is a stranger."""
 
 
-class AcceptThresholds(BaseModel):
+class AcceptThresholds(Document):
     """The probability from which an answer is accepted, and the promise about accepted answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     promise: str
     """Such as `error <= 2%`: the error rate of accepted answers, in the long run, for images like the labelled ones."""
@@ -41,10 +41,8 @@ class AcceptThresholds(BaseModel):
         return np.array([self.per_class.get(label, _NEVER) for label in labels], np.float32)
 
 
-class PredictionSets(BaseModel):
+class PredictionSets(Document):
     """The probability from which a class is in the prediction set of an image (split conformal prediction)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     coverage: float
     """Share of images whose true class is in their set, in the long run, for images like the labelled ones."""
@@ -53,10 +51,8 @@ class PredictionSets(BaseModel):
     """Labelled images that it is based on."""
 
 
-class KnownPhotos(BaseModel):
+class KnownPhotos(Document):
     """Distances between known photos. An image farther away than nearly all of them is probably of no class."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     images: int
     """Labelled images that it is based on, without copies."""

@@ -9,7 +9,6 @@ import io
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -17,6 +16,7 @@ from batchland.errors import DeviceError
 from batchland.models.gpu.architectures import architectures
 from batchland.models.gpu.problems import explain, explain_missing_provider, explain_start, explain_version
 from batchland.models.ort import CUDA, TENSORRT, ort
+from batchland.system.packages import installed_version
 
 PATTERN: Final = r"auto|cpu|(?:cuda|tensorrt)(?::(?:all|\d+(?:,\d+)*))?"
 """Device names, as a regular expression."""
@@ -77,7 +77,7 @@ def gpu_problem(kind: GpuKind = "cuda") -> str | None:
     If nothing is found, the CUDA libraries of NVIDIA's wheels have been loaded, so that onnxruntime finds them.
     """
     if CUDA not in ort.get_available_providers():
-        return explain_missing_provider(tuple(wheel for wheel in _WHEELS if _installed(wheel)))
+        return explain_missing_provider(tuple(filter(installed_version, _WHEELS)))
     if _PROVIDERS[kind] not in ort.get_available_providers():
         return "the installed onnxruntime has no TensorRT provider; use device cuda"
     if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
@@ -159,14 +159,6 @@ def _number(function: Callable[[Any], int]) -> int:
     value = ctypes.c_int(0)
     function(ctypes.byref(value))
     return value.value
-
-
-def _installed(wheel: str) -> bool:
-    try:
-        version(wheel)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _load_libraries(kind: str) -> None:

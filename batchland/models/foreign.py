@@ -1,6 +1,7 @@
 """Read an ONNX classifier from elsewhere: its input of pictures, its output of one number per class."""
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -12,8 +13,8 @@ from onnx import TensorProto
 
 from batchland.errors import ModelError, UsageError
 from batchland.models.contract import require_content
-from batchland.models.nodes import input_names, operators
-from batchland.models.ort import CPU, create_session
+from batchland.models.nodes import input_names, operators, opset_of
+from batchland.models.ort import CPU, create_session, ort
 from batchland.system.regular_files import read_regular
 from batchland.system.text import first_line
 
@@ -108,8 +109,8 @@ def foreign_input(path: Path, model: onnx.ModelProto, layout: Literal["NCHW", "N
     sizes = _sizes(inputs[0]) if inputs else []
     if len(inputs) != 1 or len(sizes) != 4 or not {3, None} & {sizes[1], sizes[3]} or dtype not in _INPUT_TYPES:
         raise ModelError(
-            f"{path}: its input is {_shapes(inputs)}; a classifier of pictures takes one tensor, float or uint8, "
-            f"[batch, 3, H, W] or [batch, H, W, 3]"
+            f"{path}: its input is {_shapes(inputs) or 'missing'}; a classifier of pictures takes one tensor, float "
+            f"or uint8, [batch, 3, H, W] or [batch, H, W, 3]"
         )
     if layout is not None and sizes[1 if layout == "NCHW" else 3] not in (3, None):
         raise ModelError(f"{path}: its input is {_shapes(inputs)}, which is not {layout}")
@@ -133,8 +134,8 @@ def usual_sides(path: Path, model: onnx.ModelProto, source: ForeignInput) -> tup
     """
     if source.height is not None and source.width is not None:
         return source.height, source.width
-    known = source.height or source.width
-    runs = (side for side in ([known] if known else _USUAL_SIDES) if _runs(model, source, side))
+    known, session = source.height or source.width, _opened(path, model)
+    runs = (side for side in ([known] if known else _USUAL_SIDES) if _runs(session, source, side))
     side = next(runs, None)
     if side is None or (side not in (known, _USUAL_SIDES[0]) and next(runs, None)):
         raise ModelError(
@@ -178,7 +179,7 @@ def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str |
     matching = [output for output in floats if output.classes == classes] if len(outputs) > 1 else floats
     if len(matching) == 1:
         return matching[0]
-    shapes = _shapes(model.graph.output)
+    shapes = _shapes(model.graph.output) or "missing"
     if len(matching) > 1:
         names = ", ".join(output.name for output in matching)
         raise ModelError(
@@ -214,11 +215,12 @@ def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoPro
     named = ["channel" in value.type.tensor_type.shape.dim[axis].dim_param.lower() for axis in (1, 3)]
     if sum(named) == 1:
         return named[0]
+    session = _opened(path, model)
     for side in _USUAL_SIDES:
         runs = [
             first
             for first in (True, False)
-            if sizes[1 if first else 3] is None and _runs(model, _pictures(value, first), side)
+            if sizes[1 if first else 3] is None and _runs(session, _pictures(value, first), side)
         ]
         if len(runs) == 1:
             return runs[0]
@@ -230,12 +232,34 @@ def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoPro
     )
 
 
-def _runs(model: onnx.ModelProto, source: ForeignInput, side: int) -> bool:
+def uncomputable(path: Path, model: onnx.ModelProto, error: Exception, otherwise: str | None = None) -> ModelError:
+    """The error for a model that onnxruntime cannot compute. otherwise: the problem, if onnxruntime can read it."""
+    reason = first_line(error)
+    if re.search("opset|IR version", reason):
+        return ModelError(
+            f"{path}: has opset {opset_of(model)} and IR version {model.ir_version}, which onnxruntime "
+            f"{ort.__version__} does not read; export it with opset 18, or update onnxruntime"
+        )
+    if re.search("not a registered|NOT_IMPLEMENTED", reason):
+        return ModelError(
+            f"{path}: has an operator that onnxruntime {ort.__version__} does not have ({reason}); export it with "
+            f"opset 18 and the operators of ONNX"
+        )
+    return ModelError(f"{path}: {otherwise or f'cannot be computed by onnxruntime ({reason}); export it again'}")
+
+
+def _opened(path: Path, model: onnx.ModelProto) -> "ort.InferenceSession":
+    try:
+        return create_session(model.SerializeToString(), [(CPU, {})])
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise uncomputable(path, model, error) from error
+
+
+def _runs(session: "ort.InferenceSession", source: ForeignInput, side: int) -> bool:
     """Whether the model computes a picture. side: its height and width in pixels, where the model leaves them open."""
     height, width = source.height or side, source.width or side
     shape = (3, height, width) if source.channels_first else (height, width, 3)
-    with contextlib.suppress(Exception):  # onnxruntime's errors share no base class but Exception
-        session = create_session(model.SerializeToString(), [(CPU, {})])
+    with contextlib.suppress(Exception):  # as above
         session.run(None, {source.name: np.zeros((source.batch or 1, *shape), _INPUT_TYPES[source.dtype])})
         return True
     return False

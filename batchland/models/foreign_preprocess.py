@@ -44,6 +44,14 @@ class ForeignPreprocess(PreprocessSpec):
             return {"fit": "crop", "shorter_side": math.floor(size / share)} | values
         return values
 
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _are_three_numbers(cls, values: Any) -> Any:
+        numbers = values if isinstance(values, list | tuple) else []
+        if len(numbers) != 3 or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+            raise ValueError("should be three finite numbers, of red, green and blue")
+        return values
+
     @field_validator("std")
     @classmethod
     def _is_positive(cls, std: Channels) -> Channels:
@@ -101,8 +109,8 @@ def of_config(
             return ForeignPreprocess.model_validate(known | values), "batchland"
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"{source}: {where}: {plain_message(first)}") from error
+        where = "".join(f"{part}: " for part in first["loc"][:1])
+        raise UsageError(f"{source}: {where}{plain_message(first)}") from error
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(f"{source}: its preprocessing cannot be read ({error}); name the preprocessing") from error
     return None

@@ -1,7 +1,6 @@
 """Find the configuration of a foreign model: files beside it, and its metadata."""
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +11,6 @@ from batchland.models.foreign import declared_sides
 from batchland.models.foreign_preprocess import ForeignPreprocess, Sides, of_config, of_ultralytics
 from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
 from batchland.system.regular_files import read_regular
-
-_log = logging.getLogger("batchland")
 
 CONFIGS: Final = ("preprocessor_config.json", "config.json")
 """Hugging Face's files; timm has the second only."""
@@ -29,6 +26,8 @@ class Found:
     """Why the preprocessing that was found cannot be used."""
     labels: tuple[str, ...] | None = None
     labels_from: str = ""
+    labels_problem: str = ""
+    """Why the labels that were found cannot be used."""
 
 
 def found_with(path: Path, model: onnx.ModelProto) -> Found:
@@ -42,48 +41,54 @@ def found_with(path: Path, model: onnx.ModelProto) -> Found:
     found, sides = Found(), declared_sides(model)
     for folder in (path.parent, path.parent.parent) if path.parent.name == "onnx" else (path.parent,):
         for name in CONFIGS:
-            if (values := _read(folder / name)) is not None:
+            try:
+                values = _read(folder / name)
+            except UsageError as error:
+                problem = found.problem or (error if found.preprocess is None else None)
+                found = replace(found, problem=problem, labels_problem=str(error))
+            else:
                 found = _add_config(found, folder / name, values, sides)
     return found
 
 
-def _add_config(found: Found, file: Path, values: Any, sides: Sides) -> Found:
-    preprocess, preprocess_from, problem = found.preprocess, found.preprocess_from, found.problem
-    if preprocess is None and problem is None:
+def _add_config(found: Found, file: Path, values: dict[str, Any], sides: Sides) -> Found:
+    if found.preprocess is None and found.problem is None:
         try:
             if config := of_config(str(file), values, sides, ours=False):
-                preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
+                found = replace(found, preprocess=config[0], preprocess_from=f"{file.name} ({config[1]})")
         except UsageError as error:
-            problem = error
-    if isinstance(values, dict) and values.get("problem_type") == "multi_label_classification":
+            found = replace(found, problem=error)
+    if values.get("problem_type") == "multi_label_classification":
         raise ModelError(f"{file}: its model gives several labels to one image (problem_type); only one can be scored")
-    labels, labels_from = found.labels, found.labels_from
-    if labels is None and (names := _labels(file, values)):
-        labels, labels_from = names, file.name
-    return Found(preprocess, preprocess_from, problem, labels, labels_from)
-
-
-def _read(file: Path) -> Any:
-    """The content of a JSON file; None if there is none, or it is something else."""
     try:
-        return parse_json(read_regular(file))
+        if found.labels is None and (names := _labels(file, values)):
+            found = replace(found, labels=names, labels_from=file.name)
+    except UsageError as error:
+        found = replace(found, labels_problem=str(error))
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty if there is no such file. Raises UsageError."""
+    try:
+        values = parse_json(read_regular(file))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror or error})") from error
     except DuplicateKeyError as error:
         raise UsageError(f"{file}: {error}; correct it") from error
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _labels(file: Path, values: Any) -> tuple[str, ...] | None:
-    """`id2label` of Hugging Face, or `label_names` of timm with their descriptions.
-
-    A warning says that an `id2label` cannot be used.
-    """
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: is not JSON ({error}); correct it") from error
     if not isinstance(values, dict):
-        return None
-    if isinstance(names := values.get("id2label"), dict):
-        if (labels := _labels_by_index(names)) is None and names:
-            _log.warning("%s: id2label is not used, because it does not give each index from 0 on its label", file)
-        return labels
+        raise UsageError(f"{file}: is not a JSON object; correct it")
+    return values
+
+
+def _labels(file: Path, values: dict[str, Any]) -> tuple[str, ...] | None:
+    """`id2label` of Hugging Face, or `label_names` of timm with their descriptions. Raises UsageError."""
+    if names := values.get("id2label"):
+        return _labels_by_index(f"{file}: id2label", names)
     names = values.get("label_names")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         texts = values.get("label_descriptions") or {}
@@ -91,11 +96,15 @@ def _labels(file: Path, values: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _labels_by_index(names: dict[Any, Any]) -> tuple[str, ...] | None:
-    by_index = {str(index): str(name) for index, name in names.items()}
-    labels = [by_index.get(str(index)) for index in range(len(by_index))]
-    known = tuple(label for label in labels if label)
-    return known if known and len(known) == len(labels) else None
+def _labels_by_index(where: str, names: Any) -> tuple[str, ...]:
+    """The labels of a list, or of a dictionary from index to label. Raises UsageError."""
+    by_index = dict(enumerate(names)) if isinstance(names, list) else names
+    by_index = {str(index): name for index, name in by_index.items()} if isinstance(by_index, dict) else {}
+    names = [by_index.get(str(index)) for index in range(len(by_index))]
+    labels = tuple(str(name).strip() for name in names if isinstance(name, str | int))
+    if not labels or "" in labels or len(labels) < len(names):
+        raise UsageError(f"{where} does not give each index from 0 on its label; correct it")
+    return labels
 
 
 def _ultralytics_metadata(path: Path, metadata: dict[str, str]) -> Found:
@@ -107,10 +116,14 @@ def _ultralytics_metadata(path: Path, metadata: dict[str, str]) -> Found:
     except DuplicateKeyError as error:
         raise ModelError(f"{path}: its metadata {error}; export the model again") from error
     sides = size if isinstance(size, list | tuple) else [size, size]
-    labels = _labels_by_index(names) if isinstance(names, dict) else None
+    labels, problem = None, ""
+    try:
+        labels = _labels_by_index(f"{path}: names in its metadata", names)
+    except UsageError as error:
+        problem = str(error)
     known = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
     preprocess = of_ultralytics(*sides) if known else None
-    return Found(preprocess, where if preprocess else "", None, labels, where if labels else "")
+    return Found(preprocess, where if preprocess else "", None, labels, where if labels else "", problem)
 
 
 def _literal(text: str) -> Any:

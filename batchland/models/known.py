@@ -52,8 +52,7 @@ def different_pictures(photos: Features) -> Features:
     """The photos without copies of earlier ones. photos: features [n, features]."""
     unit = photos / np.linalg.norm(photos, axis=1, keepdims=True)
     is_copy = np.tril(unit @ unit.T > 1 - _SAME, -1).any(axis=1)
-    kept: Features = photos[~is_copy]
-    return kept
+    return photos[~is_copy]
 
 
 def distances_within(photos: Features) -> npt.NDArray[np.float32]:

@@ -16,7 +16,8 @@ Change = Callable[[onnx.ModelProto], None]
 
 
 def check_model(model: Path, out: Path) -> Session:
-    """Open a model whose card is to be changed, and check that `out` can be written. Raises as they do."""
+    """Open a model to change its card, and check that `out` can be written. Raises as `open_session` and
+    `check_new_model` do."""
     check_new_model(out, (model,))
     return open_session(model, "cpu")
 

@@ -123,8 +123,7 @@ class Rounding:
             self._rounded[name, limit] = found
         rounded = self._rounded[name, limit]
         _replace(integers, rounded.reshape(nearest.shape))
-        shift: Floats = ((rounded * steps - rows) @ moments.mean[:, :, None]).reshape(-1)
-        return shift
+        return ((rounded * steps - rows) @ moments.mean[:, :, None]).reshape(-1)
 
 
 def _best_integers(rows: Floats, steps: Floats, second: Floats, limit: int) -> Floats:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +24,7 @@ from batchland.scoring.manifest import versions
 from batchland.system.text import images as counted_images
 
 IMAGES_PER_CANARY: Final = 100
-"""Under the same conditions as in the last night, one canary is scored per this many of its images."""
-MIN_CANARIES: Final = 3
-"""Fewest canaries that are scored."""
+"""Under the same conditions as in the last night, one canary is scored per this many images; at least one."""
 _COLUMNS: Final = ["image", "error_message", "top_k"]
 
 
@@ -62,7 +59,7 @@ def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int 
     names, conditions = list(canaries.files), _conditions(engine.model, canaries.files)
     first, count = 0, len(names)
     if last and last.conditions == conditions and engine.model.device == "cpu":
-        count = min(max(MIN_CANARIES, ceil(images / IMAGES_PER_CANARY)), count)
+        count = min(max(images // IMAGES_PER_CANARY, 1), count)
         first = (last.first + last.images) % len(names)
     rows = (first + np.arange(count)) % len(names)
     names, expected = [names[row] for row in rows], canaries.probabilities[rows]

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from batchland.monitoring.normal import chi_squared_quantile
+
 Ints = npt.NDArray[np.int64]
 MOVED: Final = 0.1
 """A distribution has moved from this PSI on, if it is also above the limit of chance."""
@@ -45,8 +47,6 @@ def drift(reference: npt.ArrayLike, present: npt.ArrayLike) -> Drift | None:
     Half an image is added to every bin that is not empty in both, to keep PSI finite. If nothing has changed, PSI is
     distributed like (1/n + 1/m) chi-squared with bins - 1 degrees of freedom (Yurdakul 2018).
     """
-    from scipy.special import chdtri, rel_entr  # scipy.stats takes half a second to import
-
     before, now = np.asarray(reference, np.float64), np.asarray(present, np.float64)
     if not before.sum() or not now.sum():
         return None
@@ -54,10 +54,9 @@ def drift(reference: npt.ArrayLike, present: npt.ArrayLike) -> Drift | None:
     before, now = before[seen], now[seen]
     p, q = (before + 0.5) / (before + 0.5).sum(), (now + 0.5) / (now + 0.5).sum()
     psi = float(((q - p) * np.log(q / p)).sum())
-    limit = float(chdtri(len(p) - 1, 1 - CHANCE) * (1 / before.sum() + 1 / now.sum())) if len(p) > 1 else 0.0
-    shares, shares_now = before / before.sum(), now / now.sum()
-    middle = (shares + shares_now) / 2
-    divergence = float((rel_entr(shares, middle) + rel_entr(shares_now, middle)).sum()) / 2 / np.log(2)
+    limit = float(chi_squared_quantile(CHANCE, len(p) - 1) * (1 / before.sum() + 1 / now.sum())) if len(p) > 1 else 0.0
+    shares = np.array([before / before.sum(), now / now.sum()])
+    divergence = float((shares * np.log2(np.where(shares > 0, shares / shares.mean(axis=0), 1))).sum()) / 2
     return Drift(psi, limit, float(np.sqrt(max(divergence, 0.0))))  # below 0 by rounding where both are equal
 
 

@@ -37,6 +37,8 @@ _PLAIN: Final = ("brightness", "contrast", "saturation", "sharpness", "noise", "
 """Measures that are easy to understand. They are listed before the others."""
 _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 """Findings that may explain why pictures look changed."""
+_NEARLY_ALL: Final = 0.8
+"""If at least this share of the pictures looks changed, all may be."""
 
 
 def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:
@@ -98,9 +100,10 @@ def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list
         strength = min(strength, reference.changes(seen).max())
     if strength <= 1:
         return []
-    likeliest, rows = reference.likeliest_change(seen)
+    likeliest, share, rows = reference.likeliest_change(seen)
     change = list(CHANGES)[likeliest]
-    message = f"the pictures look as if they were changed: {change}"
+    pictures = "the pictures look" if share > _NEARLY_ALL else f"about {round(share, 1):.0%} of the pictures look"
+    message = f"{pictures} as if they were changed: {change}"
     return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[rows])]
 
 

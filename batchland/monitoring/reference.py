@@ -153,20 +153,31 @@ class Reference:
 
     def changes(self, night: Observations) -> Floats:
         """z of each of CHANGES as a share of CHANGE_LIMIT; above 1 the night looks changed in this way."""
-        likeness = self.discriminants.scores(night).mean(axis=0)
+        likeness = self._likeness(night)
         variance = self.likeness_between * (1 + 1 / self.nights) + 1 / len(night) + 1 / self.pool.size
         strengths: Floats = (self.likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self.limit
         return strengths
 
-    def likeliest_change(self, night: Observations) -> tuple[int, npt.NDArray[np.intp]]:
-        """The index of the change that best explains a night that looks changed, and all images, clearest first.
+    def likeliest_change(self, night: Observations) -> tuple[int, float, npt.NDArray[np.intp]]:
+        """The index of the change that best explains a night that looks changed, about which share of the images has
+        it, and all images, clearest first.
 
-        Each change is undone; the best one makes the less likely half of the images most like the reference.
+        Each change is undone; the best one makes the less likely half of the images most like the reference. If it is
+        undone in all images, it is made in those that did not have it: the two nights together are as unlike the
+        reference as one night with the change.
         """
         rows = np.argsort(self.discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
         half = night.take(rows[: max(len(rows) // 2, 1)])
         likeness = [self.discriminants.scores(undone(half, change)).mean() for change in CHANGES]
-        return int(np.argmax(likeness)), rows
+        likeliest = int(np.argmax(likeness))
+        both = (night, undone(night, list(CHANGES)[likeliest]))
+        with_it, without = (self.likeness[likeliest] - self._likeness(each)[likeliest] for each in both)
+        return likeliest, float(np.clip(with_it / (with_it + without), 0, 1)), rows
+
+    def _likeness(self, night: Observations) -> Floats:
+        """Mean score of each of CHANGES."""
+        means: Floats = self.discriminants.scores(night).mean(axis=0)
+        return means
 
 
 def _shrunk(relative: Floats, kinds: npt.NDArray[np.intp], least: Floats, nights: int) -> Floats:

@@ -98,7 +98,7 @@ def judge(
         elif len(nights) >= MIN_NIGHTS:
             known, nights = _reference(nights, wanted, cache, answers=same_model)
     if known is not None:
-        limit = limit_of(budget, labelled=photos is not None)
+        limit = limit_of(budget, len(observed), labelled=photos is not None)
         known = replace(known, limit=limit)
         filled = observed.filled(known.pool.columns)
         unusual, strength = describe(known, filled, labels)

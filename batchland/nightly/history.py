@@ -88,7 +88,7 @@ def nights(records: Sequence[RunRecord], last: int | None = None) -> list[Night]
     """The rows of a job's records, in their order, models in the job's order. last: of so many nights alone."""
     starts = reference_starts(records)
     return [
-        Night.model_validate(_night_fields(record) | (_model_fields(model, starts) if model else {}))
+        Night.model_validate(night_fields(record) | (_model_fields(model, starts) if model else {}))
         for record in records[-last if last else 0 :]
         for model in record.models or (None,)
     ]
@@ -124,7 +124,8 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
     return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"
 
 
-def _night_fields(record: RunRecord) -> dict[str, object]:
+def night_fields(record: RunRecord) -> dict[str, object]:
+    """The fields of a Night that do not depend on a model."""
     return {
         "job": record.job,
         "date": record.date,

@@ -205,7 +205,7 @@ class Recorder:
         try:
             point_to_latest(self.job.folder, self.today)
         except OSError as error:
-            _log.warning("%s: cannot be written (%s)", self.job.folder / LATEST, error)
+            _log.warning("%s: cannot be written (%s)", self.job.folder / LATEST, reason(error))
         return None
 
 

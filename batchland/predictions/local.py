@@ -31,6 +31,7 @@ from batchland.predictions.layout import (
     is_file_output,
     is_predictions,
     manifest_path,
+    parquet_options,
     part_name,
     read_table,
     warn_discarded,
@@ -56,6 +57,7 @@ class LocalOutput:
         self._parts = self.notes_dir = out.parent / f".{out.name}.parts"
         self._assembly = out.parent / f".{out.name}.new"
         self._replaced = out.parent / f".{out.name}.old"
+        self._may_replace = False
         self._joined: str | None = None
         """The fingerprint of the run that this process has joined without its lock."""
         self._lock_file = out.parent / f".{out.name}.lock"
@@ -92,14 +94,8 @@ class LocalOutput:
         note = self._parts / RUN_NOTE
         known = note.read_text("utf-8") if note.exists() else None
         # A run of this fingerprint was killed while it replaced the output: complete that.
-        completing = known == fingerprint and (self._parts / PUBLISHING).exists()
-        check_replaceable(
-            self._out,
-            self._output_kind(),
-            file_output=self.is_file,
-            ours=self._is_ours,
-            replace=overwrite or completing,
-        )
+        self._may_replace = overwrite or (known == fingerprint and (self._parts / PUBLISHING).exists())
+        self._check_replaceable()
         if known and known != fingerprint and not restart:
             images = sum(map(count_rows, self._parts.glob("part-*.parquet")))
             warn_discarded(self.name, known, fingerprint, images)
@@ -107,6 +103,15 @@ class LocalOutput:
             remove(self._parts)
             self._parts.mkdir()
             replace_file(note, fingerprint)
+
+    def _check_replaceable(self) -> None:
+        check_replaceable(
+            self._out,
+            self._output_kind(),
+            file_output=self.is_file,
+            ours=self._is_ours,
+            replace=self._may_replace,
+        )
 
     def _output_kind(self) -> Literal["file", "folder"] | None:
         if not self._out.exists():
@@ -146,7 +151,7 @@ class LocalOutput:
 
     def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
         """As in `Output`: writes a file with a temporary name, which readers ignore."""
-        with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, **parquet_options(schema)) as writer:
             for table in parts:
                 writer.write_table(pa.Table.from_arrays(table.columns, schema=schema))  # `cast` is slow to import
         return _describe_file(self._assembly, self._out.name)
@@ -168,7 +173,8 @@ class LocalOutput:
         """As in `Output`; there is nothing to do."""
 
     def publish(self, manifest: str) -> None:
-        """As in `Output`: by rename."""
+        """As in `Output`: by rename. Raises UsageError if another program has put something there meanwhile."""
+        self._check_replaceable()
         replace_file(self._parts / PUBLISHING, b"")
         if self.is_file:
             manifest_path(self._out).unlink(missing_ok=True)

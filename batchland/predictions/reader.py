@@ -54,6 +54,8 @@ class StoredPredictions:
         self.name = self._files.name
         """For messages: a path or a URL."""
         self.kind = self._files.kind
+        self._metadata: dict[str, bytes | None] = {}
+        """That of the first part that was opened, by folder: all parts of a run have the same."""
 
     def parts(self) -> list[str]:
         """Names of the Parquet files in order; of a single file, its own name.
@@ -77,10 +79,7 @@ class StoredPredictions:
     def sha256(self, part: str) -> str:
         """sha256 of a part's bytes, hexadecimal."""
         with self._opened(part) as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def manifest(self) -> Manifest | None:
         """The manifest; None if there is none, which means that the predictions are not complete."""
@@ -130,6 +129,9 @@ class StoredPredictions:
     @contextmanager
     def _open(self, part: str) -> Iterator[pq.ParquetFile]:
         with self._opened(part) as file, pq.ParquetFile(file) as parquet:
+            found = (parquet.metadata.metadata or {}).get(METADATA_KEY)
+            if self._metadata.setdefault(part.rpartition("/")[0], found) != found:
+                raise UsageError(f"{self.name}: another run has replaced it while it was read; run the command again")
             yield parquet
 
     @contextmanager

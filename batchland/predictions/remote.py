@@ -33,6 +33,7 @@ from batchland.predictions.layout import (
     is_file_output,
     is_predictions,
     manifest_path,
+    parquet_options,
     part_name,
     read_table,
     warn_discarded,
@@ -194,7 +195,7 @@ class RemoteOutput:
         """As in `Output`; the upload is not completed yet."""
         rows = 0
         self._upload = upload = Upload(self._objects, self._out)
-        with pq.ParquetWriter(upload, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(upload, schema, **parquet_options(schema)) as writer:
             for table in parts:
                 writer.write_table(table.cast(schema))
                 upload.flush()
@@ -261,14 +262,11 @@ class RemoteOutput:
         """As `Output`."""
         try:
             yield
-        except PermissionError as error:
-            raise OutputError(
-                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: check the credentials "
-                f"in the environment and their permissions, then run the same command again to continue"
-            ) from error
         except OSError as error:
+            refused = isinstance(error, PermissionError)
+            todo = "check the credentials in the environment and their permissions" if refused else "fix this"
             raise OutputError(
-                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: fix this, then run the "
+                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: {todo}, then run the "
                 f"same command again to continue"
             ) from error
 

@@ -17,8 +17,6 @@ from batchland.system.retries import storage_failed
 if TYPE_CHECKING:
     from batchland.predictions.objects import Objects
 
-_CHUNK_BYTES = 1 << 20
-
 
 class StoredFolder:
     """A folder with folders of files in it. Names are relative, like `shard-00000-of-00002/part-000000.parquet`.
@@ -59,11 +57,8 @@ class StoredFolder:
 
     def sha256(self, name: str) -> str:
         """The digest of a file's content."""
-        digest = hashlib.sha256()
         with self.opened(name) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @contextmanager
     def opened(self, name: str) -> Iterator[Any]:

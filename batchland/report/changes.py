@@ -1,5 +1,6 @@
 """An evaluation against an earlier one: whether the accuracy differs by more than chance, and for which classes."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from batchland.evaluation.pairs import Pairs, pair
 from batchland.evaluation.schema import PairAccount
 from batchland.report.comparison_text import changed_classes
 from batchland.report.findings import LEVEL
+from batchland.system.documents import Document
 from batchland.system.text import count, first_few, images, p_value, percent, points, visible
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from batchland.evaluation.saved import Report
 
 PAIRED_SHARE = 0.9
-"""With at least this share of images in both evaluations, only these are compared, image by image."""
+"""With at least this share of the images in the baseline, only these are compared, image by image."""
 
 
 class Baseline(NamedTuple):
@@ -29,16 +31,48 @@ class Baseline(NamedTuple):
     """Its name in a sentence: `the last good night, 2026-11-22`."""
 
 
-class Changes(NamedTuple):
+class ChangedClass(Document):
+    """A class that changed by more than chance."""
+
+    label: str
+    before: float
+    """Accuracy."""
+    now: float
+
+
+class Changes(Document):
     """How an evaluation differs from its baseline."""
 
+    baseline: str
+    """Its name."""
     worse: bool
     """Whether it is worse by more than chance."""
+    before: float
+    """Accuracy, of the compared images."""
+    now: float
+    p_value: float
+    paired: bool
+    """Whether the same images are compared, with McNemar's exact test; otherwise Fisher's exact test, of all images."""
     text: str
-    classes: tuple[str, ...]
-    """Sentences about classes that changed by more than chance."""
+    """The result, as a sentence."""
+    classes: tuple[ChangedClass, ...]
+    """Those that changed the most first; p-values adjusted by Holm."""
     cause: str
     """Whether the model and the images are the same, and how many images were not compared."""
+
+    @property
+    def sentences(self) -> Iterator[str]:
+        """All as sentences."""
+        yield self.text
+        for better, word in ((False, "Worse"), (True, "Better")):
+            named = [
+                f"{visible(each.label)} ({percent(each.before)} to {percent(each.now)})"
+                for each in self.classes
+                if (each.now > each.before) == better
+            ]
+            if named:
+                yield f"{word} by more than chance, classes: {first_few(named)}."
+        yield self.cause
 
 
 def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
@@ -53,12 +87,16 @@ def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
     matched = pair(baseline.report, evaluation)
     account = matched[1]
     common = account.images_a - account.only_a
-    paired = account.paired and common >= PAIRED_SHARE * max(account.images_a, account.images_b)
     same_model = now.model.sha256 == before.model.sha256
     model = "The model is the same" if same_model else "The model is another one"
-    if paired:
-        return _paired(evaluation, baseline, f"{model}, the images are the same.{_left_out(account)}", matched)
-    return _independent(evaluation, baseline, f"{model}, the images are others.")
+    if account.paired and common >= PAIRED_SHARE * account.images_b:
+        left_out = _left_out(account)
+        same = f"{images(account.paired)} are the same" if left_out else "the images are the same"
+        return _paired(evaluation, baseline, f"{model}, {same}.{left_out}", matched)
+    if not common:
+        return _independent(evaluation, baseline, f"{model}, the images are others.", "of other images")
+    cause = f"{model}, only {count(common)} of {images(account.images_b)} are the same."
+    return _independent(evaluation, baseline, cause, "of partly other images")
 
 
 def _left_out(account: PairAccount) -> str:
@@ -72,13 +110,13 @@ def _left_out(account: PairAccount) -> str:
 def _paired(evaluation: "Evaluation", baseline: Baseline, cause: str, matched: tuple[Pairs, PairAccount]) -> Changes:
     options = CompareOptions(confidence=evaluation.summary.options.get("confidence", 0.95), resamples=200)
     comparison = compare(baseline.report, evaluation, options, matched=matched)
-    top1, p = comparison.summary.figures.top1, comparison.summary.agreement.p_value
-    text, worse = _sentence(top1.a, top1.b, p, baseline.name, f"of the same {count(comparison.summary.account.paired)}")
-    changed = [(each.label, each.accuracy_a, each.accuracy_b) for each in changed_classes(comparison.per_class)]
-    return Changes(worse, text, _class_sentences(changed), cause)
+    top1 = comparison.summary.figures.top1
+    classes = [(each.label, each.accuracy_a, each.accuracy_b) for each in changed_classes(comparison.per_class)]
+    of = f"of the same {count(comparison.summary.account.paired)}"
+    return _changes(baseline, (top1.a, top1.b), comparison.summary.agreement.p_value, of, classes, cause, paired=True)
 
 
-def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Changes:
+def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str, of: str) -> Changes:
     columns = ["label", "support", "correct"]
     now = {row["label"]: row for row in evaluation.per_class.select(columns).to_pylist()}
     before = {row["label"]: row for row in baseline.report.per_class.select(columns).to_pylist()}
@@ -89,7 +127,6 @@ def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Ch
         return fisher_exact(*a, a[0] + b[0], a[1] + b[1])
 
     (right_a, all_a), (right_b, all_b) = sums
-    text, worse = _sentence(right_a / all_a, right_b / all_b, test(*sums), baseline.name, "of other images")
     both = [label for label in now if label in before and now[label]["support"] and before[label]["support"]]
     pairs = [tuple((side[label]["correct"], side[label]["support"]) for side in (before, now)) for label in both]
     adjusted = holm([test(*pair) for pair in pairs]) if pairs else np.array([])
@@ -97,25 +134,31 @@ def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Ch
         (label, a[0] / a[1], b[0] / b[1]) for label, (a, b), p in zip(both, pairs, adjusted, strict=True) if p < LEVEL
     ]
     changed.sort(key=lambda each: -abs(each[2] - each[1]))
-    return Changes(worse, text, _class_sentences(changed), cause)
+    accuracies = right_a / all_a, right_b / all_b
+    return _changes(baseline, accuracies, test(*sums), of, changed, cause, paired=False)
 
 
-def _sentence(before: float, now: float, p: float, name: str, of: str) -> tuple[str, bool]:
-    figures = f"{percent(before)} to {percent(now)} {of}, {points(now - before)}"
-    if p >= LEVEL:
-        return f"Not different from {name} by more than chance: {figures} ({p_value(p)}).", False
-    word = "Better" if now > before else "Worse"
-    return f"{word} than {name} by more than chance: {figures} ({p_value(p)}).", now < before
-
-
-def _class_sentences(changed: list[tuple[str, float, float]]) -> tuple[str, ...]:
-    sentences = []
-    for better, word in ((False, "Worse"), (True, "Better")):
-        named = [
-            f"{visible(label)} ({percent(before)} to {percent(now)})"
-            for label, before, now in changed
-            if (now > before) == better
-        ]
-        if named:
-            sentences.append(f"{word} by more than chance, classes: {first_few(named)}.")
-    return tuple(sentences)
+def _changes(
+    baseline: Baseline,
+    accuracies: tuple[float, float],
+    p: float,
+    of: str,
+    classes: Sequence[tuple[str, float, float]],
+    cause: str,
+    *,
+    paired: bool,
+) -> Changes:
+    before, now = accuracies
+    figures = f"{percent(before)} to {percent(now)} {of}, {points(now - before)} ({p_value(p)})"
+    result = "Not different from" if p >= LEVEL else "Better than" if now > before else "Worse than"
+    return Changes(
+        baseline=baseline.name,
+        worse=p < LEVEL and now < before,
+        before=before,
+        now=now,
+        p_value=p,
+        paired=paired,
+        text=f"{result} {baseline.name} by more than chance: {figures}.",
+        classes=tuple(ChangedClass(label=label, before=a, now=b) for label, a, b in classes),
+        cause=cause,
+    )

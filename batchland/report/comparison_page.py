@@ -50,8 +50,7 @@ def comparison_page(comparison: "Comparison", options: ReportOptions) -> str:
 
 def _largest_losses_first(per_class: pa.Table) -> list[dict[str, Any]]:
     order = np.lexsort((-per_class["support"].to_numpy(), pc.fill_null(per_class["difference"], 2.0).to_numpy()))
-    rows: list[dict[str, Any]] = per_class.take(order).to_pylist()
-    return rows
+    return per_class.take(order).to_pylist()
 
 
 def _bar_limit(classes: list[dict[str, Any]]) -> float:

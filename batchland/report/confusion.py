@@ -81,5 +81,4 @@ def similar_order(
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     distance = 1 - np.clip(shares + shares.T, 0, 1)
     np.fill_diagonal(distance, 0)
-    order: npt.NDArray[np.int64] = leaves_list(linkage(squareform(distance, checks=False), "average")).astype(np.int64)
-    return order
+    return leaves_list(linkage(squareform(distance, checks=False), "average")).astype(np.int64)

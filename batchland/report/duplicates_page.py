@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from batchland.embeddings.duplicates import DuplicateGroup, DuplicateImage, Duplicates
+from batchland.embeddings.duplicates import Duplicates
 from batchland.report.html import check_new_page, render_page
 from batchland.report.options import ReportOptions
-from batchland.report.pictures import Thumbnail, Thumbnails
+from batchland.report.pictures import Thumbnails
 from batchland.system.text import aligned, count, counted, images, one_line
 
 MAX_GROUPS: Final = 200
@@ -19,16 +19,6 @@ _LINES: Final = 20
 """Groups on the terminal."""
 
 
-class _Card(NamedTuple):
-    image: DuplicateImage
-    thumbnail: Thumbnail
-
-
-class _Group(NamedTuple):
-    group: DuplicateGroup
-    cards: tuple[_Card, ...]
-
-
 def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: ReportOptions) -> str:
     """One HTML document. Groups with images of several predictions come first, then large ones.
 
@@ -38,10 +28,7 @@ def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: Report
     budget = options.picture_bytes // len(roots)
     makers = {source: Thumbnails(Path(root), options.thumbnail_side, budget) for source, root in roots.items()}
     groups = [
-        _Group(
-            group,
-            tuple(_Card(each, makers[each.predictions].make(each.image, None)) for each in group.images[:MAX_SHOWN]),
-        )
+        (group, [(each, makers[each.predictions].make(each.image, None)) for each in group.images[:MAX_SHOWN]])
         for group in chosen
     ]
     return render_page(
@@ -78,7 +65,7 @@ def duplicates_text(found: Duplicates) -> str:
     if found.blank:
         lines.append(f"note: {images(found.blank)} of one colour were not compared")
     if found.without_signals:
-        lines.append(f"note: {images(found.without_signals)} without signals were not compared")
+        lines.append(f"note: {images(found.without_signals)} without signals were only compared by sha256")
     if found.approximate:
         lines.append("note: an index was used, which may miss some copies")
     several = len(found.predictions) > 1

@@ -75,8 +75,7 @@ def _worst_first(per_class: pa.Table) -> list[dict[str, Any]]:
     """Rows by accuracy, then by falling support; classes without images last."""
     accuracy = pc.fill_null(per_class["accuracy"], 2.0).to_numpy()
     order = np.lexsort((per_class["class_index"].to_numpy(), -per_class["support"].to_numpy(), accuracy))
-    rows: list[dict[str, Any]] = per_class.take(order).to_pylist()
-    return rows
+    return per_class.take(order).to_pylist()
 
 
 def _by_dimension(summary: EvaluationSummary) -> dict[str, list[tuple[Slice, str | dict[str, list[str]]]]]:

@@ -109,11 +109,10 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     if account.blank_labels:
         yield Finding("warning", f"{count(account.blank_labels)} rows of the label table have no label.", "account")
     if corrections := summary.options.get("corrections"):
-        verb = "is" if account.corrected == 1 else "are"
         yield Finding(
             "note",
-            f"{count(account.corrected)} of {counted(account.reviewed, 'reviewed label')} {verb} changed by the "
-            f"corrections in {visible(PurePath(corrections).name)}.",
+            f"The corrections in {visible(PurePath(corrections).name)} change {count(account.corrected)} of "
+            f"{counted(account.reviewed, 'reviewed label')}.",
             "account",
         )
     for names, what in (

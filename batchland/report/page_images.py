@@ -214,5 +214,4 @@ def _encoded(
 
 def _digits(column: pa.ChunkedArray) -> list[float]:
     """32-bit numbers with the fewest decimal digits that give them back; -1 for null."""
-    shortest: list[float] = pc.fill_null(column, -1).to_numpy().astype(str).astype(np.float64).tolist()
-    return shortest
+    return pc.fill_null(column, -1).to_numpy().astype(str).astype(np.float64).tolist()

@@ -35,18 +35,14 @@ class Thumbnails:
     def __init__(self, root: Path, side: int, budget: int) -> None:
         self._root = root
         self._side = side
-        self._left = budget
-
-    @property
-    def left(self) -> int:
+        self.left = budget
         """Bytes that are still free."""
-        return self._left
 
     def make(self, name: str, file_size: int | None) -> Thumbnail:
         """The thumbnail of one image."""
         if name.startswith("/") or ".." in name.split("/"):
             return Thumbnail(None, missing="outside the scored folder")
-        if self._left <= 0:
+        if self.left <= 0:
             return Thumbnail(None, missing="left out to keep the page small")
         try:
             data = (self._root / os.fsdecode(file_name(name))).read_bytes()
@@ -58,10 +54,10 @@ class Thumbnails:
         except ImageError as error:
             return Thumbnail(None, missing=error.code)
         uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-        if len(uri) > self._left:
-            self._left = 0
+        if len(uri) > self.left:
+            self.left = 0
             return Thumbnail(None, missing="left out to keep the page small")
-        self._left -= len(uri)
+        self.left -= len(uri)
         return Thumbnail(uri, *size)
 
 

@@ -1,20 +1,15 @@
 """The page and the text about images that are similar to one."""
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from batchland.embeddings.similar import FoundSimilar, Similar, SimilarImage
+from batchland.embeddings.similar import FoundSimilar, Similar
 from batchland.report.html import check_new_page, render_page
 from batchland.report.options import ReportOptions
-from batchland.report.pictures import Thumbnail, Thumbnails
+from batchland.report.pictures import Thumbnails
 from batchland.system.text import aligned, images, one_line, percent
 
 _TEMPLATE: Final = "similar.html.j2"
-
-
-class _Card(NamedTuple):
-    image: SimilarImage
-    thumbnail: Thumbnail
 
 
 def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
@@ -22,12 +17,12 @@ def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
     asked = Thumbnails(found.query.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
     budget = options.picture_bytes * 9 // 10 // len(found.roots)
     makers = {name: Thumbnails(Path(root), options.thumbnail_side, budget) for name, root in found.roots.items()}
-    cards = [_Card(each, makers[each.predictions].make(each.image, each.file_size)) for each in found.result.similar]
+    cards = [(each, makers[each.predictions].make(each.image, each.file_size)) for each in found.result.similar]
     return render_page(
         _TEMPLATE,
         inputs=options.inputs,
         found=found.result,
-        asked=_Asked(asked.make(found.query.name, None)),
+        asked=asked.make(found.query.name, None),
         cards=cards,
     )
 
@@ -35,10 +30,6 @@ def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
 def check_similar_page(path: Path, options: ReportOptions) -> None:
     """Raise UsageError if the page of `options.inputs`, image and predictions, cannot become the file `path`."""
     check_new_page(path, _TEMPLATE, "an earlier page of the same image and predictions", options)
-
-
-class _Asked(NamedTuple):
-    thumbnail: Thumbnail
 
 
 def similar_text(found: Similar) -> str:

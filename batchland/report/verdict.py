@@ -1,12 +1,13 @@
 """The verdict on an evaluation: good enough by gates, baseline and chance; what changed; what to do."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from batchland.evaluation.intervals import mcnemar_exact, z_score
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.report.changes import Baseline, Changes, changes
 from batchland.report.findings import LEVEL, significantly_weak_classes
+from batchland.system.documents import Document
 from batchland.system.text import count, counted, first_few, images, p_value, percent, points, visible
 
 if TYPE_CHECKING:
@@ -20,31 +21,36 @@ MANY_SUSPECTED: Final = 0.1
 """If at least this share of the mistakes may be wrong labels, reviewing them comes first."""
 
 
-class Verdict(NamedTuple):
+class Verdict(Document):
     """Whether the model is good enough, judged by gates, baseline and chance."""
 
     kind: VerdictKind
     text: str
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     """What is different from the baseline."""
     actions: tuple[str, ...] = ()
     """What to do, the most urgent first."""
+    changes: Changes | None = None
+    """The comparison with the baseline, if there is one."""
 
 
 def verdict(evaluation: "Evaluation", gates: Sequence["GateResult"] = (), baseline: Baseline | None = None) -> Verdict:
     """Judge by gates and baseline, against always giving the most frequent class, and by the number of images."""
     summary = evaluation.summary
     if summary.figures.top1 is None:
-        return Verdict(
-            "failed", "No image was scored, so there is nothing to judge.", (), actions=tuple(_failures(summary))
-        )
+        text = "No image was scored, so there is nothing to judge."
+        return Verdict(kind="failed", text=text, actions=tuple(_failures(summary)))
     found = changes(evaluation, baseline) if baseline else None
     kind, text = _result(gates, found, baseline)
-    reasons = [*_against_chance(evaluation), *_too_few(summary)]
-    changed = [found.text, *found.classes, found.cause] if found else []
-    changed = [sentence for sentence in changed if sentence != text]
-    return Verdict(kind, text, tuple(reasons), tuple(changed), tuple(_actions(evaluation, gates, found)))
+    return Verdict(
+        kind=kind,
+        text=text,
+        reasons=(*_against_chance(evaluation), *_too_few(summary)),
+        changed=tuple(sentence for sentence in found.sentences if sentence != text) if found else (),
+        actions=tuple(_actions(evaluation, gates, found)),
+        changes=found,
+    )
 
 
 def _result(gates: Sequence["GateResult"], found: Changes | None, baseline: Baseline | None) -> tuple[VerdictKind, str]:
@@ -97,7 +103,7 @@ def _too_few(summary: EvaluationSummary) -> Iterator[str]:
 def _actions(evaluation: "Evaluation", gates: Sequence["GateResult"], found: Changes | None) -> Iterator[str]:
     summary = evaluation.summary
     if found and found.worse:
-        yield f"Find out what changed before you use these answers. {found.cause}"
+        yield "Find out what changed before you use these answers."
     elif any(result.failed for result in gates):
         yield "Do not use these answers before the failed gates are explained: begin with the mistakes below."
     yield from _failures(summary)

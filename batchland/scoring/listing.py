@@ -147,7 +147,8 @@ class ImageListing:
                 return chain(beginning, images)
         path = display_name(beginning[0].path) if isinstance(beginning[0].store, LocalFiles) else beginning[0].name
         others = f", nor for any of the first {len(beginning)} entries" if len(beginning) > 1 else ""
-        raise UsageError(f"{self._list_name()}: there is no file {path!r}{others}; {self._list_advice()}")
+        advice = self._list_advice() + ("" if is_web(self.source.name) else ", relative to the folder or absolute")
+        raise UsageError(f"{self._list_name()}: there is no file {path!r}{others}; {advice}")
 
     def _no_images(self) -> UsageError:
         problem = f"no images to score (found: {self.found()})"
@@ -160,7 +161,7 @@ class ImageListing:
 
     def _list_advice(self) -> str:
         is_table = split_url(self._image_list or "").path.lower().endswith(TABLE_SUFFIXES)
-        return "give a table with a column of paths" if is_table else "give a list with one path per line"
+        return "give a table with one path per row" if is_table else "give a list with one path per line"
 
 
 def open_listing(

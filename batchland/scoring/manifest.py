@@ -5,10 +5,8 @@ import json
 import platform
 import socket
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ from batchland.predictions.writer import Survey
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import usable_cores
 from batchland.system.names import display_path
+from batchland.system.packages import installed_version
 
 CONTENT_OPTIONS: Final = ("top_k", "probabilities", "signals", "features", "batch_size", "intra_op_threads")
 """The options that the content of a row depends on."""
@@ -87,6 +86,7 @@ def predictions_info(
             architecture=model.card.architecture,
             sha256=model.sha256,
             file=display_path(model.path),
+            features_of=model.card.features_of,
         ),
         classes=model.card.classes,
         images=source.name,
@@ -127,10 +127,7 @@ def versions() -> dict[str, str]:
 def _installed_versions() -> dict[str, str]:
     """Read once: finding the version of a package takes milliseconds."""
     found = {"python": platform.python_version(), "batchland": __version__}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return found | {package: number for package in _PACKAGES if (number := installed_version(package))}
 
 
 def complete_manifest(info: PredictionsInfo, survey: Survey, **facts: Any) -> Manifest:

@@ -64,10 +64,6 @@ class Shard(Options):
         """Name of the folder with this shard's parts and manifest, below the common folder of all shards."""
         return f"shard-{self.index:05d}-of-{self.count:05d}"
 
-    def folder(self, out: Path) -> Path:
-        """This shard's folder below the common folder `out`."""
-        return out / self.folder_name
-
     def owns(self, name: str) -> bool:
         """Whether the image or container of that name belongs to this shard."""
         return self.owner(name, self.count) == self.index

@@ -5,33 +5,28 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from batchland.errors import UsageError
 from batchland.images.loader import BatchLoader
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import Session
 from batchland.predictions.rows import to_rows
+from batchland.system.documents import Document
 from batchland.system.names import display_name
 from batchland.system.text import aligned, one_line, percent, visible
 
 _BATCH_SIZE = 32
 
 
-class Choice(BaseModel):
+class Choice(Document):
     """One class and its probability."""
-
-    model_config = ConfigDict(frozen=True)
 
     label: str
     class_index: int
     probability: float
 
 
-class Prediction(BaseModel):
+class Prediction(Document):
     """The most probable classes of one image, best first, or why it failed."""
-
-    model_config = ConfigDict(frozen=True)
 
     image: str
     """Path as it was given."""

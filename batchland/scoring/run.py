@@ -6,21 +6,22 @@ score() asks a run for `entries`, `fingerprint`, `schema` and `finish`, and does
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
+from batchland.predictions.layout import is_file_output
 from batchland.predictions.parts import Entry, PartSpec
 from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import Manifest, ShardInfo, predictions_schema
-from batchland.predictions.storage import display_location, open_output, output_location
+from batchland.predictions.storage import display_location, join_location, open_output, output_location
 from batchland.predictions.writer import PredictionSink, Survey, cut
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.manifest import fingerprint
-from batchland.scoring.options import ScoreOptions
+from batchland.scoring.options import ScoreOptions, Shard
 from batchland.system.names import display_path
 from batchland.system.paths import resolved
 
@@ -69,7 +70,7 @@ class Run:
         return None
 
     def ignored(self) -> Mapping[str, int]:
-        """Counts of what was not listed, by kind, when everything is listed."""
+        """Number of files that were not listed, by kind. Complete after the last entry."""
         return self.listing.ignored.counts
 
     def parts(self, entries: Iterable[Entry], size: int) -> Iterator[Iterable[Entry]]:
@@ -77,7 +78,7 @@ class Run:
         return map(list, cut(entries, size))
 
     def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:  # noqa: ARG002
-        """Further fields of the manifest, when everything is listed."""
+        """Further fields of the manifest, after the last entry."""
         return {}
 
     def open_sink(self, model: OpenModel, checkpoint_seconds: float) -> PredictionSink:
@@ -109,6 +110,13 @@ class Run:
             os.fsencode(self.out).decode("utf-8")
         except UnicodeDecodeError as error:
             raise UsageError(f"{name}: its name is not valid UTF-8", advice="other_out") from error
+
+
+def shard_location(out: Path | str, shard: Shard) -> Path | str:
+    """The folder of a shard below `out`, the common folder of all. Raises UsageError if `out` is the name of a file."""
+    if is_file_output(PurePath(display_location(out))):
+        raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
+    return join_location(out, shard.folder_name)
 
 
 def _resolved(location: Path | str) -> str:

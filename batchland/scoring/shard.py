@@ -6,20 +6,18 @@ CONTAINER_SHIFT | the image's index in the container.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 from batchland.errors import UsageError
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.images.sources.source import ContainerSource
 from batchland.models.session import OpenModel
-from batchland.predictions.layout import is_file_output
 from batchland.predictions.schema import Manifest, ShardInfo
-from batchland.predictions.storage import display_location, join_location
 from batchland.predictions.writer import Survey
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
-from batchland.scoring.run import Run
+from batchland.scoring.run import Run, shard_location
 
 CONTAINER_SHIFT: Final = 32
 """Bits of a position that hold the index within a container."""
@@ -36,9 +34,7 @@ class ShardRun(Run):
     def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions, shard: Shard) -> None:
         if options.retry_failed:
             raise UsageError("shards cannot be retried; merge them, then retry the merged predictions")
-        if is_file_output(PurePath(display_location(out))):
-            raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
-        super().__init__(listing, join_location(out, shard.folder_name), options)
+        super().__init__(listing, shard_location(out, shard), options)
         self._assignment = ShardAssignment(shard)
 
     def entries(self) -> Iterator[ImageRef]:

@@ -1,4 +1,4 @@
-"""Keep pyarrow from importing pandas, choose columns of simple types, and read Parquet in constant memory.
+"""Describe columns, choose those of simple types, read Parquet in constant memory, keep pyarrow from importing pandas.
 
 The first `pyarrow.array` of a process imports pandas where it is installed, which takes one to three seconds, to find
 out whether its argument is a pandas object.
@@ -31,6 +31,11 @@ class _NoPandas(MetaPathFinder):
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:  # noqa: ARG002
         if fullname == "pandas":
             raise ModuleNotFoundError("pandas is kept out")
+
+
+def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = True) -> pa.Field:
+    """A column that carries its own description; it is stored in the files, too."""
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
 
 
 def keep_pandas_out() -> None:

@@ -50,7 +50,7 @@ def require_address_space() -> None:
     Libraries that meet such a limit while they are loaded crash, abort or interrupt the process.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    needed = (512 << 20) + usable_cores() * (64 << 20)
+    needed = (768 << 20) + usable_cores() * (64 << 20)
     if limit != resource.RLIM_INFINITY and limit < needed:
         raise MemoryError(f"the limit of address space is {limit >> 20} MiB, and at least {needed >> 20} are needed")
 

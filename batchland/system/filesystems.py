@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 PATIENCE_SECONDS: Final = 30.0
-"""A run ends if a storage stops answering for this long."""
+"""A run ends if a storage stops answering for this long. Tests set it to 0, because a parameter would have to pass
+through every function that reads or writes a location."""
 Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
 _GCS_RETRY_SECONDS: Final = 10

@@ -1,4 +1,4 @@
-"""A mark of what a page was made from, so that a rerun of the same command knows its own page."""
+"""A mark in a page that names its inputs, so that the same command recognises its own earlier page."""
 
 import hashlib
 import os

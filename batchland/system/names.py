@@ -21,6 +21,15 @@ def display_name(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
 
 
+def is_utf8(name: bytes) -> bool:
+    """Whether the bytes are valid UTF-8."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def display_path(path: str | os.PathLike[str]) -> str:
     """A path as valid UTF-8 (see `display_name`); a URL without its credentials."""
     return display_url(str(path)) if is_url(path) else display_name(os.fsencode(path))

@@ -52,5 +52,4 @@ class Augmentation:
             return image
         neutral = 0.0 if name == "hue" else 1.0
         factor = float(rng.uniform(neutral - strength, neutral + strength))
-        changed: Image.Image = getattr(tv, f"adjust_{name}")(image, factor)
-        return changed
+        return getattr(tv, f"adjust_{name}")(image, factor)

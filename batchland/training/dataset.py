@@ -20,14 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from batchland.data.folders import (
-    VALIDATION,
-    class_folders,
-    photo_path,
-    subfolders,
-    training_folder,
-    validation_folder,
-)
+from batchland.data.folders import VALIDATION, class_folders, photo_path, subfolders, training_folder, validation_folder
 from batchland.errors import ErrorCode, ImageError, UsageError
 from batchland.images.preprocess import Pixels, PreprocessSpec, fit
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
@@ -73,8 +66,7 @@ class ImageSet:
 
     def image(self, index: int) -> Pixels:
         """One example as it is scored, uint8 [height, width, 3], read-only."""
-        pixels: Pixels = self.cached.array[self.rows[index]]
-        return pixels
+        return self.cached.array[self.rows[index]]
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All examples as they are scored, in order, uint8 [size or fewer, height, width, 3]."""

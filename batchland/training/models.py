@@ -46,8 +46,7 @@ class ServedModel(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits, float32 [batch, classes], of uint8 images [batch, H, W, 3]."""
-        scores: Tensor = self.network(self.normalise(images))
-        return scores
+        return self.network(self.normalise(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities, float32 [batch, classes], of uint8 images [batch, H, W, 3]."""
@@ -74,8 +73,7 @@ class TransferNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of normalised float images [batch, 3, H, W]."""
-        scores: Tensor = self.head(self.backbone(images))
-        return scores
+        return self.head(self.backbone(images))
 
 
 def mlp_head(features: int, classes: int) -> nn.Sequential:

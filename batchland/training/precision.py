@@ -15,8 +15,7 @@ class _HalfNetwork(nn.Module):
         self.network = copy.deepcopy(network).half()
 
     def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.network(images.half()).float()
-        return scores
+        return self.network(images.half()).float()
 
 
 def half(model: ServedModel) -> ServedModel:

@@ -19,7 +19,7 @@ from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.monitoring.drift import Drift, drift, equal_parts
 from batchland.nightly.good_nights import is_same_model, reference_start, run_of
-from batchland.nightly.history import gate_state
+from batchland.nightly.history import gate_state, night_fields
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
 from batchland.trend.night_map import NightMap, night_maps
 from batchland.trend.options import TrendOptions
@@ -54,7 +54,9 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
         return references[version]
 
     rows = [
-        _night_row(record) | (_model_row(record, model, reference(record, model)) if model else {})
+        night_fields(record)
+        | {"reference": False}
+        | (_model_row(record, model, reference(record, model)) if model else {})
         for record in records
         for model in record.models or (None,)
     ]
@@ -91,19 +93,6 @@ def _reference(
         if chosen:
             found[record.date] = run.mix
     return found
-
-
-def _night_row(record: RunRecord) -> dict[str, Any]:
-    return {
-        "date": record.date,
-        "outcome": record.outcome,
-        "exit_code": record.exit_code,
-        "good": record.good,
-        "accepted": record.accepted is not None,
-        "attempts": len(record.attempts),
-        "seconds": record.seconds,
-        "reference": False,
-    }
 
 
 def _model_row(record: RunRecord, model: ModelRun, nights: Nights) -> dict[str, Any]:

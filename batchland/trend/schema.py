@@ -4,7 +4,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from batchland.system.documents import column
+from batchland.system.arrow import column
 
 TREND: Final = pa.schema(
     [

@@ -108,7 +108,7 @@ def _found(
     options: argparse.Namespace,
     labelled: Observations | None = None,
 ) -> Iterator[str]:
-    limit = limit_of(options.budget, labelled=labelled is not None)
+    limit = limit_of(options.budget, 0, labelled=labelled is not None)
     head = "| images | generator | reference nights | whole | half | a fifth | gross, a fifth | copies, volume |"
     yield from _title(f"{title}: share of spoiled nights found, limit {limit:.2f}", head)
     missed: dict[tuple[str, float], list[bool]] = defaultdict(list)

@@ -77,7 +77,7 @@ def clean_and_spoiled(
     for _ in range(_REFERENCE):
         monitor.learn(monitor.draw()[1])
     monitor.fit()
-    limit = limit_of(DEFAULT, labelled=False)
+    limit = limit_of(DEFAULT, 0, labelled=False)
     correct = world.images.classes == world.label
     clean, spoiled, alarms = [], [], 0
     for _ in range(nights):

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from batchland.monitoring.budget import size_factor
 from batchland.monitoring.drift_sums import cumulate, drifts
 from batchland.monitoring.observations import Floats, Observations
 from batchland.monitoring.reference import Reference, labelled_reference
@@ -56,7 +57,7 @@ class Judged(NamedTuple):
     rule: str | None
     """An exact rule that the night breaks."""
     strength: float
-    """The largest deviation from the reference, as a multiple of the largest that a good night has."""
+    """The largest deviation from the reference, as a multiple of the largest that a good night of its size has."""
     what: str
     """Its statistic, or `change`."""
     means: dict[str, float]
@@ -122,9 +123,11 @@ class Monitor:
         best = int(strengths.argmax())
         found = [(float(strengths[best]), " ".join(pool.statistics[best]))]
         found.append((float(self.reference.changes(images).max()), "change"))
+        strength, what = max(found)
         means = {statistic.measure: float(z) for statistic, z in zip(pool.statistics, deviations, strict=True)
                  if (statistic.score, statistic.kind) == ("value", "mean")}  # fmt: skip
-        return Judged(rule, *max(found), means if self._labelled or self.reference.nights >= SURE_NIGHTS else {})
+        strength /= size_factor(len(images))
+        return Judged(rule, strength, what, means if self._labelled or self.reference.nights >= SURE_NIGHTS else {})
 
     def _set(self, reference: Reference) -> None:
         self.reference = reference
@@ -173,7 +176,8 @@ def clean_year(
             found = judged.found(limit)
             if not found:
                 sums[limit] = cumulate(sums[limit], judged.means, monitor.day)
-                drifting = [each.what for each in drifts(sums[limit], dict.fromkeys(judged.means, ""), limit)]
+                largest = limit * size_factor(len(drawn))
+                drifting = [each.what for each in drifts(sums[limit], dict.fromkeys(judged.means, ""), largest)]
                 if drifting:
                     sums[limit] = {}  # a person accepts it
                     found = f"drift {drifting[0]}"

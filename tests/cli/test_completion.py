@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from commands import batchland
+
+from batchland.cli.main import main
 
 BASH, FISH, ZSH = map(shutil.which, ("bash", "fish", "zsh"))
 
@@ -19,9 +22,8 @@ def offered(words: str, shell: str = "bash") -> list[str]:
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
-    command = [sys.executable, "-m", "batchland"]
-    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
-    assert result.stderr == ""
+    result = CliRunner().invoke(main, env=environment, prog_name="batchland", catch_exceptions=False)
+    assert (result.exit_code, result.stderr) == (0, "")
     return result.stdout.splitlines()
 
 

@@ -60,7 +60,7 @@ def test_the_posix_locale_changes_nothing(score, tmp_path, colour_folders):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit address space")
-@pytest.mark.parametrize("megabytes", [100, 330, 400, 600])
+@pytest.mark.parametrize("megabytes", [100, 330, 600, 800])
 def test_too_little_memory_is_a_one_line_error(score, tmp_path, megabytes):
     command = [sys.executable, "-m", "batchland", "-q", "score", "labelled", "--model", "toy.onnx", "--device", "cpu"]
     size = megabytes * 1000 * 1024

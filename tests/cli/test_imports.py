@@ -1,9 +1,12 @@
-"""Common commands do not import pandas or torch, even if these are installed."""
+"""Commands other than `train` do not import pandas or torch, even if these are installed."""
 
 import json
 import subprocess
 import sys
 from itertools import pairwise
+
+import numpy as np
+from photo_like import as_jpeg, photo
 
 EACH_IN_A_FORK = """
 import json, os, sys
@@ -21,13 +24,18 @@ for arguments in json.load(sys.stdin):
 """
 
 
-def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(tmp_path, toy_model, colour_folders):
+def test_common_commands_import_neither_pandas_nor_torch(tmp_path, toy_model, colour_folders):
+    for number, folder in enumerate(colour_folders.iterdir()):  # no copies, for `data split`
+        (folder / "photo.jpg").write_bytes(as_jpeg(photo(np.random.default_rng(number), 64)))
     model = ("--model", toy_model, "--device", "cpu")
     job = 'model = "toy.onnx"\nimages = "labelled"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "warn"}\n'
     job += '[evaluation]\nlabels = "labelled"\n'
     (tmp_path / "toy.toml").write_text(job)
-    image = next(colour_folders.rglob("*.jpg"))
+    image = next(colour_folders.rglob("0.jpg"))
     commands = (
+        ("doctor", *model),
+        ("data", "check", colour_folders),
+        ("data", "split", colour_folders, "--parts", "train=0.5,val=0.5", "--out", "parts"),
         ("predict", image, *model),
         ("score", colour_folders, "--out", "p.parquet", *model),
         ("score", colour_folders, "--out", "p.parquet", "--overwrite", *model),

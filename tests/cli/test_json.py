@@ -58,10 +58,18 @@ def test_evaluate_prints_reports_comparison_and_gates(predictions: None) -> None
     assert one["gates"] == [
         {"gate": "top1 < 0.9", "failed": True, "value": 0.875, "message": "top1 is 0.875 (fails if top1 < 0.9)"}
     ]
+    assert (one["verdict"]["text"], one["verdict"]["changes"]) == ("Fails the gate.", None)
+    again = document(
+        "evaluate_result", "evaluate", "before.parquet", "-l", "labels", "-o", "again", "--baseline", "one"
+    )
+    assert again["verdict"]["kind"] == "passed"
+    changes = again["verdict"]["changes"]
+    assert (changes["baseline"], changes["paired"], changes["worse"], changes["before"]) == ("one", True, False, 0.875)
     two = document("evaluate_result", "evaluate", "before.parquet", "after.parquet", "-l", "labels", "-o", "two")
     assert [report["folder"] for report in two["reports"]] == ["two/before", "two/after"]
     assert two["reports"][1]["summary"] == json.loads(Path("two/after/summary.json").read_text())
     assert two["comparison"] == json.loads(Path("two/summary.json").read_text())
+    assert two["verdict"]["changes"]["baseline"] == "before"
     compared = document("comparison_summary", "compare", "two/before", "two/after", "-o", "compared")
     assert compared == json.loads(Path("compared/summary.json").read_text())
 

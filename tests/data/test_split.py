@@ -1,11 +1,10 @@
 """Split a folder of photos into train, val and test."""
 
+import json
 import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,14 @@ import splitfolders
 from commands import batchland
 from photo_like import as_jpeg
 from photo_like import photo as picture
+from toys import write_dense_model
 
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.options import SplitOptions
 from batchland.data.split import split
+from batchland.embeddings import copies
 from batchland.errors import OutputError, UsageError
+from batchland.models.features import keep_features
 
 
 def write_photos(folder: Path, names: dict[str, list[str]]) -> Path:
@@ -219,16 +221,11 @@ def test_invalid_parts_are_refused(parts: dict[str, float]) -> None:
         SplitOptions(parts=parts)
 
 
-def test_command_prints_the_parts_without_torch(photos: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys\n"
-        "from batchland.cli.main import main\n"
-        f"main(['data', 'split', {str(photos)!r}, '--out', {str(tmp_path / 'out')!r}], standalone_mode=False)\n"
-        "print('torch' in sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert (result.stdout, result.stderr) == (
-        f"{tmp_path}/out/train: 14 photos of 3 classes\n{tmp_path}/out/val: 5 photos of 3 classes\nFalse\n",
+def test_command_prints_the_parts(photos: Path, tmp_path: Path) -> None:
+    result = batchland("data", "split", photos, "--out", tmp_path / "out")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        0,
+        f"{tmp_path}/out/train: 14 photos of 3 classes\n{tmp_path}/out/val: 5 photos of 3 classes\n",
         "",
     )
 
@@ -319,3 +316,35 @@ def test_near_copies_stay_together(tmp_path: Path) -> None:
 
     assert separated(near_copies=True) == 0
     assert separated(near_copies=False) > 0
+
+
+def test_more_crops_are_found_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `data check`, too. The crops are beyond the limit without features, and the pictures' features differ."""
+    monkeypatch.setattr(copies, "COPY_WITH_FEATURES", 1.0)
+    monkeypatch.setattr(copies, "MIN_SIMILARITY", 0.96)
+    rng = np.random.default_rng(9)
+    folder = write_photos(tmp_path / "photos", {"00.Red_Tower": [], "01.Green_Hill": ["1.jpg", "2.jpg"]})
+    for number in range(8):
+        pixels = picture(rng, 160)
+        (folder / "00.Red_Tower" / f"{number}.jpg").write_bytes(as_jpeg(pixels))
+        (folder / "00.Red_Tower" / f"crop{number}.jpg").write_bytes(as_jpeg(pixels[24:-24, 24:-24]))
+    model = write_dense_model(tmp_path / "model.onnx")
+    keep_features(model)
+
+    def found(*arguments: object) -> tuple[int, int]:
+        out = tmp_path / f"split-{len(arguments)}"
+        assert (
+            batchland("data", "split", folder, "--out", out, "--parts", "train=0.5,val=0.5", *arguments).exit_code == 0
+        )
+        train = {path.name for path in (out / "train/00.Red_Tower").iterdir()}
+        groups = json.loads(batchland("data", "check", folder, "--json", *arguments).stdout)["duplicates"]
+        return sum((f"{number}.jpg" in train) == (f"crop{number}.jpg" in train) for number in range(8)), len(groups)
+
+    assert found("--model", model) == (8, 8)
+    together, groups = found()
+    assert together < 8
+    assert groups < 4
+    plain = write_dense_model(tmp_path / "plain.onnx")
+    for command in (("split", folder, "--out", tmp_path / "none"), ("check", folder)):
+        result = batchland("data", *command, "--model", plain)
+        assert (result.exit_code, result.stderr.partition(";")[0]) == (5, f"batchland: {plain}: gives no features")

@@ -37,7 +37,7 @@ def test_text_of_spreadsheets_is_read_with_and_without_its_apostrophe(tmp_path: 
     (tmp_path / "c.csv").write_text("path,label,decision\n" + rows)
     found = read_corrections(tmp_path / "c.csv")
     assert found.labels == {"=1.jpg": "=a", "@2.jpg": "=a", "'+3.jpg": "a's"}
-    assert found.kept == {"'4.jpg"}
+    assert found.kept == {"'4.jpg": "'5"}
     for name in ("=1", "'=1", "''@", "'1", "-", "a", ""):
         assert plain_text(csv_text(name)) == name
 
@@ -51,12 +51,12 @@ def test_the_number_of_changed_labels_of_scored_images_is_shown(tmp_path: Path, 
     labels.write_text(
         "image,label\n1.jpg,01.b\n5.jpg,01.b\n2.jpg,01.b\n3.jpg,00.a\n4.jpg,00.a\n1.jpg,01.b\n"  # 1.jpg is twice
     )
-    changes = "1.jpg,a,wrong\n2.jpg,b,wrong\n3.jpg,b,keep\n4.jpg,01.b,wrong\n5.jpg,a,wrong\n"
+    changes = "1.jpg,a,wrong\n2.jpg,b,wrong\n3.jpg,a,keep\n4.jpg,01.b,wrong\n5.jpg,a,wrong\n"
     corrections.write_text(f"path,label,decision\n{changes}")
     before = evaluate(predictions, labels, EvaluateOptions(strip_prefix="x/"))
     after = evaluate(predictions, labels, EvaluateOptions(strip_prefix="x/", corrections=corrections))
     assert (before.summary.account.corrected, after.summary.account.corrected) == (0, 1)
-    note = "1 of 3 reviewed labels is changed by the corrections in c.csv."
+    note = "The corrections in c.csv change 1 of 3 reviewed labels."
     assert f"note: {note}\n" in evaluation_terminal_text(after)
     page = write_report(after, tmp_path / "report").html.read_text()
     assert note in page
@@ -131,6 +131,21 @@ def test_corrected_images_without_a_label_are_named(tmp_path: Path, caplog: pyte
     ]
 
 
+@pytest.mark.parametrize("ignore_unknown", [False, True])
+def test_labels_that_changed_after_the_review_are_not_reviewed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ignore_unknown: bool
+) -> None:
+    """1.jpg is kept under its folder's name, 2.jpg without a name; 3.jpg was `a` when it was kept."""
+    predictions = write_predictions(tmp_path / "p.parquet", ("00.a", "01.b"), ROWS)
+    labels, corrections = tmp_path / "l.csv", tmp_path / "c.csv"
+    labels.write_text("image,label\n1.jpg,b\n2.jpg,b\n3.jpg,b\n")
+    corrections.write_text("path,label,decision\n1.jpg,01.b,keep\n2.jpg,,keep\n3.jpg,a,keep\n")
+    options = EvaluateOptions(corrections=corrections, ignore_unknown_classes=ignore_unknown)
+    account = evaluate(predictions, labels, options).summary.account
+    assert (account.reviewed, account.corrected) == (2, 0)
+    assert caplog.messages == [f"{corrections}: 1 image to keep with another label in {labels}: 3.jpg"]
+
+
 def test_repeated_corrections_count_once(tmp_path: Path) -> None:
     assert top1(tmp_path, "path,label,decision\n1.jpg,a,wrong\n1.jpg,a,wrong\n2.jpg,,unsure\n") == pytest.approx(1 / 3)
 
@@ -161,6 +176,10 @@ def test_the_command_names_the_row_without_a_label(tmp_path: Path) -> None:
         ("path,label,decision\n,a,wrong\n", "c.csv: row 2: has no path; a row with the "),
         ("path,label,decision\n1.jpg,a,wrong\n1.jpg,b,wrong\n", "row 3: '1.jpg' has the labels 'a' and 'b'; keep one"),
         ("path,label,decision\n1.jpg,b,keep\n1.jpg,a,wrong\n", "row 3: '1.jpg' has the labels 'b' and 'a'; keep one"),
+        (
+            "path,label,decision\n1.jpg,a,keep\n1.jpg,a,wrong\n",
+            "'1.jpg' has the decisions keep and wrong; keep one row",
+        ),
         (
             "image,label\n1.jpg,a\n",
             "with the columns path, label, decision; it has no column 'path'",

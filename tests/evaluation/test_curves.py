@@ -1,6 +1,7 @@
 """Curves and their areas, compared with scikit-learn."""
 
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pyarrow.compute as pc
@@ -8,7 +9,7 @@ import pytest
 from evaluation_data import add_log_probabilities, random_case, write_arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from batchland.evaluation.curves import MAX_BINS, CurveCounts, class_curve, class_curves
+from batchland.evaluation.curves import MAX_BINS, ClassCurve, CurveCounts, class_curves, macro_figures
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.models.card import class_names
 
@@ -89,31 +90,51 @@ def test_bins_give_nearly_the_same_areas(bins: int, tolerance: float) -> None:
     """A bin for each half float; 8 half floats in a bin; 128 in a bin."""
     truth, probabilities = random_case(CLASSES, 3000)
     support = np.bincount(truth, minlength=CLASSES)
-    exact = class_curves(counted(truth, probabilities, 10**6), support, 0.95)
+    exact = class_curves(counted(truth, probabilities, 10**6), support)
     of_all = CurveCounts(CLASSES, max_bins=bins)
     for rows in np.array_split(np.arange(3000), 3):
         of_all.add_all(np.log(probabilities[rows]).astype(np.float16), truth[rows])
     for counts in (counted(truth, probabilities, 4000, bins), of_all):
-        binned = class_curves(counts, support, 0.95)
+        binned = class_curves(counts, support)
         for number in range(CLASSES):
             assert binned[number].auroc.value == pytest.approx(exact[number].auroc.value, abs=tolerance)
             area = exact[number].average_precision.value
             assert binned[number].average_precision.value == pytest.approx(area, abs=5 * tolerance)
 
 
-def test_the_interval_of_auroc_covers_the_truth() -> None:
-    """60 images of two normal distributions, one deviation and a half apart: the true area is 0.856."""
-    rng = np.random.default_rng(0)
-    covered = 0
+def curves_of(rng: np.random.Generator, images: list[int], distance: float) -> dict[int, ClassCurve]:
+    """Of as many classes as there are numbers of images, with normal scores, `distance` deviations apart."""
+    truth = np.repeat(np.arange(len(images)), images)
+    scores = rng.normal(0, 1, (len(truth), len(images))) + distance * np.eye(len(images))[truth]
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    counts = CurveCounts(len(images))
+    classes = np.broadcast_to(np.arange(len(images)), scores.shape)
+    hits = classes == truth[:, None]
+    counts.add(classes.ravel(), probabilities.astype(np.float32).ravel(), hits.ravel())
+    return class_curves(counts, np.array(images))
+
+
+@pytest.mark.parametrize(("images", "distance"), [([25, 35], 1), ([10, 500], 2.3), ([10, 500], 1.6), ([25, 25], 1.5)])
+def test_intervals_of_auroc_cover_the_truth(images: list[int], distance: float) -> None:
+    """With two classes, both areas and their mean are the same: P(difference of two scores is below another one)."""
+    rng, true, covered = np.random.default_rng(0), NormalDist().cdf(distance), 0
     for _ in range(200):
-        hits = np.arange(60) < 25
-        scores = 1 / (1 + np.exp(-(rng.normal(0, 1, 60) + 1.5 * hits))).astype(np.float32)
-        counts = CurveCounts(1)
-        counts.add(np.zeros(60, np.int64), scores, hits)
-        curve = class_curve(counts.of_class(0), 25, 35, 0.95)
-        assert curve is not None
-        covered += (curve.auroc.low or 0) <= 0.8556 <= (curve.auroc.high or 1)
-    assert covered >= 182
+        curves = curves_of(rng, images, distance)
+        mean = macro_figures(curves, 0.95)["macro_auroc"]
+        for figure in (mean, curves[0].auroc.figure(0.95), curves[1].auroc.figure(0.95)):
+            assert figure is not None
+            covered += (figure.low or 0) <= true <= (figure.high or 1)
+    assert covered >= 0.92 * 600
+
+
+def test_the_mean_average_precision_of_small_classes_has_no_interval() -> None:
+    few, enough = (curves_of(np.random.default_rng(0), [images] * 3, 1) for images in (9, 10))
+    mean = macro_figures(few, 0.95)["macro_average_precision"]
+    assert mean is not None
+    assert (mean.low, mean.high) == (None, None)
+    mean = macro_figures(enough, 0.95)["macro_average_precision"]
+    assert mean is not None
+    assert (mean.low or 1) < mean.value < (mean.high or 0)
 
 
 def test_points_of_a_curve(tmp_path: Path) -> None:

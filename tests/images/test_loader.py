@@ -221,6 +221,24 @@ def test_a_decoder_that_waits_for_the_cpu_is_not_abandoned(grey_images):
     assert [outcome.error for outcome in batch.outcomes] == [None, None]
 
 
+def test_an_image_is_not_late_because_the_process_was_stopped(grey_images):
+    """As by SIGSTOP, or by a machine that is suspended."""
+    stopped = threading.Event()
+
+    def load(ref, spec):
+        stopped.wait()
+        return Outcome(), np.zeros(spec.shape, np.uint8)
+
+    def stop():
+        if not stopped.is_set():
+            time.sleep(1)
+            stopped.set()
+
+    refs = list(list_images(grey_images))[:2]
+    (batch,) = BatchLoader(refs, SPEC, num_workers=2, timeout=0.3, load=load, poll_seconds=0.1, on_wait=stop)
+    assert [outcome.error for outcome in batch.outcomes] == [None, None]
+
+
 @pytest.mark.parametrize("blocked", [False, True])
 def test_slow_decoders_fail_alone_and_later_images_are_isolated(grey_images, blocked):
     """100 slow images are more than MAX_HANGING, but the storage answers: the run goes on."""

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from toys import write_toy_model
@@ -211,7 +212,10 @@ def test_a_model_with_a_card_is_an_error(tmp_path, labels):
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels$"),
+        (
+            {"labels": 3}, {}, ModelError,
+            r"gives 3 numbers per picture, but .*labels.txt has 4 labels; check that they belong together$",
+        ),
         ({}, {"preprocess": "imagnet"}, UsageError, r"neither a known name nor a file \(did you mean 'imagenet'\?\)"),
         ({"softmax": True}, {"output": "logits"}, UsageError, "gives probabilities, not logits"),
         ({}, {"output": "probabilities"}, ModelError, r"are not probabilities that sum to 1"),
@@ -672,7 +676,7 @@ def test_outputs_that_may_be_negative_logarithms_are_believed_to_be_logits_if_th
     assert (str(caught.value), caught.value.advice) == (
         f"{path}: its outputs may be negative logarithms of probabilities (smallest for the likeliest class); "
         f"export it with logits or with probabilities of exclusive classes",
-        "output_logits_anyway",
+        None,
     )
     session = adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half", output="logits")
     assert session.predict(PIXELS).argmax(axis=1).tolist() == [0] * len(PIXELS)
@@ -683,6 +687,55 @@ def test_outputs_that_are_not_finite_are_an_error(tmp_path, labels):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
     assert str(caught.value) == f"{path}: gives numbers that are not finite; check its preprocessing"
+
+
+@pytest.mark.parametrize("count", [1, "classes"], ids=["declared", "open"])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_model_with_one_number_for_each_picture_is_refused(tmp_path, labels, count, softmax):
+    """Its only class would have 100% in every picture."""
+    model = onnx.load(foreign(tmp_path / "f.onnx", labels=1, softmax=softmax))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", count]))
+    onnx.save(model, tmp_path / "f.onnx")
+    for text in ("cat\n", "cat\ndog\n"):
+        labels.write_text(text)
+        with pytest.raises(ModelError) as caught:
+            adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+        assert str(caught.value) == (
+            f"{tmp_path}/f.onnx: gives one number per picture, and a softmax over one class is always 100%; export it "
+            f"with two classes, for a sigmoid with the outputs 1 - p and p"
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    [
+        ("unknown operator", 8),
+        ("unknown operator", "side"),
+        ("wrong type", 8),
+        ("wrong type", "side"),
+        ("no output", 8),
+    ],
+)
+def test_what_onnxruntime_cannot_compute_is_not_blamed_on_the_size(tmp_path, labels, kind, side):
+    model = onnx.load(foreign(tmp_path / "f.onnx"))
+    shape = ["N", 3, side, side]
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, shape))
+    if kind == "no output":
+        del model.graph.output[:]
+    else:
+        operator, domain = ("Foo", "my.ops") if kind == "unknown operator" else ("Not", "")
+        model.graph.node.append(helper.make_node(operator, ["logits"], ["other"], domain=domain))
+        model.opset_import.append(helper.make_opsetid("my.ops", 1))
+    onnx.save(model, tmp_path / "f.onnx")
+    with pytest.raises(ModelError) as caught:
+        adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx", preprocess="unit")
+    start = {
+        "unknown operator": f"has an operator that onnxruntime {ort.__version__} does not have ([ONNXRuntimeError]",
+        "wrong type": "cannot be computed by onnxruntime ([ONNXRuntimeError]",
+        "no output": "its output is missing; a classifier gives one float tensor [batch, classes]",
+    }
+    assert str(caught.value).startswith(f"{tmp_path}/f.onnx: {start[kind]}")
+    assert "its height" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -714,7 +767,10 @@ def test_a_map_of_classes_is_an_error(tmp_path, labels):
     )
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx")
-    assert str(caught.value) == f"{path}: gives 196 numbers per picture, but {labels} has 4 labels"
+    assert (
+        str(caught.value)
+        == f"{path}: gives 196 numbers per picture, but {labels} has 4 labels; check that they belong together"
+    )
 
 
 def test_the_output_with_as_many_numbers_as_labels_is_chosen(tmp_path, labels):

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 
 import numpy as np
 import onnx
@@ -102,14 +103,55 @@ def test_a_network_with_several_labels_for_an_image_is_rejected(tmp_path):
         adopt(model, tmp_path / "out.onnx")
 
 
-def test_labels_with_a_gap_in_their_numbers_are_not_used(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ('{"id2label": {"0": "a", "1": "b", "9": "c"}}', "id2label does not give each index from 0 on its label"),
+        ('{"id2label": {"0": "a", "1": null, "2": "c"}}', "id2label does not give each index from 0 on its label"),
+        ('{"id2label": {"0": "a", "0": "b"}}', "has the key '0' 2 times"),
+        ("[]", "is not a JSON object"),
+        ("{", "is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+    ],
+)
+def test_labels_of_a_configuration_that_cannot_be_used(tmp_path, labels, config, problem):
+    """They matter only if no others are given."""
     model = write_model(tmp_path / "model.onnx")
-    write_json(tmp_path / "config.json", HUGGING_FACE | {"id2label": {"0": "a", "1": "b", "9": "c"}})
-    with pytest.raises(UsageError, match="there are no labels in the model"):
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UsageError) as caught:
         adopt(model, tmp_path / "out.onnx")
+    assert str(caught.value) == f"{tmp_path / 'config.json'}: {problem}; correct it"
+    assert caught.value.advice == "classes_instead"
+    assert adopt(model, tmp_path / "out.onnx", AdoptOptions(classes=labels)).card.labels == LABELS
+
+
+def test_labels_that_are_only_numbers_give_a_warning(tmp_path, caplog):
+    """Those that transformers writes if nobody named the classes."""
+    write_json(tmp_path / "config.json", {"id2label": {str(number): f"LABEL_{number}" for number in range(3)}})
+    model = write_model(tmp_path / "model.onnx")
+    adopt(model, tmp_path / "out.onnx", AdoptOptions(preprocess="unit"))
     assert caplog.messages == [
-        f"{tmp_path / 'config.json'}: id2label is not used, because it does not give each index from 0 on its label"
+        f"{model}: the labels in config.json are only numbers (LABEL_0, ...); give a file with their names"
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"image_mean": [0.5, 0.5]}, "mean: should be three finite numbers, of red, green and blue"),
+        ({"image_std": [0.5, float("nan"), 0.5]}, "std: should be three finite numbers, of red, green and blue"),
+        (
+            {"image_mean": [123.7, 116.3, 103.5]},
+            "mean and std are for pixels from 0 to 1; divide values for 0 to 255 by 255",
+        ),
+    ],
+)
+def test_statistics_that_cannot_be_used(tmp_path, labels, values, problem):
+    file = tmp_path / "preprocessor_config.json"
+    write_json(file, HUGGING_FACE | values)
+    with pytest.raises(UsageError) as caught:
+        adopt(write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", AdoptOptions(classes=labels))
+    assert str(caught.value) == f"{file}: {problem}"
 
 
 def test_a_configuration_that_cannot_be_expressed_matters_only_if_it_is_needed(tmp_path):
@@ -200,6 +242,19 @@ def test_metadata_of_ultralytics_exports(tmp_path, metadata, caplog):
     assert caplog.messages == [f"{model}: red appears more than once; their indices are appended"]
     assert session.card.preprocess == PreprocessSpec(height=8, width=8, fit="crop", shorter_side=8)
     assert (session.card.adoption.mean, session.card.adoption.std) == ((0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize("names", ["['red', 'green', 'blue']", "{1: 'red', 2: 'green', 3: 'blue'}", "open('x', 'w')"])
+def test_names_of_ultralytics_may_be_a_list(tmp_path, names):
+    model = write_model(tmp_path / "yolo.onnx", metadata=YOLO11 | {"names": names}, softmax=True)
+    if names.startswith("["):
+        assert adopt(model, tmp_path / "out.onnx").card.labels == LABELS
+        return
+    with pytest.raises(UsageError) as caught:
+        adopt(model, tmp_path / "out.onnx")
+    assert str(caught.value) == (
+        f"{model}: names in its metadata does not give each index from 0 on its label; correct it"
+    )
 
 
 def test_no_other_task_of_ultralytics_is_adopted(tmp_path):
@@ -435,6 +490,19 @@ def test_calibrate_fits_the_temperature(tmp_path, labels, photos, right_spec, so
     assert adoption.calibration_images == 60
     assert adoption.temperature == pytest.approx(0.72, abs=0.01)
     np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS, temperature=adoption.temperature), atol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["check", "calibrate"])
+def test_labels_in_another_order_give_a_warning(tmp_path, labels, photos, right_spec, option, caplog):
+    labels.write_text("green\nblue\nred\n")
+    options = AdoptOptions(classes=labels, preprocess=str(right_spec), **{option: photos})
+    adopt(model := write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", options)
+    (message,) = (message for message in caplog.messages if "guessing" in message)
+    assert re.fullmatch(
+        rf"{model}: \d+ of 60 labelled photos are right, which is not clearly better than guessing; do the labels have "
+        r"the order of the model's outputs\?",
+        message,
+    )
 
 
 def test_few_photos_for_the_temperature_give_a_warning(tmp_path, labels, photos, right_spec, caplog):

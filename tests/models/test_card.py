@@ -59,8 +59,12 @@ DAMAGED = "x.onnx: its batchland card is damaged ({}); export the model again"
         ),
         (changed(preprocess={"height": -1}), DAMAGED.format("preprocess.height: Input should be greater than 0")),
         (changed(colour="red"), DAMAGED.format("colour: Extra inputs are not permitted")),
+        (
+            changed(prediction_sets={"coverage": 0.9, "threshold": float("nan"), "images": 9}),
+            DAMAGED.format("prediction_sets.threshold: Input should be a finite number"),
+        ),
     ],
-    ids=["newer", "no json", "no classes", "bad spec", "unknown key"],
+    ids=["newer", "no json", "no classes", "bad spec", "unknown key", "not finite"],
 )
 def test_an_unusable_card_is_a_model_error(text, message):
     with pytest.raises(ModelError) as caught:

@@ -56,11 +56,23 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
         ),
         (b'"tench"\n"shark"\n', "every line has quotes besides the label; give one label per line, and no more"),
         (b"- tench\n- shark\n", "every line has a dash besides the label; give one label per line, and no more"),
-        (b"0,tench\n1,shark\n", "every line has its number besides the label; give one label per line, and no more"),
-        (b"1: tench\n2: shark\n", "every line has its number besides the label; give one label per line, and no more"),
-        (b"0 tench\n1 shark\n", "every line has its number besides the label; give one label per line, and no more"),
-        (b"00 a\n01 b\n", "every line has its number besides the label; give one label per line, and no more"),
-        (b"0\ttench\n1\tshark\n", "every line has its number besides the label; give one label per line, and no more"),
+        (b"1: tench\n2: shark\n", "INDEX"),
+        (b"1 tench\n2 shark\n", "INDEX"),
+        (b"tench 0\nshark 1\n", "INDEX"),
+        (b"tench,1\nshark,2\n", "INDEX"),
+        (b"0,tench\n2,shark\n", "INDEX"),
+        (b"0,tench\n0,shark\n", "INDEX"),
+        (b"-1: other\n0: tench\n", "INDEX"),
+        (b"0,1\n1,0\n", "INDEX"),
+        (b"002.Tench\n001.Shark\n", "INDEX"),
+        (
+            b"0,n01440764,tench\n1,n01484850,shark\n",
+            "has more than two columns; give one label per line, in the model's order",
+        ),
+        (b"label\ntench\nshark\n", "HEADER 'label'"),
+        (b"Class name\nclass 0\nclass 1\n", "HEADER 'Class name'"),
+        (b"# ImageNet\ntench\nshark\n", "HEADER '# ImageNet'"),
+        (b'["\\ud800", "shark"]', "label 0, '\\ud800', has control characters; give text in UTF-8"),
         (
             b"tench,\nshark,\n",
             "every line has a comma at its end besides the label; give one label per line, and no more",
@@ -78,11 +90,15 @@ def test_other_contents_are_errors(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         read_class_list(path)
-    neither = (
-        "is neither a list of labels nor a dictionary that gives each index from 0 on its label; give one label a "
-        "line, in the model's order"
-    )
-    assert str(caught.value) == f"{path}: {neither if message == 'NEITHER' else message}"
+    kind, _, value = message.partition(" ")
+    long = {
+        "NEITHER": "is neither a list of labels nor a dictionary that gives each index from 0 on its label; give one "
+        "label a line, in the model's order",
+        "INDEX": "every line has a number that may be its index; give each line its index from 0 to 1, a comma and its "
+        "label, or give a JSON list of the labels",
+        "HEADER": f"line 1, {value}, looks like a header; leave it out, or give a JSON list of the labels",
+    }
+    assert str(caught.value) == f"{path}: {long.get(kind, message)}"
 
 
 @pytest.mark.parametrize(
@@ -111,10 +127,51 @@ def test_invisible_characters_at_the_ends_of_labels_are_named(tmp_path, caplog):
     assert caplog.messages == [f"{path}: invisible characters are left out at the ends of: cat"]
 
 
-def test_labels_that_a_number_belongs_to_are_kept(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2 Tench\n0 cat, Felis\n1 shark",
+        "2,Tench\n0,cat, Felis\n1,shark",
+        "cat, Felis,0\nshark,1\nTench,2",
+        "Tench;2\nshark;1\ncat, Felis;0",
+        "002\tTench\n001\tshark\n000\tcat, Felis",
+        "0|cat, Felis\n1|shark\n2|Tench",
+        "0. cat, Felis\n1. shark\n2. Tench",
+        "0) cat, Felis\n1) shark\n2) Tench",
+        "0=cat, Felis\n2=Tench\n1=shark",
+        '"2","Tench"\n"0","cat, Felis"\n"1","shark"',
+        '"cat, Felis",0\nshark,1\nTench,2',
+        "label,index\nshark,1\nTench,2\ncat,0",
+        "Klasse;Nummer\nTench;2\nshark;1\ncat, Felis;0",
+        "names:\n  0: cat, Felis\n  1: shark\n  2: Tench",
+    ],
+)
+def test_the_index_of_each_line_gives_its_place(tmp_path, text):
     path = tmp_path / "labels"
-    path.write_text("1 euro\n2 euro\n")
-    assert read_class_list(path) == ["1 euro", "2 euro"]
+    path.write_text(text)
+    assert [label.removesuffix(", Felis") for label in read_class_list(path)] == ["cat", "shark", "Tench"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["1 euro", "2 euro"],
+        ["class_2", "class_0", "class_1"],
+        ["0 people", "1 person", "2 people", "3 people"],
+        ["0-2", "3-9", "10-19"],
+        ["0.5", "1.0", "2.5"],
+        ["Boeing 747", "Airbus 320"],
+        ["normal", "mild 1", "severe 2"],
+        ["1", "0"],
+        ["001.Albatross", "002.Auklet"],
+        ["00.Lake", "01.Bridge"],
+    ],
+    ids=lambda labels: labels[0],
+)
+def test_labels_that_a_number_belongs_to_are_kept(tmp_path, labels):
+    path = tmp_path / "labels"
+    path.write_text("\n".join(labels))
+    assert read_class_list(path) == labels
 
 
 def test_a_label_with_its_index_is_never_another_label(tmp_path):

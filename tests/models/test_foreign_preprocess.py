@@ -99,7 +99,7 @@ def test_ultralytics_crops_square_pictures_and_squashes_others():
          "a crop of 224 x 320 is not supported; give a JSON file with a similar preprocessing"),
         ({"height": 8, "width": 8, "std": [0, 1, 1]}, "std: std must be positive"),
         ({"height": 8, "width": 8, "mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]},
-         "the file: mean and std are for pixels from 0 to 1; divide values for 0 to 255 by 255"),
+         "mean and std are for pixels from 0 to 1; divide values for 0 to 255 by 255"),
         ({"height": 8, "width": 8, "means": [0, 1, 1]}, "means: Extra inputs are not permitted"),
     ],
 )  # fmt: skip

@@ -136,7 +136,7 @@ CLOSEST = "is not supported; give a JSON file with a similar preprocessing"
         (FILES["CLIP"][0] | {"size": {"shortest_edge": 224, "longest_edge": 500}},
          f"size {{'shortest_edge': 224, 'longest_edge': 500}} {CLOSEST}"),
         (FILES["MobileNet"][0] | {"crop_size": 288},
-         "the file: shorter_side must be at least 288, the size that is cut out"),
+         "shorter_side must be at least 288, the size that is cut out"),
         (written(size=224, resample=3), "does not say its image_mean; name the preprocessing"),
         (written(HALF, size=224, image_processor_type="OwnImageProcessor"),
          "does not say its resample; name the preprocessing"),

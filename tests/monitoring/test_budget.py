@@ -15,11 +15,16 @@ def test_the_documented_table_is_the_one_in_use() -> None:
     rows = [tuple(map(float, row)) for row in ROW.findall((ROOT / "docs/monitoring.md").read_text())]
     assert (rows[0][0], rows[-1][0]) == (SMALLEST, LARGEST)
     assert rows == [
-        (budget, limit_of(budget, labelled=False), limit_of(budget, labelled=True)) for budget, _, _ in rows
+        (budget, limit_of(budget, 150, labelled=False), limit_of(budget, 150, labelled=True)) for budget, _, _ in rows
     ]
 
 
 @pytest.mark.parametrize("labelled", [False, True])
 def test_between_two_rows_the_limit_is_interpolated(labelled: bool) -> None:
-    less, more = limit_of(1.0, labelled=labelled), limit_of(2.0, labelled=labelled)
-    assert limit_of(1.5, labelled=labelled) == pytest.approx((less + more) / 2)
+    less, between, more = (limit_of(budget, 150, labelled=labelled) for budget in (1.0, 1.5, 2.0))
+    assert between == pytest.approx((less + more) / 2)
+
+
+def test_larger_nights_have_higher_limits_from_150_to_1000_images() -> None:
+    limits = [limit_of(1.0, images, labelled=False) for images in (5, 150, 400, 1000, 5000)]
+    assert limits == pytest.approx([0.87, 0.87, 0.998, 1.118, 1.118], abs=0.001)

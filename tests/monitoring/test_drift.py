@@ -1,6 +1,7 @@
 """Drift: known values, the ends, and that chance alone stays below its limit."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ def test_a_value_calculated_by_hand():
     divergence = sum(sum(a * math.log2(a / c) for a, c in zip(side, m, strict=True)) / 2 for side in (p, q))
     assert found.js == pytest.approx(math.sqrt(divergence))
     assert found.psi_limit == pytest.approx(6.634897 * (1 / 2e7 + 1 / 2e7), rel=1e-6)  # chi-squared, 1 degree, 99%
+
+
+def test_it_does_not_import_scipy(monkeypatch):
+    """That would take as long as the trend of a night."""
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    assert drift([3, 1], [1, 3]).psi > 0
 
 
 def test_extreme_values():

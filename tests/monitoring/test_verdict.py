@@ -93,17 +93,17 @@ def test_small_changes_in_every_night_are_drift_from_labelled_photos() -> None:
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_larger_budget_means_lower_limits(labelled: bool) -> None:
     budgets = np.linspace(SMALLEST, LARGEST, 20)
-    limits = [limit_of(budget, labelled=labelled) for budget in budgets]
+    limits = [limit_of(budget, 100, labelled=labelled) for budget in budgets]
     assert (np.diff(limits) < 0).all()
     with pytest.raises(ValueError, match="a budget of 1000 false alarms a year was not measured"):
-        limit_of(1000, labelled=labelled)
+        limit_of(1000, 100, labelled=labelled)
 
 
 def test_strength_is_a_multiple_of_the_limit_of_the_budget() -> None:
     nights = good_nights(14)
     tonight = Night(TONIGHT, observed(np.random.default_rng(0)), 100, 0)
     strengths = [judge(tonight, nights, nights, LABELS, budget=budget).strength for budget in (SMALLEST, LARGEST)]
-    limits = [limit_of(budget, labelled=False) for budget in (SMALLEST, LARGEST)]
+    limits = [limit_of(budget, 100, labelled=False) for budget in (SMALLEST, LARGEST)]
     assert strengths[0] * limits[0] == pytest.approx(strengths[1] * limits[1])
 
 

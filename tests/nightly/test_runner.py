@@ -776,7 +776,7 @@ def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     (project / "runs" / "toy" / "latest").mkdir(parents=True)
     assert run(project).attempt.exit_code == 0
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good
-    assert f"{project}/runs/toy/latest: cannot be written (" in caplog.text
+    assert f"{project}/runs/toy/latest: cannot be written (Is a directory)" in caplog.messages
     assert [path.name for path in (project / "runs" / "toy").iterdir() if path.name.startswith(".latest")] == []
 
 

@@ -20,7 +20,7 @@ from toys import COLOURS, contents, options, picture, toy_card
 
 import batchland.images.crash_guard as suspects_module
 from batchland import score
-from batchland.errors import Interrupted, OutputError
+from batchland.errors import Interrupted, OutputError, UsageError
 from batchland.images.loader import load_image
 from batchland.models.card import METADATA_KEY
 
@@ -87,6 +87,25 @@ def test_a_disk_that_fills_up(tmp_path, toy_model, name):
         assert refused >= 2
         assert "of them by an earlier run" in again.stdout
         assert contents(small) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("name", "overwrite"), [("p.parquet", False), ("p.parquet", True), ("p", False), ("p", True)])
+def test_what_appears_during_a_run_is_not_replaced(tmp_path, photos, toy_model, name, overwrite):
+    out, mine = tmp_path / name, tmp_path / (name if name == "p.parquet" else f"{name}/mine.txt")
+
+    def appear(_: object) -> None:
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+
+    given = options(toy_model, overwrite=overwrite)
+    with pytest.raises(UsageError, match="that batchland did not write" if overwrite else "exists already"):
+        score(photos, out, given, on_progress=appear)
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    if name == "p":
+        out.rmdir()
+    again = score(photos, out, given).manifest
+    assert again.resumed_images == again.counts.listed
 
 
 @needs_root

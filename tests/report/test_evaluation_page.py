@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import assert_structured, needs_browser, opened, playwright, texts_of_poor_contrast
+from browser import LOOKS, assert_readable, assert_structured, needs_browser, opened, playwright
 from evaluation_data import HOSTILE, Row, random_case, write_arrays, write_label_folders, write_predictions
 from PIL import Image
 
@@ -77,31 +77,24 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
 @pytest.mark.parametrize("name", ["5", "30", "300", "hostile"])
-def test_no_console_messages_and_no_horizontal_scrolling(
-    browser: Any, pages: dict[str, Path], name: str, size: str, scheme: str
-) -> None:
-    with opened(browser, pages[name], size, scheme, offline=True) as found:
-        width = found.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-        assert width[0] <= width[1]
-        assert found.page.locator("h1").inner_text().endswith(": evaluation")
-
-
-def test_rows_are_whole_pixels_high(browser: Any, pages: dict[str, Path]) -> None:
-    for size in ("desktop", "phone"):
-        with opened(browser, pages["30"], size) as found:
-            rows = "[...document.querySelectorAll('#class-table tbody tr')].map((row) => row.offsetHeight)"
-            exact = rows.replace("row.offsetHeight", "row.getBoundingClientRect().height")
-            assert found.page.evaluate(exact) == found.page.evaluate(rows)
-
-
-def test_the_header_names_predictions_and_labels(browser: Any, pages: dict[str, Path]) -> None:
-    folder = pages["5"].parent.parent
-    with opened(browser, pages["5"]) as found:
-        assert found.page.locator("header p").inner_text().splitlines()[1] == (
+def test_each_page_is_quiet_structured_and_readable(browser: Any, pages: dict[str, Path], name: str) -> None:
+    folder = pages[name].parent.parent
+    with opened(browser, pages[name], offline=True) as found:
+        page = found.page
+        assert page.locator("h1").inner_text().endswith(": evaluation")
+        assert page.locator("header p").inner_text().splitlines()[1] == (
             f"Predictions {folder}/preds.parquet, labels {folder}/labels.csv"
         )
+        assert_structured(page)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
+        rows = "[...document.querySelectorAll('#class-table tbody tr')].map((row) => row.offsetHeight)"
+        exact = rows.replace("row.offsetHeight", "row.getBoundingClientRect().height")
+        for scheme in LOOKS:
+            found.look(scheme)
+            assert page.evaluate(exact) == page.evaluate(rows)  # whole pixels
+        assert_readable(found)
 
 
 def test_hostile_names_are_only_text(browser: Any, pages: dict[str, Path]) -> None:
@@ -234,20 +227,6 @@ def test_the_canvas_has_the_numbers_of_the_table(browser: Any, pages: dict[str, 
         row = page.locator("#class-table tbody tr").filter(has=head)
         images, accuracy = (row.locator("td").nth(index).inner_text() for index in (0, 1))
         assert page.locator("#confusion-readout").inner_text().endswith(f" of {images} images ({accuracy})")
-
-
-@pytest.mark.parametrize("name", ["5", "300"])
-def test_structure_for_screen_readers(browser: Any, pages: dict[str, Path], name: str) -> None:
-    with opened(browser, pages[name]) as found:
-        assert_structured(found.page)
-        found.page.keyboard.press("Tab")
-        assert found.page.evaluate("document.activeElement.textContent") == "Skip to the report"
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_enough_contrast(browser: Any, pages: dict[str, Path], scheme: str) -> None:
-    with opened(browser, pages["5"], scheme=scheme) as found:
-        assert texts_of_poor_contrast(found.page) == []
 
 
 def test_without_script_only_the_controls_are_missing(browser: Any, pages: dict[str, Path]) -> None:

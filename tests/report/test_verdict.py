@@ -61,12 +61,13 @@ def test_against_the_baseline(tmp_path):
     assert judge(worse, "top1 < 0.5", baseline=before) == ("warning", "Passes the gate, but is worse than monday.")
     assert judge(worse, "top1 < 0.9", baseline=before) == ("failed", "Fails the gate.")
     found = changes(worse, before)
-    assert found == (
-        True,
+    assert found is not None
+    assert (found.worse, found.paired, found.p_value) == (True, True, pytest.approx(p))
+    assert [*found.sentences] == [
         text,
-        ("Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",),
+        "Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",
         "The model is the same, the images are the same.",
-    )
+    ]
     better = changes(good, Baseline(worse, "monday"))
     assert better is not None
     assert (better.worse, better.text[:35]) == (False, "Better than monday by more than cha")
@@ -81,11 +82,11 @@ def test_images_that_are_not_compared_with_the_baseline_are_counted(tmp_path):
     found = changes(evaluation, Baseline(good, "monday"))
     assert found is not None
     assert "90.3% to 90.3% of the same 299" in found.text
-    assert found.cause == "The model is the same, the images are the same. Not compared: 1 image with different labels."
+    assert found.cause == "The model is the same, 299 images are the same. Not compared: 1 image with different labels."
     failed = changes(made(tmp_path, GOOD, failed=2), Baseline(evaluation, "monday"))
     assert failed is not None
     assert failed.cause == (
-        "The model is the same, the images are the same. Not compared: 1 image with different labels, "
+        "The model is the same, 299 images are the same. Not compared: 1 image with different labels, "
         "2 images that only one of the two scored."
     )
 
@@ -95,11 +96,10 @@ def test_a_difference_within_chance_is_none(tmp_path):
     p = binomtest(2, 2).pvalue
     found = changes(similar, Baseline(good, "monday"))
     assert found is not None
-    assert found[:3] == (
-        False,
+    assert (found.worse, found.classes) == (False, ())
+    assert found.text == (
         "Not different from monday by more than chance: 90.0% to 89.3% of the same 300, \u22120.7 points "
-        f"(p = {p:.3f}).",
-        (),
+        f"(p = {p:.3f})."
     )
 
 
@@ -108,15 +108,33 @@ def test_other_images_are_compared_as_independent_samples(tmp_path):
     p = fisher_exact([[270, 30], [255, 45]]).pvalue
     found = changes(other, Baseline(good, "monday"))
     assert p > 0.05
-    assert found == (
-        False,
+    assert found is not None
+    assert (found.worse, found.paired, found.p_value) == (False, False, pytest.approx(p))
+    assert [*found.sentences] == [
         "Not different from monday by more than chance: 90.0% to 85.0% of other images, \u22125.0 points "
         f"(p = {p:.3f}).",
-        ("Worse by more than chance, classes: Green Hill (90.0% to 75.0%).",),
+        "Worse by more than chance, classes: Green Hill (90.0% to 75.0%).",
         "The model is the same, the images are others.",
-    )
+    ]
     p_class = fisher_exact([[90, 10], [75, 25]]).pvalue
     assert p_class < 0.05 / 3
+
+
+def test_a_part_of_the_baseline_is_compared_image_by_image(tmp_path):
+    """The baseline has 300 images; 200 of them are evaluated again, then 200 of them and 100 others."""
+    good, part = made(tmp_path, GOOD), made(tmp_path, {0: (90, 100), 1: (90, 100)}, model="b")
+    found = changes(part, Baseline(good, "monday"))
+    assert found is not None
+    assert (found.paired, found.before, found.now, found.p_value) == (True, 0.9, 0.9, 1)
+    assert found.cause == (
+        "The model is the same, 200 images are the same. Not compared: 100 images that only one of the two scored."
+    )
+    found = changes(good, Baseline(part, "monday"))
+    assert found is not None
+    assert [*found.sentences] == [
+        "Not different from monday by more than chance: 90.0% to 90.0% of partly other images, 0.0 points (p = 1.000).",
+        "The model is the same, only 200 of 300 images are the same.",
+    ]
 
 
 @pytest.mark.slow
@@ -171,8 +189,14 @@ def test_without_a_scored_image(tmp_path):
     predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row("00.Red_Tower/1.jpg", error_code="empty")])
     labels = write_label_folders(tmp_path / "labels", ["00.Red_Tower/1.jpg"])
     found = evaluate(predictions, labels)
-    action = "Repair the 1 failed image (empty 1), and score again."
-    assert verdict(found) == ("failed", "No image was scored, so there is nothing to judge.", (), (), (action,))
+    assert verdict(found).model_dump() == {
+        "kind": "failed",
+        "text": "No image was scored, so there is nothing to judge.",
+        "reasons": (),
+        "changed": (),
+        "actions": ("Repair the 1 failed image (empty 1), and score again.",),
+        "changes": None,
+    }
     assert verdict(made(tmp_path, GOOD), (), Baseline(found, "monday")).changed == ()
 
 
@@ -190,7 +214,7 @@ def test_the_terminal_says_the_same(said):
         "  Better than always answering Red Tower, which would be right for 33.3%.",
         "  Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",
         "  The model is the same, the images are the same.",
-        "to do: Find out what changed before you use these answers. The model is the same, the images are the same.",
+        "to do: Find out what changed before you use these answers.",
         "to do: Add training images of Green Hill: below the average by more than chance.",
     ]
 
@@ -206,6 +230,6 @@ def test_markdown_says_the_same(said):
         "- Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",
         "- The model is the same, the images are the same.",
         "- Better than always answering Red Tower, which would be right for 33.3%.",
-        "- To do: Find out what changed before you use these answers. The model is the same, the images are the same.",
+        "- To do: Find out what changed before you use these answers.",
         "- To do: Add training images of Green Hill: below the average by more than chance.",
     ]

@@ -397,11 +397,12 @@ def test_without_images_the_advice_is_about_the_kind_of_source(tmp_path, toy_mod
     (tmp_path / "l.txt").write_text("\n")
     for images, image_list, message in (
         (tmp_path / "a.zip", None, "a.zip: no images to score (found: 1 hidden); give the files that hold them"),
-        (None, "l.csv", "l.csv: no images to score (found: nothing at all); give a table with a column of paths"),
+        (None, "l.csv", "l.csv: no images to score (found: nothing at all); give a table with one path per row"),
         (
             tmp_path,
             "missing.csv",
-            f"missing.csv: there is no file '{tmp_path}/none.jpg'; give a table with a column of paths",
+            f"missing.csv: there is no file '{tmp_path}/none.jpg'; give a table with one path per row, relative to the "
+            f"folder or absolute",
         ),
         (None, "l.txt", "l.txt: no images to score (found: 1 blank line); give a list with one path per line"),
     ):

@@ -207,7 +207,7 @@ def test_missing_and_unfinished_shards_are_named(tmp_path, photos, toy_model):
     folder, out = tmp_path / "sixteen", tmp_path / "p.parquet"
     score_shards(photos, folder, options(toy_model), 16)
     for index in (3, 7, 8, 9, 11, 12):
-        shutil.rmtree(Shard(index=index, count=16).folder(folder))
+        shutil.rmtree(folder / Shard(index=index, count=16).folder_name)
     assert refusal(folder, out) == "shards 3, 7 to 9, 11, 12 of 16 are missing"
     (folder / ".shard-00003-of-00016.parts").mkdir()
     (folder / "shard-00004-of-00016" / "_manifest.json").unlink()

@@ -3,10 +3,12 @@
 import errno
 import os
 import secrets
+import stat
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 
@@ -263,3 +265,17 @@ def test_a_failed_swap_changes_nothing(tmp_path):
     (tmp_path / "old").write_text("old")
     assert swap(tmp_path / "none", tmp_path / "old") is False
     assert (tmp_path / "old").read_text() == "old"
+
+
+@pytest.mark.parametrize(("code", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_folders_that_cannot_be_synced_are_no_fault(tmp_path, monkeypatch, code, fails):
+    """As on some network file systems."""
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error") if fails else nullcontext():
+        replace_file(tmp_path / "a.txt", "content")
+    assert (tmp_path / "a.txt").read_text() == "content"

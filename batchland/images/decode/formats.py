@@ -34,7 +34,8 @@ _OTHER_KINDS: Final = {
     b"FUJIFILMCCD-RAW": "camera raw (RAF)", b"FOVb": "camera raw (X3F)", b"IIRO": "camera raw (ORF)",
     b"IIRS": "camera raw (ORF)", b"MMOR": "camera raw (ORF)", b"IIU\0": "camera raw (RW2)",
     b"\0MRM": "camera raw (MRW)", b"II\x1a\0\0\0HEAPCCDR": "camera raw (CRW)", b"\x89HDF": "HDF5",
-    b"\xd7\xcd\xc6\x9a": "WMF", b"BA": "OS/2 bitmap array",
+    b"\xd7\xcd\xc6\x9a": "WMF", b"BA": "OS/2 bitmap array", b"\n\5\1": "PCX", b"\n\3\1": "PCX", b"\n\2\1": "PCX",
+    b"Image type: ": "IM",
 }  # fmt: skip
 """Kinds that are not read, by the bytes that they begin with."""
 

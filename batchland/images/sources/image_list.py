@@ -19,7 +19,7 @@ from batchland.images.sources.file_patterns import check_file, display_location,
 from batchland.images.sources.list_content import problem_with, problem_with_lines
 from batchland.images.sources.list_table import PEEKED_BYTES, Entry, check_content, open_table
 from batchland.images.sources.refs import Ignored, ImageRef
-from batchland.system.names import display_name, display_path, file_name
+from batchland.system.names import display_name, display_path, file_name, is_utf8
 from batchland.system.paths import resolved
 from batchland.system.urls import INVALID, bare_url, is_url, local_path, mistyped_url, split_url
 
@@ -87,11 +87,29 @@ class ImageList:
                 return
         with _opened(self._listing) as file, open_table(file, name) as table:
             entries = table.entries() if table else _lines(file, name)
-            for path, own in _usable(entries, name):
+            for path, own in self._in_utf8(_usable(entries, name), name):
                 if path:
                     yield self._ref(path)._replace(own=own)
                 else:
                     ignored.counts["blank line"] += 1
+
+    def _in_utf8(self, entries: Iterator[Entry], list_name: str) -> Iterator[Entry]:
+        """Pass the entries on. Raises UsageError if the first path that is not UTF-8 names no local file."""
+        for number, entry in enumerate(entries, 1):
+            if is_utf8(entry.path):
+                yield entry
+                continue
+            if is_url(self._base) or not os.path.lexists(self._local_path(entry.path)):
+                raise UsageError(
+                    f"{list_name}, entry {number}: '{display_name(entry.path)}' is not UTF-8 text, and there is no "
+                    f"such file; save the list as UTF-8"
+                )
+            yield entry  # so the list has the names of the file system
+            break
+        yield from entries
+
+    def _local_path(self, entry: bytes) -> bytes:
+        return os.path.join(os.fsencode(self._base), entry)  # noqa: PTH118 - bytes
 
     def _prefix(self, bucket: str) -> str:
         """The prefix of the keys of an inventory's images. Raises UsageError if the folder is not in its bucket."""
@@ -142,7 +160,7 @@ class ImageList:
         if is_url(self._base) and not text.startswith("/"):
             ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
             return ref
-        return ImageRef(display_name(entry), os.path.join(os.fsencode(self._base), entry))  # noqa: PTH118 - bytes
+        return ImageRef(display_name(entry), self._local_path(entry))
 
     def _web_ref(self, url: str) -> ImageRef:
         from batchland.images.sources.web import WebImages  # imports urllib3, which other lists do not need

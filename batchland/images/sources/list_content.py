@@ -43,9 +43,8 @@ def problem_with(head: bytes) -> str | None:
     for mark, encoding in _ENCODINGS:
         if head.startswith(mark):
             return f"is {encoding} text; save it as UTF-8"
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return f"is {kind}"
+    if kind := kind_of(head):
+        return f"is {kind}"
     if head[_TAR_MAGIC] == b"ustar":
         return "is a tar file"
     if _is_utf16(head):
@@ -53,6 +52,11 @@ def problem_with(head: bytes) -> str | None:
     if len(_CONTROLS.findall(head)) > _MAX_CONTROLS * len(head) + 1:
         return "is binary"
     return None
+
+
+def kind_of(head: bytes) -> str | None:
+    """The kind of a file that begins with the signature of an archive, a document or a picture: `a zip file`."""
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
 def problem_with_lines(head: bytes) -> str | None:

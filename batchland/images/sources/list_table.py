@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 from batchland.errors import UsageError
 from batchland.images.sources.list_content import COLUMNS, problem_with
 from batchland.system.csv_files import separator
-from batchland.system.names import display_name
+from batchland.system.names import is_utf8
 from batchland.system.text import first_line
 from batchland.system.urls import split_url
 
@@ -59,6 +59,8 @@ class CsvTable:
         delimiter, before = separator(first)
         self._rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
         _, self._header = next(islice(self._checked(), before, None), (1, []))
+        if not is_utf8(os.fsencode("".join(self._header))):
+            raise UsageError(f"{list_name}: its header is not UTF-8 text; save the table as UTF-8")
         self._path = _path_column(self._header, list_name)
         self._own = _own_names(self._header, self._path, list_name)
 
@@ -78,7 +80,9 @@ class CsvTable:
             if not self._warned and self._rows.line_num > line:
                 self._warned = True
                 _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
-            values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
+            values = tuple(row[place] if place < len(row) else "" for place in own)
+            if not all(is_utf8(os.fsencode(value)) for value in values):
+                raise UsageError(f"{self._name}, line {line}: is not UTF-8 text; save the table as UTF-8")
             yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 
     def _checked(self) -> Iterator[tuple[int, list[str]]]:
@@ -180,12 +184,12 @@ def _orc(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
 
 
 def _path_column(names: Sequence[str], list_name: str) -> str:
-    found = next((name for name in COLUMNS if name in names), None)
-    if found is None:
+    found = next((same for column in COLUMNS if (same := [name for name in names if name.lower() == column])), [])
+    if not found:
         raise UsageError(f"{list_name}: has no column {', '.join(COLUMNS)}, only {', '.join(names) or 'nothing'}")
-    if names.count(found) > 1:
-        raise UsageError(f"{list_name}: has {names.count(found)} columns {found}; keep one")
-    return found
+    if len(found) > 1:
+        raise UsageError(f"{list_name}: has {len(found)} columns {found[0]}; keep one")
+    return found[0]
 
 
 def _own_names(names: Sequence[str], path: str, list_name: str) -> list[str]:

@@ -11,11 +11,13 @@ import threading
 import weakref
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from gzip import BadGzipFile, GzipFile
 from typing import BinaryIO, Final, Generic, Protocol, TypeVar, cast
 
+from batchland.errors import InputError
 from batchland.system.filesystems import call, listed_us, open_location
 from batchland.system.times import known_time
 from batchland.system.urls import is_url, split_url
@@ -145,7 +147,10 @@ class _Blocks:
 
 
 class _Unpacked:
-    """A gzip file, unpacked to a temporary file as far as needed. A damaged stream ends where the damage is."""
+    """A gzip file, unpacked to a temporary file as far as needed. A damaged stream ends where the damage is.
+
+    Raises InputError if the temporary file cannot be written: that is no fault of the gzip file.
+    """
 
     def __init__(self, packed: "Reader") -> None:
         self._stream = GzipFile(fileobj=cast("BinaryIO", packed))
@@ -153,7 +158,7 @@ class _Unpacked:
         self._complete = False
         self.problem: str | None = None
         self.size, self.modified_us = sys.maxsize, packed.file.modified_us
-        with tempfile.TemporaryFile(prefix="batchland-") as file:
+        with _scratch_errors(), tempfile.TemporaryFile(prefix="batchland-") as file:
             self._file = _Local(os.dup(file.fileno()))
         self._lock = threading.Lock()
 
@@ -161,8 +166,10 @@ class _Unpacked:
         with self._lock:
             while self._unpacked < offset + size and not self._complete:
                 data = self._unpack()
-                os.pwrite(self._file.descriptor, data, self._unpacked)
-                self._unpacked += len(data)
+                with _scratch_errors():
+                    while data:  # a disk that is almost full takes a part
+                        written = os.pwrite(self._file.descriptor, data, self._unpacked)
+                        self._unpacked, data = self._unpacked + written, data[written:]
         return self._file.read_at(offset, size)
 
     def finish(self) -> None:
@@ -183,6 +190,18 @@ class _Unpacked:
             self.problem = next(known, "its gzip stream is damaged")
         self._complete = not data
         return data
+
+
+@contextmanager
+def _scratch_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder, reason = tempfile.tempdir or "the folder for temporary files", os.strerror(error.errno or 0)
+        raise InputError(
+            f"{folder}: cannot be written ({reason}), and tar.gz files are unpacked there; free some space or set "
+            f"TMPDIR, then run the same command again"
+        ) from error
 
 
 class Reader:

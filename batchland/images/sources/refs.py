@@ -74,7 +74,7 @@ class LocalFiles:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise ImageError("io_error", "no longer a regular file")
+                raise ImageError("io_error", "not a regular file")
             check_file_size(status.st_size)
             data = _read(descriptor, status.st_size)
             now = os.fstat(descriptor)

@@ -17,6 +17,7 @@ from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.containers import Containers, joined_facts, split_facts, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
+from batchland.images.sources.list_content import kind_of
 from batchland.images.sources.random_access import DIRECT_BYTES, GZIP, RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
@@ -26,6 +27,12 @@ _HEADER_BYTES: Final = 2048
 _END_BYTES: Final = 16 * 1024
 """Bytes after the end mark that must be zero. Anything else there means that archives were concatenated."""
 _MAX_SIZE: Final = 2**62
+_MAGIC: Final = slice(257, 265)
+_GNU: Final = b"ustar  \0"
+_PREFIX: Final = slice(345, 500)
+"""Bytes of a header: in the ustar format the beginning of the name, in GNU's the times of access and change."""
+_GNU_FOLDER: Final = b"D"
+"""Type of a folder in an incremental archive of GNU tar."""
 _PAX_SIZE: Final = re.compile(r"[0-9]+")
 _PAX_TIME: Final = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 
@@ -92,7 +99,9 @@ def list_members(
         headers = _Headers(file, start)
         headers.require_unpacked()
         headers.seek(start)
-        with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:", errors="surrogateescape") as tar:
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", headers), mode="r:", errors="surrogateescape", tarinfo=_Member
+        ) as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile keeps them all otherwise
                 position = tar.offset
@@ -126,6 +135,19 @@ def list_members(
         yield ImageRef(name, b"", ("unreadable", f"{extent} {problem}"))
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose name has no prefix in GNU's format. tarfile takes two times there for one."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        """See `tarfile.TarInfo.frombuf`."""
+        member = super().frombuf(buf, encoding, errors)
+        if buf[_MAGIC] == _GNU:
+            prefix = bytes(buf[_PREFIX]).partition(b"\0")[0].decode(encoding, errors)
+            member.name = member.name.removeprefix(f"{prefix}/")
+        return member
+
+
 def _has_possible_size(member: tarfile.TarInfo) -> bool:
     """False for numbers that are no size of a file, and for texts, for which tarfile gives 0."""
     size = member.pax_headers.get("size")
@@ -146,7 +168,7 @@ def _name(member: tarfile.TarInfo) -> str:
 
 def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:
     """See `kind_in_archive`; empty for a folder, which is not counted."""
-    if member.isdir():
+    if member.isdir() or member.type == _GNU_FOLDER:
         return ""
     kind = kind_in_archive(os.fsencode(member.name), all_files=all_files)
     if kind in ("hidden", "path with .."):
@@ -177,9 +199,14 @@ class _Headers(Reader):
         return data
 
     def require_unpacked(self) -> None:
-        """Raise tarfile.ReadError if the file is packed by gzip, which is read only under other names."""
-        if self.position == 0 and self.read(len(GZIP)) == GZIP:
+        """Raise tarfile.ReadError if the file is no tar file, but packed by gzip or of another known kind."""
+        if self.position:
+            return
+        head = self.read(_HEADER_BYTES)
+        if head.startswith(GZIP):
             raise tarfile.ReadError("it is packed by gzip; name it .tar.gz")
+        if kind := kind_of(head):
+            raise tarfile.ReadError(f"it is {kind}")
 
     def problem_at(self, position: int) -> str | None:
         """Why the archive does not end properly here; None if it does."""

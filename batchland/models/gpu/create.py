@@ -10,16 +10,7 @@ from batchland.models.devices import GpuKind, library_problem
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import Unusable, explain
 from batchland.models.gpu.tuning import Settings
-from batchland.models.ort import (
-    CPU,
-    CUDA,
-    TENSORRT,
-    Placement,
-    Provider,
-    Threads,
-    create_session,
-    placement,
-)
+from batchland.models.ort import CPU, CUDA, TENSORRT, Placement, Provider, Threads, create_session, placement
 from batchland.system.text import first_line
 
 _log = logging.getLogger("batchland")

@@ -127,5 +127,4 @@ def _graph(spec: PreprocessSpec, *, turned: bool) -> bytes:
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    content: bytes = model.SerializeToString()
-    return content
+    return model.SerializeToString()

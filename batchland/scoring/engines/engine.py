@@ -35,8 +35,7 @@ class Scored(NamedTuple):
     @property
     def failed(self) -> int:
         """Number of failed rows."""
-        failed: int = self.rows.num_rows - self.rows.column("error_code").null_count
-        return failed
+        return self.rows.num_rows - self.rows.column("error_code").null_count
 
 
 class Engine(Protocol):

@@ -11,12 +11,7 @@ from batchland.errors import Interrupted, UsageError
 from batchland.predictions.parts import PartSpec
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.schema import PREDICTIONS, ShardInfo, full_schema, own_schema
-from batchland.predictions.storage import (
-    display_location,
-    join_location,
-    open_output,
-    output_location,
-)
+from batchland.predictions.storage import display_location, join_location, open_output, output_location
 from batchland.predictions.stored_folder import StoredFolder
 from batchland.predictions.writer import PredictionSink, Survey
 from batchland.scoring.account import Progress

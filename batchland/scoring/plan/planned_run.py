@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import repeat
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,17 +16,17 @@ import pyarrow as pa
 from batchland.errors import NoSuchImagesError, OutputError, UsageError
 from batchland.images.sources.refs import Ignored, ImageRef, is_there
 from batchland.models.session import OpenModel
-from batchland.predictions.layout import MANIFEST, is_file_output
+from batchland.predictions.layout import MANIFEST
 from batchland.predictions.parts import Entry, PartSpec
 from batchland.predictions.schema import Manifest, ShardInfo
-from batchland.predictions.storage import display_location, join_location, output_location
+from batchland.predictions.storage import output_location
 from batchland.predictions.stored_folder import StoredFolder
 from batchland.predictions.writer import PredictionSink, Survey
 from batchland.scoring.listing import TRIED, ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan, open_planned
 from batchland.scoring.plan.schema import PlanOptions
-from batchland.scoring.run import Run
+from batchland.scoring.run import Run, shard_location
 from batchland.system.names import display_path
 from batchland.system.text import counted
 from batchland.system.urls import is_url
@@ -101,8 +101,8 @@ class PlannedRun(Run):
         self._shard = options.shard
         self._common = StoredFolder(out)
         if options.shard:
-            _check_shard(listing, out, options.shard)
-            out = join_location(out, options.shard.folder_name)
+            out = shard_location(out, options.shard)
+            _check_shard(listing, options.shard)
         options = options.model_copy(update=listing.plan.options.model_dump())
         super().__init__(listing, out, options)
         self._size = PartSpec.of({}, batch_size=options.batch_size, part_size=options.part_size).part_size
@@ -175,9 +175,7 @@ def shard_range(shard: Shard, listed: int, part_size: int, batch_size: int) -> t
     return first, stop
 
 
-def _check_shard(listing: PlannedListing, out: Path | str, shard: Shard) -> None:
-    if is_file_output(PurePath(display_location(out))):
-        raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
+def _check_shard(listing: PlannedListing, shard: Shard) -> None:
     if listing.plan.parts not in (0, shard.count):
         raise UsageError(
             f"{display_path(listing.stored.name)}: is for {listing.plan.parts} shards, not {shard.count}; score "

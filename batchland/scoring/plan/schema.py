@@ -5,7 +5,8 @@ from typing import Final, Literal
 import pyarrow as pa
 
 from batchland.predictions.schema import WrittenFile
-from batchland.system.documents import Count, Document, column
+from batchland.system.arrow import column
+from batchland.system.documents import Count, Document
 
 PLAN_NAME: Final = "plan.json"
 PLANNED: Final = pa.schema(

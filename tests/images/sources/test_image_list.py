@@ -102,6 +102,19 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
             "l.csv, line 3: cannot be read as CSV (',' expected after '\"')",
         ),
         ("l.csv", b"image,site\na.jpg,x,\nb.jpg,Paris, France\n", "l.csv, line 3: has 3 values, the header 2"),
+        ("l.csv", b"image,site\na.jpg,x\nb.jpg,\xfc\n", "l.csv, line 3: is not UTF-8 text; save the table as UTF-8"),
+        ("l.csv", b"image,gr\xf6\xdfe\na.jpg,x\n", "l.csv: its header is not UTF-8 text; save the table as UTF-8"),
+        (
+            "l.csv",
+            b"image,site\na.jpg,x\n\xe9.jpg,y\n",
+            "l.csv, entry 2: '\\xe9.jpg' is not UTF-8 text, and there is no such file; save the list as UTF-8",
+        ),
+        (
+            "l.txt",
+            b"a.jpg\n\n\xe9.jpg\n",
+            "l.txt, entry 3: '\\xe9.jpg' is not UTF-8 text, and there is no such file; save the list as UTF-8",
+        ),
+        ("l.csv", b"Image,image\na.jpg,b.jpg\n", "l.csv: has 2 columns Image; keep one"),
         ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
     ],
 )
@@ -300,6 +313,20 @@ def test_entries_that_no_file_can_have_are_failed_rows(tmp_path: Path) -> None:
     }
 
 
+def test_file_names_need_not_be_utf8(tmp_path: Path) -> None:
+    """A list with one such file comes from the file system, so others may be gone."""
+    (tmp_path / os.fsdecode(b"\xe9.jpg")).touch()
+    (tmp_path / "list.txt").write_bytes(b"\xe9.jpg\n\xfc.jpg\n")
+    assert [ref.name for ref in _list(tmp_path / "list.txt", tmp_path)] == ["\\xe9.jpg", "\\xfc.jpg"]
+
+
+def test_the_name_of_the_column_may_begin_with_a_capital_letter(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"Image,site\na.jpg,x\n")
+    pq.write_table(pa.table({"Image": ["a.jpg"], "site": ["x"]}), tmp_path / "list.parquet")
+    for name in ("list.csv", "list.parquet"):
+        assert [(ref.name, ref.own) for ref in _list(tmp_path / name)] == [("a.jpg", ("x",))]
+
+
 def test_missing_source_and_missing_folder_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^nothing to score: give a folder, a URL, tar, zip or Parquet files$"):
         open_source(None)
@@ -451,10 +478,11 @@ def test_columns_are_documented() -> None:
     ("listing", "message"),
     [
         (b"a.jpg \nb.jpg \n",
-         "there is no file '{folder}/a.jpg ', nor for any of the first 2 entries; give a list with one path per line"),
+         "there is no file '{folder}/a.jpg ', nor for any of the first 2 entries; give a list with one path per line, "
+         "relative to the folder or absolute"),
         (b"a.jpg,cat\nb.jpg,dog\n",
          "there is no file '{folder}/a.jpg,cat', nor for any of the first 2 entries; "
-         "give a list with one path per line"),
+         "give a list with one path per line, relative to the folder or absolute"),
     ],
     ids=["spaces", "labels"],
 )  # fmt: skip

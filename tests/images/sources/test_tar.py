@@ -1,10 +1,12 @@
 """Images in tar shards: every member has a row, also in damaged shards."""
 
+import errno
 import gzip
 import io
 import os
 import random
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ from s3_server import Bucket
 from toys import COLOURS, Stop, contents, options, picture, read_all, stop_after
 
 from batchland import score
-from batchland.errors import UsageError
+from batchland.errors import InputError, UsageError
 from batchland.images.sources import file_patterns, random_access
 from batchland.images.sources.open import open_source
 from batchland.images.sources.random_access import BLOCK_BYTES
@@ -136,6 +138,8 @@ def test_damaged_shard_never_mixes_up_images(tmp_path: Path) -> None:
     [
         (lambda data: b"", "the shard cannot be read from byte 0 on: empty file"),
         (lambda data: b"no tar archive" * 99, "the shard cannot be read from byte 0 on: invalid header"),
+        (lambda data: b"PK\3\4" + data, "the shard cannot be read from byte 0 on: it is a zip file"),
+        (lambda data: b"\xfd7zXZ\0" + data, "the shard cannot be read from byte 0 on: it is an xz file"),
         (lambda data: data + data, "the shard cannot be read from byte 1024 on: something follows its end mark, as if"),
         (lambda data: data[:1024], "the shard cannot be read from byte 1024 on: it has no end mark, so it may be cut"),
         (
@@ -151,6 +155,32 @@ def test_reason_why_a_shard_is_unreadable(tmp_path: Path, make: object, message:
     assert last.error is not None
     assert last.error[0] == "unreadable"
     assert last.error[1].startswith(message)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["tar", "tar.gz"])
+def test_the_times_in_a_header_of_gnu_tar_are_no_part_of_the_name(tmp_path: Path, packed: bool) -> None:
+    """As `tar --incremental` writes them, where ustar has the beginning of the name."""
+    data = bytearray()
+    for name, kind in (("folder/", b"D"), ("folder/a.jpg", tarfile.REGTYPE)):
+        info = tarfile.TarInfo(name)
+        info.type, info.mtime = kind, 1_700_000_000
+        header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        header[345:369] = b"15303512330\0" * 2
+        header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
+        data += header
+    data += bytes(10240)
+    path = tmp_path / ("a.tar.gz" if packed else "a.tar")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    ignored = Ignored()
+    names = [ref.name for ref in open_source(path).images(ignored)]
+    assert (names, dict(ignored.counts)) == ([f"{path.name}/folder/a.jpg"], {})
+
+
+def test_the_beginning_of_a_long_name_in_a_ustar_header_is_kept(tmp_path: Path) -> None:
+    name = "a" * 90 + "/" + "b" * 90 + ".jpg"
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    assert [ref.name for ref in open_source(tmp_path / "a.tar").images(Ignored())] == [f"a.tar/{name}"]
 
 
 def test_missing_later_shard_is_an_unreadable_row(shards: Path) -> None:
@@ -322,6 +352,23 @@ def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path)
     assert (again.counts.listed, again.counts.ok, again.counts.failed_by_code) == (60, 57, {"truncated": 3})
     names = pq.read_table(tmp_path / "out")["image"].to_pylist()
     assert names == [f"photos-{shard:03}.tar/camera/{number:04}.jpg" for shard in range(3) for number in range(20)]
+
+
+@pytest.mark.parametrize("room", [100_000, 10_000_000])
+def test_a_full_disk_for_unpacking_is_no_fault_of_the_shard(tmp_path: Path, monkeypatch, room: int) -> None:
+    """A disk that is almost full takes only a part of what is written."""
+    members = {f"{number}.jpg": os.urandom(70_000) for number in range(4)}
+    (tmp_path / "n.tar.gz").write_bytes(tar_of(members))
+    write = os.pwrite
+
+    def almost_full(descriptor: int, data: bytes, offset: int) -> int:
+        if offset >= room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[:1000], offset)
+
+    monkeypatch.setattr(os, "pwrite", almost_full)
+    with nullcontext() if room > 1_000_000 else pytest.raises(InputError, match=r"cannot be written \(No space left"):
+        assert read_all(tmp_path / "n.tar.gz") == [(f"n.tar.gz/{name}", data) for name, data in members.items()]
 
 
 def test_number_of_open_shards_is_limited(tmp_path: Path) -> None:

@@ -97,11 +97,11 @@ class WorkerPool:
 
     @property
     def unfinished(self) -> tuple[int, int]:
-        """Sums over the workers of what `progress` returned last."""
+        """The last results of `progress`, summed over the workers."""
         return sum(each.unfinished[0] for each in self._workers), sum(each.unfinished[1] for each in self._workers)
 
     def stop(self) -> tuple[list[Any], int]:
-        """Ask workers to end. The results that had not been taken, and the sum of what `stop` returned."""
+        """Ask the workers to end. Returns results that were not taken yet, and the sum of the results of `stop`."""
         with ray_errors():
             stopping = [worker.handle.stop.remote() for worker in self._workers if worker.ready]
             total = sum(_arrived(stopping, _STOP_SECONDS))
