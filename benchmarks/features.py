@@ -4,8 +4,8 @@
     python -m benchmarks.features --runs scratch --work FOLDER [--count 400] [--pairs 7] [--width 2048]
 
 --runs scores the same photos with a model without features, and with the same model with features, in turn. It gives
-the CPU seconds of whole runs: medians, the median of the differences within a pair, and its interval with 95 %
-confidence. `scratch`, `transfer` (ResNet50), or a path. With --width 2048, a small model has as many features as
+the CPU seconds of whole runs: medians, the median of the ratios within a pair, and its interval with 95 % confidence by
+the bootstrap. `scratch`, `transfer` (ResNet50), or a path. With --width 2048, a small model has as many features as
 ResNet50, so that the cost of its features is not lost in the noise of a large one.
 """
 
@@ -31,7 +31,7 @@ from batchland.models.known import MAX_PHOTOS, add_distance
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.predictions.layout import write_table
 from batchland.predictions.schema import features_column
-from benchmarks.machine import describe_machine, median_interval
+from benchmarks.machine import describe_machine
 from benchmarks.models import find_model
 from benchmarks.photos import draw_photos
 
@@ -95,10 +95,11 @@ def whole_runs(name: str, work: Path, count: int, pairs: int, width: int | None)
         options = ScoreOptions(model=model if features else plain, device="cpu", features=features, overwrite=True)
         seconds[features].append(_seconds(lambda options=options: score(photos, work / "p.parquet", options)))
     without, used = seconds[False][1:], seconds[True][1:]  # the first ones open caches
-    more = [1000 * (b - a) / count for a, b in zip(without, used, strict=True)]
-    low, high = median_interval(more)
+    ratios = np.array(used) / np.array(without)
+    drawn = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     what = f"{name} | {width or ''} | {count} | {pairs} | {median(without):.2f} | {median(used):.2f}"
-    return f"| {what} | {median(more):+.2f} | {low:+.2f} to {high:+.2f} |"
+    return f"| {what} | {median(ratios) - 1:+.1%} | {low - 1:+.1%} to {high - 1:+.1%} |"
 
 
 def widened(model: Path, width: int, out: Path) -> Path:
@@ -126,7 +127,7 @@ def main() -> None:
     given = parser.parse_args()
     print(describe_machine())
     if given.runs:
-        print("\n| model | features | images | pairs | CPU s without | with features | more, ms an image | interval |")
+        print("\n| model | features | images | pairs | CPU s without | with features | more | interval |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
         print(whole_runs(given.runs, given.work, given.count, given.pairs, given.width))
         return

@@ -4,9 +4,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +32,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The interval of the median with about 95 % confidence, by order statistics."""
-    ordered = sorted(values)
-    edge = max(round(len(ordered) / 2 - 0.98 * sqrt(len(ordered))), 1) - 1
-    return ordered[edge], ordered[-1 - edge]
 
 
 def describe_machine() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import PATH, Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of, overwrite_option
 
 
 @group()
@@ -24,13 +24,15 @@ def classes() -> None:
 @click.option("-l", "--labels", type=PATH,
               help="Labelled photos of the old classes, CLASS/*.jpg, that the model was not trained on.")  # fmt: skip
 @options_of("batchland.embeddings.new_class:AddClassOptions", Flag("most_taken", metavar="SHARE"))
+@overwrite_option
 def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, **values: Any) -> None:
     """Add the class LABEL to a model, from PHOTOS of it, without training.
 
-    An image is of the new class if its features are like those of PHOTOS, a folder of 20 or more. The old classes keep
-    their order among themselves. Prints how many of the photos are recognised when they are held out and, with
-    --labels, the accuracy of the old classes before and after. Training gives better answers, but takes longer.
-    Thresholds of `calibrate` are removed from the card, because they are those of the old classes.
+    An image is of the new class if its features are like those of PHOTOS, a folder of at least 5 photos of different
+    scenes, and better of 20 or more. The old classes keep their order among themselves. Prints how many of the photos
+    are recognised when they are held out and, with --labels, the accuracy of the old classes before and after. Training
+    gives better answers, but takes longer. Thresholds of `calibrate` are removed from the card, because they are those
+    of the old classes.
     """
     from batchland.embeddings.new_class import AddClassOptions, add_new_class
     from batchland.evaluation.intervals import rate
@@ -38,7 +40,8 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
     from batchland.system.text import count, first_few, interval, percent, visible
 
     keep_pandas_out()
-    made = add_new_class(label, photos, model, out, labels, build(AddClassOptions, values))
+    options = build(AddClassOptions, values)
+    made = add_new_class(label, photos, model, out, labels, options)
     added = made.card.added[-1]
 
     def share(right: int, total: int) -> str:
@@ -53,12 +56,13 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
     )
     if 2 * added.recognised < added.photos:
         click.echo("note: fewer than half of them are recognised; train a model with this class instead")
-    if added.labelled:
+    if old := made.old:
         click.echo(
-            f"old classes: {share(added.right_before, added.labelled)} of {count(added.labelled)} labelled photos "
-            f"right before, {share(added.right_after, added.labelled)} now; {count(added.taken)} are classified as the "
-            f"new one"
+            f"old classes: {share(old.right_before, old.labelled)} of {count(old.labelled)} labelled photos right "
+            f"before, {share(old.right_after, old.labelled)} now; {count(old.taken)} are classified as the new one"
         )
+        if old.taken > options.most_taken * old.labelled:
+            click.echo(f"note: these are more than {percent(options.most_taken)}; give more labelled photos")
     else:
         click.echo(
             "note: the threshold is the one that 95% of these photos pass, so this share is no accuracy; how many "

@@ -56,6 +56,7 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
     "seed",
     Flag("links", "--links/--copies"),
     "near_copies",
+    Flag("model", "-m --model"),
     Flag("group_prefix", metavar="REGEX"),
     "corrections",
 )
@@ -91,9 +92,14 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
               help="Also draw photos of each class, as a model sees them; replaces this file.")  # fmt: skip
 @click.option("--corrections", type=PATH, metavar="FILE.csv",
               help="Corrected labels, as a report's page saves them: count photos for these classes.")  # fmt: skip
+@click.option("-m", "--model", type=PATH,
+              help="A model with features: compare these, too, which finds more of the near-copies that are "
+                   "cropped.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Count notes as problems, too.")
 @json_option
-def check(folder: Path, samples: Path | None, corrections: Path | None, strict: bool, as_json: bool) -> None:
+def check(
+    folder: Path, samples: Path | None, corrections: Path | None, model: Path | None, strict: bool, as_json: bool
+) -> None:
     """Read all labelled photos and report what is wrong with them.
 
     The photos are in DATA/train, or in DATA itself, and in DATA/val and DATA/test. Problems make
@@ -115,7 +121,7 @@ def check(folder: Path, samples: Path | None, corrections: Path | None, strict: 
             raise UsageError(f"{samples}: is inside {folder}, among the photos; give --samples another path")
 
     with ProgressBar("photos") as bar:
-        found, classes = run(folder, corrections=corrections, on_progress=bar.update)
+        found, classes = run(folder, corrections=corrections, model=model, on_progress=bar.update)
     if as_json:
         print_json(found)
     else:

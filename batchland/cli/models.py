@@ -107,7 +107,7 @@ def _card_table(session: "Session") -> str:
         if part := getattr(card, name):
             rows[name] = _pairs(part)
     if card.added:
-        rows["added"] = "; ".join(map(_pairs, card.added))
+        rows["added"] = "; ".join(_pairs(each.model_dump(exclude_none=True).items()) for each in card.added)
     if card.known:
         rows["known"] = f"{card.known.images} labelled images, labels_fingerprint {card.known.labels_fingerprint}"
     lines = [line for key, value in rows.items() for line in _wrapped(key, value)]

@@ -1,7 +1,7 @@
 """Check labelled photos before training: numbers, sizes, unreadable files, duplicates, leakage into the test set.
 
 Two photos are duplicates if they give a model the same pixels, after the preprocessing of training and scoring, and
-near-duplicates if one is a copy of the other (see embeddings/signatures.py).
+near-duplicates if one is a copy of the other (see embeddings/copies.py).
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from statistics import median
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import subfolders, too_few_classes, training_folder
@@ -26,6 +27,7 @@ from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import class_names
+from batchland.models.session import open_session
 from batchland.system.documents import Document
 from batchland.system.names import composed
 from batchland.system.text import aligned, count, counted, first_few, one_line, visible
@@ -112,13 +114,18 @@ class DataCheck(Document):
 
 
 def check(
-    data: Path, *, corrections: Path | None = None, on_progress: Callable[[int, int], None] | None = None
+    data: Path,
+    *,
+    corrections: Path | None = None,
+    model: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[DataCheck, list[ClassSamples]]:
     """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos.
 
     corrections: a CSV file of corrected labels; a corrected photo counts for the folder of its corrected label.
+    model: a model with features, which near-duplicates are also compared by; its preprocessing is used.
     on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder, has
-    no class folders, or if corrections do not match its photos.
+    no class folders, or if corrections do not match its photos; ModelError if the model has no features.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
@@ -127,13 +134,20 @@ def check(
     if not folders:
         raise too_few_classes(folder, folders)
     corrected = CorrectedFolders(corrections, data, folders) if corrections else None
+    session = open_session(model, "cpu", features=True) if model else None
     survey = _Survey(has_parts, corrected)
     for part, root in roots.items():
         survey.list_part(part, root)
     if corrected:
         corrected.require_moved()
     done = 0
-    for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC, load=load_measured):
+    spec = session.card.preprocess if session else SPEC
+    for batch in BatchLoader((photo.ref for photo in survey.photos), spec, load=load_measured):
+        if session:
+            features = session.answer(batch.pixels).features
+            assert features is not None
+            good = [each.error is None for each in batch.outcomes]
+            survey.features.append(features[good].astype(np.float16))
         for ref, outcome, pixels in zip(batch.refs, batch.outcomes, batch.pixels, strict=True):
             survey.take(survey.photos[done], ref, outcome, pixels)
             done += 1
@@ -166,6 +180,8 @@ class _Survey:
     outcomes: list[Outcome] = field(default_factory=list)
     readable: list[_Photo] = field(default_factory=list)
     """The photos of `outcomes`, in the same order."""
+    features: list[npt.NDArray[np.float16]] = field(default_factory=list)
+    """The features of these photos, batch by batch, if a model was given."""
     sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
 
     def list_part(self, part: Part, root: Path) -> None:
@@ -228,7 +244,8 @@ class _Survey:
 
     def _near_duplicates(self, exact: list[list[_Photo]]) -> list[list[_Photo]]:
         """Groups of near-copies that are not in `exact`."""
-        rows = near_copies([outcome.signals or b"" for outcome in self.outcomes])
+        features = np.concatenate(self.features) if self.features else None
+        rows = near_copies([outcome.signals or b"" for outcome in self.outcomes], features)
         found = [[self.readable[row] for row in group] for group in rows]
         known = {frozenset(photo.ref.name for photo in group) for group in exact}
         return [group for group in found if frozenset(photo.ref.name for photo in group) not in known]

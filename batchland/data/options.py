@@ -50,6 +50,8 @@ class SplitOptions(Options):
     """CSV file of corrected labels, as a report's page saves it: those photos go to the folder of that label."""
     near_copies: bool = True
     """Put photos of a class that are nearly the same (resized, compressed, cropped, stamped) into the same part."""
+    model: Path | None = None
+    """A model with features: compare these, too, which finds more of the near-copies that are cropped."""
     group_prefix: re.Pattern[str] | None = None
     """Regular expression for the start of file names. Photos of a class with the same match go to the same part:
     `[^-]+` keeps scene7-1.jpg and scene7-2.jpg together."""

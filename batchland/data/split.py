@@ -21,12 +21,12 @@ import splitfolders
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import class_folders, training_folder
 from batchland.data.options import SplitOptions
-from batchland.embeddings.copies import near_copies
+from batchland.embeddings.photos import read_photos
 from batchland.errors import UsageError
-from batchland.images.loader import BatchLoader, load_measured
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef
+from batchland.models.session import open_session
 from batchland.system.files import read_error
 from batchland.system.folders import new_folder
 from batchland.system.paths import resolved
@@ -54,7 +54,8 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     changed.
 
     Raises UsageError if DATA has no class folders or contains `out`, if a class has too few photos for every part, or
-    if photos are in subfolders of the class folders; OutputError if `out` cannot be written.
+    if photos are in subfolders of the class folders; ModelError if the model has no features; OutputError if `out`
+    cannot be written.
     """
     options = options or SplitOptions()
     if resolved(out).is_relative_to(resolved(data)):
@@ -65,7 +66,7 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     if options.group_prefix:
         _require_match(folder, options.group_prefix, [name for names in photos.values() for name in names])
     with new_folder(out) as made, _corrected(data, folder, photos, options.corrections) as (source, names):
-        _split_into(source, made, {Path(name).suffix for found in names.values() for name in found}, options)
+        _split_into(source, made, [source / name / photo for name, found in names.items() for photo in found], options)
         parts = {
             part: {name: sum(1 for _ in (made / tool_name / name).iterdir()) for name in classes}
             for part, tool_name in zip(options.parts, _TOOL_NAMES, strict=False)
@@ -125,7 +126,8 @@ def _require_match(folder: Path, prefix: re.Pattern[str], names: list[str]) -> N
         )
 
 
-def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOptions) -> None:
+def _split_into(folder: Path, made: Path, photos: Sequence[Path], options: SplitOptions) -> None:
+    grouping = _grouping(photos, options)
     with _restore_random_state(), _show_bar_on_terminals_only():
         try:
             splitfolders.ratio(
@@ -133,9 +135,9 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
                 made,
                 seed=options.seed,
                 ratio=tuple(options.parts.values()),
-                group=_grouping(options.group_prefix, near=options.near_copies),
+                group=grouping,
                 move="symlink" if options.links else "copy",
-                formats=extensions,
+                formats={photo.suffix for photo in photos},
             )
         except OSError as error:
             if error.filename is not None and Path(error.filename).is_relative_to(folder):
@@ -143,11 +145,13 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
             raise
 
 
-def _grouping(prefix: re.Pattern[str] | None, *, near: bool) -> Callable[[Sequence[Path]], Groups]:
-    """Group photos with the same bytes or the same match of their names, transitively. near: also near-copies."""
+def _grouping(photos: Sequence[Path], options: SplitOptions) -> Callable[[Sequence[Path]], Groups]:
+    """Group copies of photos, and photos with the same match of their names, transitively. photos: of all classes."""
+    prefix = options.group_prefix
+    near = _near_copies(photos, options.model) if options.near_copies else {}
 
     def group(photos: Sequence[Path]) -> Groups:
-        parents: dict[object, object] = {}  # union-find over photos, contents and matches
+        parents: dict[object, object] = {}  # union-find over photos, contents, matches and numbers of near-copies
 
         def group_of(one: object) -> object:
             while one in parents:
@@ -156,14 +160,10 @@ def _grouping(prefix: re.Pattern[str] | None, *, near: bool) -> Callable[[Sequen
 
         for photo in photos:
             match = prefix and prefix.match(photo.name)
-            for key in filter(None, (_digest(photo), match and match[0])):
+            for key in filter(None, (_digest(photo), match and match[0], near.get((photo.parent.name, photo.name)))):
                 one, other = group_of(photo), group_of(key)
                 if one != other:
                     parents[one] = other
-        for first, *others in _near_copies(photos) if near else ():
-            for other in others:
-                if (one := group_of(other)) != (root := group_of(first)):
-                    parents[one] = root
         groups: dict[object, list[Path]] = {}
         for photo in sorted(photos):
             groups.setdefault(group_of(photo), []).append(photo)
@@ -172,12 +172,13 @@ def _grouping(prefix: re.Pattern[str] | None, *, near: bool) -> Callable[[Sequen
     return group
 
 
-def _near_copies(photos: Sequence[Path]) -> list[list[Path]]:
-    """Groups of photos that are nearly the same. Unreadable ones are in none."""
-    refs = [ImageRef(photo.name, os.fsencode(photo)) for photo in photos]
-    outcomes = [each for batch in BatchLoader(refs, _SPEC, load=load_measured) for each in batch.outcomes]
-    readable = [(photo, each.signals) for photo, each in zip(photos, outcomes, strict=True) if each.signals]
-    return [[readable[row][0] for row in group] for group in near_copies([signals for _, signals in readable])]
+def _near_copies(photos: Sequence[Path], model: Path | None) -> dict[tuple[str, str], int]:
+    """Class folder and name of each photo that has near-copies, and the number of their group, from 1."""
+    session = open_session(model, "cpu", features=True) if model else None
+    refs = (ImageRef(str(photo), os.fsencode(photo)) for photo in photos)
+    read = read_photos(refs, session.card.preprocess if session else _SPEC, session)
+    found = ((number, Path(read.names[row])) for number, rows in enumerate(read.copies(), 1) for row in rows)
+    return {(photo.parent.name, photo.name): number for number, photo in found}
 
 
 def _digest(photo: Path) -> bytes:

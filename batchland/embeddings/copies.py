@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from batchland.embeddings.lists import close_pairs_in_lists
-from batchland.embeddings.neighbours import Floats, Rows, Vectors, close_pairs
+from batchland.embeddings.neighbours import Floats, Rows, Vectors, close_pairs, distances
 from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
@@ -21,7 +21,7 @@ MIN_SIMILARITY: Final = 0.75
 COPY_WITH_FEATURES: Final = 0.68
 """Like COPY, if the features distinguish pictures (benchmarks/results/duplicates.md)."""
 _SIMILAR: Final = 0.05
-"""Features distinguish pictures if at most this share of pairs has MIN_SIMILARITY."""
+"""Features distinguish pictures if at most this share of the pairs of different pictures has MIN_SIMILARITY."""
 _COMPARED: Final = 256
 """Number of pictures, at most, on which that share is measured."""
 
@@ -72,16 +72,19 @@ def find_copies(
     return found.take((products >= MIN_SIMILARITY) | (found.distance <= SURE))
 
 
-def copy_limit(features: Vectors | None) -> float:
+def copy_limit(vectors: Floats, features: Vectors | None) -> float:
     """The largest distance of copies: COPY_WITH_FEATURES if the features distinguish pictures, else COPY.
 
     Features of a network that was trained with few pictures are so similar that they rule out hardly any pair.
     """
-    if features is None or len(features) < 2:
+    if features is None:
         return COPY
-    some = features[:: len(features) // _COMPARED + 1].astype(np.float32)
-    products = (some @ some.T)[np.triu_indices(len(some), 1)]
-    return COPY_WITH_FEATURES if np.mean(products >= MIN_SIMILARITY) <= _SIMILAR else COPY
+    step = len(features) // _COMPARED + 1
+    some, signatures_of_some = features[::step].astype(np.float32), vectors[::step]
+    left, right = np.triu_indices(len(some), 1)
+    different = distances(signatures_of_some, signatures_of_some, left, right) > COPY_WITH_FEATURES
+    products = (some @ some.T)[left, right][different]
+    return COPY_WITH_FEATURES if len(products) and np.mean(products >= MIN_SIMILARITY) <= _SIMILAR else COPY
 
 
 def equal_files(digests: npt.NDArray[np.object_]) -> Copies:
@@ -103,15 +106,20 @@ def joined(one: Copies, other: Copies) -> Copies:
     )
 
 
-def near_copies(signals: Sequence[bytes]) -> list[Rows]:
-    """Groups of copies among pictures. signals: a row of SIGNAL_DTYPE per picture. Blank pictures are in no group."""
+def near_copies(signals: Sequence[bytes], features: Vectors | None = None) -> list[Rows]:
+    """Groups of copies among pictures. Blank pictures are in no group.
+
+    signals: a row of SIGNAL_DTYPE per picture. features: vectors of length 1, [pictures, dimensions].
+    """
     rows = np.frombuffer(b"".join(signals), SIGNAL_DTYPE)
     (compared,) = np.nonzero(rows["contrast"] >= BLANK_CONTRAST)
     rows = rows[compared]
     thumbnails = np.frombuffer(rows["thumbnail"].tobytes(), np.uint8).reshape(
         len(rows), SIGNAL_DTYPE["thumbnail"].itemsize
     )
-    copies = find_copies(signatures(rows["difference_hash"], thumbnails))
+    vectors = signatures(rows["difference_hash"], thumbnails)
+    features = None if features is None else features[compared]
+    copies = find_copies(vectors, features, limit=copy_limit(vectors, features))
     return [compared[group] for group in groups(len(rows), copies)]
 
 

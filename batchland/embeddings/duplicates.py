@@ -58,6 +58,9 @@ class DuplicateImage(Document):
     predictions: str
     image: str
     label: str | None
+    """Label of the class with the highest probability."""
+    probability: float | None
+    """Probability of that class, 0 to 1."""
     sha256: str | None
     distance: float
     """Distance to the nearest other image of the group; 0 for equal pictures."""
@@ -88,7 +91,7 @@ class Duplicates(Document):
     blank: Count
     """Number of scored images of one colour, which were not compared."""
     without_signals: Count
-    """Number of scored images that were not compared, because their predictions have no difference hash."""
+    """Number of scored images that were only compared by sha256, because their predictions have no difference hash."""
     used_features: bool
     """Whether features were compared, too."""
     distance: float
@@ -111,31 +114,32 @@ class FoundDuplicates(NamedTuple):
 def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions | None = None) -> FoundDuplicates:
     """Groups of copies in one or more predictions.
 
-    Images with the same sha256 are always copies at distance 0. From APPROXIMATE_FROM images on, faiss is used if it is
-    installed (the extra `index`), and some copies may be missed.
+    Images with the same sha256 are always copies at distance 0; images without signals are only compared by it. From
+    APPROXIMATE_FROM images on, faiss is used if it is installed (the extra `index`), and some copies may be missed.
 
-    Raises UsageError if predictions cannot be read, or have no signals or no scored image.
+    Raises UsageError if predictions cannot be read, are of an earlier version, or have no scored image.
     """
     options = options or DuplicateOptions()
     if options.across and len(predictions) == 1:
-        raise UsageError(f"{predictions[0]}: across needs two or more predictions")
+        raise UsageError(f"{predictions[0]}: across compares several predictions; give two or more")
     pictures = read_pictures(predictions)
     contrast = pictures.facts["contrast"].to_numpy()  # NaN where there are no signals
-    blank, without = int((contrast < BLANK_CONTRAST).sum()), int(np.isnan(contrast).sum())
-    if without == len(pictures) > 0:
-        raise UsageError(f"{pictures.sources[0]}: was scored without signals; score again with them")
-    pictures = pictures.filter(contrast >= BLANK_CONTRAST)
-    approximate = len(pictures) >= APPROXIMATE_FROM and has_lists()
-    if len(pictures) >= APPROXIMATE_FROM and not approximate:
-        _log.warning("%s are compared exactly; pip install 'batchland[index]' takes less time", images(len(pictures)))
-    limit = copy_limit(pictures.features) if options.distance is None else options.distance
+    is_blank = contrast < BLANK_CONTRAST
+    pictures, is_measured = pictures.filter(~is_blank), ~np.isnan(contrast[~is_blank])
+    measured, (rows,) = pictures.filter(is_measured), np.nonzero(is_measured)
+    approximate = len(measured) >= APPROXIMATE_FROM and has_lists()
+    if len(measured) >= APPROXIMATE_FROM and not approximate:
+        _log.warning("%s are compared exactly; pip install 'batchland[index]' takes less time", images(len(measured)))
+    vectors = picture_signatures(measured)
+    limit = copy_limit(vectors, measured.features) if options.distance is None else options.distance
     copies = find_copies(
-        picture_signatures(pictures),
-        pictures.features,
+        vectors,
+        measured.features,
         also_mirrored=options.mirrored,
         limit=limit,
         approximate=approximate,
     )
+    copies = copies._replace(left=rows[copies.left], right=rows[copies.right])
     copies = joined(copies, equal_files(pictures.facts["sha256"].to_numpy()))
     found = groups(len(pictures), copies)
     if options.across:
@@ -145,9 +149,9 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
     result = Duplicates(
         predictions=pictures.sources,
         images=len(pictures),
-        blank=blank,
-        without_signals=without,
-        used_features=pictures.features is not None,
+        blank=int(is_blank.sum()),
+        without_signals=len(pictures) - len(measured),
+        used_features=measured.features is not None,
         distance=limit,
         approximate=approximate,
         groups=_groups(table),
@@ -185,7 +189,7 @@ def _table(pictures: Pictures, copies: Copies, found: Sequence[np.ndarray[tuple[
 
 def _groups(table: pa.Table) -> tuple[DuplicateGroup, ...]:
     by_group: dict[int, list[DuplicateImage]] = {}
-    for row in table.drop_columns(["probability"]).to_pylist():
+    for row in table.to_pylist():
         by_group.setdefault(row.pop("group"), []).append(DuplicateImage(**row))
     return tuple(
         DuplicateGroup(

@@ -7,6 +7,7 @@ import unicodedata
 from bisect import bisect_left
 from datetime import UTC, datetime
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -16,9 +17,9 @@ from pydantic import Field
 from scipy.special import expit
 
 from batchland._version import __version__
-from batchland.embeddings.copies import near_copies
+from batchland.embeddings.photos import read_photos
 from batchland.errors import ModelError, UsageError
-from batchland.images.loader import BatchLoader, load_measured
+from batchland.images.loader import BatchLoader
 from batchland.images.sources.folder import list_images
 from batchland.models.added_class import Prototype, add_class, with_added
 from batchland.models.card import AddedClass, ClassName, ModelCard
@@ -28,7 +29,7 @@ from batchland.models.recard import write_with_card
 from batchland.models.session import Session, open_session
 from batchland.system.names import composed
 from batchland.system.options import Options
-from batchland.system.text import counted
+from batchland.system.text import counted, percent
 
 MIN_SCENES: Final = 5
 """Photos of different scenes that a class needs."""
@@ -39,6 +40,8 @@ _RECOGNISED: Final = 0.95
 _AT_MEDIAN: Final = 0.95
 """Without a labelled set: probability of the new class for the median held-out photo."""
 _MAX_SHARPNESS: Final = 200.0
+_FOLDS: Final = 10
+"""Parts of the labelled set in the cross-validation."""
 _MARGIN: Final = 1e-4
 """Least difference of logits by which a photo of an old class stays in it; more than the rounding of float32."""
 _TOLERANCE: Final = 1e-3
@@ -52,12 +55,25 @@ class AddClassOptions(Options):
 
     most_taken: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of the labelled photos of the old classes that may be classified as the new one."""
+    overwrite: bool = False
+    """Replace any file, not only an earlier model with this class added."""
+
+
+class OldClasses(NamedTuple):
+    """What the new class does to labelled photos of the old classes; see AddedClass."""
+
+    labelled: int
+    right_before: int
+    right_after: int
+    taken: int
 
 
 class Added(NamedTuple):
     """Result of `add_new_class`."""
 
     card: ModelCard
+    old: OldClasses | None
+    """None without labelled photos."""
     skipped: tuple[str, ...]
     """Photos that could not be read."""
     dropped: tuple[str, ...]
@@ -84,14 +100,22 @@ def add_new_class(
     Raises UsageError if there are too few photos, none is recognised, or the model has the class; ModelError if
     it has no features.
     """
-    check_new_model(out, (model,))
+    options = options or AddClassOptions()
+    check_new_model(
+        out,
+        (model,),
+        what="an earlier model with this class added",
+        replaces=lambda card: [each.label for each in card.added[-1:]] == [label.strip()],
+        overwrite=options.overwrite,
+    )
     session = open_session(model, "cpu", features=True)
     name = ClassName(folder=_folder_name(label), label=label.strip())
     _require_new(name, session)
     new = _read(photos, session)
-    old = _read_labelled(labels, session) if labels else None
-    most_taken = (options or AddClassOptions()).most_taken
-    prototype, held_out = _fit(new, old, most_taken)
+    most_taken = options.most_taken
+    old = _read_labelled(labels, session, most_taken) if labels else None
+    limit, cost = _limit_of_fit(new, old, most_taken) if old else (most_taken, None)
+    prototype, held_out = _fit(new, old, limit)
     recognised = int(_chosen(prototype, held_out, new.probabilities).sum())
     if not recognised:
         raise UsageError(
@@ -104,7 +128,7 @@ def add_new_class(
         photos=len(new.features),
         scenes=len(set(new.scenes.tolist())),
         recognised=recognised,
-        **(_cost(new, old, most_taken) if old else {}),
+        **(cost._asdict() if cost else {}),
     )
     card = session.card
     dropped = tuple(field for field in ("decision", "prediction_sets", "known") if getattr(card, field, None))
@@ -114,13 +138,14 @@ def add_new_class(
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": card.versions | {"batchland": __version__},
             "added": (*card.added, added),
+            "features_of": session.features_sha256,
             **dict.fromkeys(dropped),
         }
     )
     card = ModelCard.model_validate(card.model_dump())
     write_with_card(model, card, out, partial(add_class, prototype=prototype, number=len(session.card.classes)))
     _check(out, new, prototype, photos, session)
-    return Added(card, new.skipped, dropped)
+    return Added(card, cost, new.skipped, dropped)
 
 
 def _folder_name(label: str) -> str:
@@ -145,26 +170,17 @@ def _compared(name: str) -> str:
 
 def _read(folder: Path, session: Session) -> _Photos:
     """Features and answers for the photos below a folder, and which are copies of each other."""
-    features, probabilities, signals, skipped = [], [], [], []
-    for batch in BatchLoader(list_images(folder), session.card.preprocess, 16, load=load_measured):
-        good = [row for row, outcome in enumerate(batch.outcomes) if outcome.error is None]
-        skipped += [ref.name for ref, each in zip(batch.refs, batch.outcomes, strict=True) if each.error]
-        if good:
-            answer = session.answer(batch.pixels[good])
-            assert answer.features is not None
-            features.append(answer.features)
-            probabilities.append(answer.probabilities)
-            signals += [batch.outcomes[row].signals or b"" for row in good]
-    scenes = np.arange(len(signals))
-    for group in near_copies(signals):
+    read = read_photos(list_images(folder), session.card.preprocess, session)
+    scenes = np.arange(len(read.names))
+    for group in read.copies():
         scenes[group] = group[0]
     different = len(set(scenes.tolist()))
-    if different < MIN_SCENES:
+    if different < MIN_SCENES or read.features is None or read.probabilities is None:
         raise UsageError(
             f"{folder}: has {counted(different, 'readable photo')} of different scenes; a class needs {MIN_SCENES}, "
             f"and better has 20"
         )
-    return _Photos(np.concatenate(features), np.concatenate(probabilities), scenes, tuple(skipped))
+    return _Photos(read.features, read.probabilities, scenes, read.skipped)
 
 
 class _Labelled(NamedTuple):
@@ -178,8 +194,14 @@ class _Labelled(NamedTuple):
         return _Labelled(self.features[which], self.probabilities[which], self.truth[which])
 
 
-def _read_labelled(folder: Path, session: Session) -> _Labelled:
+def _read_labelled(folder: Path, session: Session, most_taken: float) -> _Labelled:
     photos = read_labelled(folder, session.card.classes, session.card.preprocess, _MAX_LABELLED)
+    if len(photos.labels) < 1 / most_taken:
+        number = counted(len(photos.labels), "labelled photo")
+        raise UsageError(
+            f"{folder}: has {number}; a limit of {percent(most_taken)} needs at least {ceil(1 / most_taken)}",
+            advice="most_taken",
+        )
 
     def both(pixels: Any) -> Floats:
         answer = session.answer(pixels)
@@ -206,13 +228,15 @@ def _fit(new: _Photos, old: _Labelled | None, most_taken: float) -> tuple[Protot
     )
 
     def within_limit(threshold: float) -> bool:
+        """Whether the expected share of other photos is within the limit: one more photo is taken of one more."""
         taken = _chosen(Prototype(vector, threshold, sharpness), similarity, old.probabilities)
-        return bool(taken.mean() <= most_taken)
+        return bool(taken.sum() + 1 <= most_taken * (len(taken) + 1))
 
     thresholds = [threshold, *np.sort(similarity[similarity > threshold]).tolist()]
     lost = np.sort(similarity - (np.log(old.probabilities.max(axis=1)) - _MARGIN) / sharpness)
     thresholds += lost[lost > thresholds[-1]].tolist()  # from the last of these on, no old photo is taken
-    return Prototype(vector, thresholds[bisect_left(thresholds, True, key=within_limit)], sharpness), held_out
+    place = min(bisect_left(thresholds, True, key=within_limit), len(thresholds) - 1)
+    return Prototype(vector, thresholds[place], sharpness), held_out
 
 
 def _direction(features: Features, centre: Floats) -> Floats:
@@ -252,23 +276,29 @@ def _chosen(prototype: Prototype, similarity: Floats, probabilities: Probabiliti
     return found
 
 
-def _cost(new: _Photos, old: _Labelled, most_taken: float) -> dict[str, int]:
-    """Right answers among labelled photos, without and with the new class.
+def _limit_of_fit(new: _Photos, old: _Labelled, most_taken: float) -> tuple[float, OldClasses]:
+    """The largest limit, up to `most_taken`, with which at most this share is taken in the cross-validation; its cost.
 
-    Each half of the photos is tested with a prototype that was fitted with the other half.
+    It may be 0, and more may be taken nevertheless.
+    """
+    limit = most_taken
+    while (cost := _cost(new, old, limit)).taken > most_taken * cost.labelled and limit > 0:
+        limit = max(limit - 1 / cost.labelled, 0)
+    return limit, cost
+
+
+def _cost(new: _Photos, old: _Labelled, most_taken: float) -> OldClasses:
+    """The answers for labelled photos, without and with the new class.
+
+    Each tenth of the photos is tested with a prototype that was fitted with the others.
     """
     taken = np.zeros(len(old.truth), bool)
-    half = np.arange(len(old.truth)) % 2 == 0
-    for judged in (half, ~half):
+    for number in range(_FOLDS):
+        judged = np.arange(len(old.truth)) % _FOLDS == number
         prototype, _ = _fit(new, old.take(~judged), most_taken)
         taken[judged] = _chosen(prototype, old.features[judged] @ prototype.vector, old.probabilities[judged])
     right = old.probabilities.argmax(axis=1) == old.truth
-    return {
-        "labelled": len(old.truth),
-        "right_before": int(right.sum()),
-        "right_after": int((right & ~taken).sum()),
-        "taken": int(taken.sum()),
-    }
+    return OldClasses(len(right), int(right.sum()), int((right & ~taken).sum()), int(taken.sum()))
 
 
 def _check(out: Path, new: _Photos, prototype: Prototype, photos: Path, before: Session) -> None:

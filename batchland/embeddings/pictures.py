@@ -67,13 +67,13 @@ def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
 
 
 def read_pictures(locations: Sequence[Location]) -> Pictures:
-    """Read predictions, and their features if all of them are of one model and have them.
+    """Read predictions, and their features if all of them have those of the same model.
 
     Raises UsageError where there are no predictions, or an earlier version wrote them; InputError.
     """
     stored = open_predictions(locations)
     infos = [each.info() for each in stored]
-    one_model = len({info.model.sha256 for info in infos}) == 1
+    one_model = len({info.model.features_sha256 for info in infos}) == 1
     has_features = one_model and all(FEATURES in each.schema(each.parts()[0]).names for each in stored)
     tables, vectors, empty = [], [], []
     for number, each in enumerate(stored):

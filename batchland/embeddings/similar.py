@@ -22,6 +22,7 @@ from batchland.predictions.storage import Location
 from batchland.system.documents import Count, Document
 from batchland.system.names import display_path
 from batchland.system.options import Options
+from batchland.system.text import visible
 
 _FACTS = ("image", "label", "probability", "file_size")
 
@@ -97,9 +98,7 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
     if asked is not None:
         query, file = asked
     else:
-        if not Path(image).is_file():
-            _require_not_failed(image, stored)
-        query, file = _score_query(image, stored[0], options.model), Path(image)
+        query, file = _score_query(image, stored, options.model), Path(image)
     names, count, best = image if asked is not None else None, 0, pa.table({})
     for each in stored:
         for batch in _scored(each):
@@ -123,9 +122,7 @@ def _find_indexed(
         row, root = itself[0]
         query, file = lists.vector(row), Path(root, image)
     else:
-        if not Path(image).is_file():
-            _require_not_failed(image, stored)
-        query, file = _score_query(image, stored[0], options.model), Path(image)
+        query, file = _score_query(image, stored, options.model), Path(image)
     rows, similarity = lists.nearest(query, options.top + len(itself))
     others = ~np.isin(rows, [row for row, _ in itself])
     rows, similarity = rows[others][: options.top], similarity[others][: options.top]
@@ -168,9 +165,9 @@ def _require_features(stored: Sequence[StoredPredictions]) -> None:
     for each in stored:
         if FEATURES not in each.schema(each.parts()[0]).names:
             raise UsageError(f"{each.name}: has no features", advice="score_features")
-        if each.info().model.sha256 != stored[0].info().model.sha256:
+        if each.info().model.features_sha256 != stored[0].info().model.features_sha256:
             raise UsageError(
-                f"{each.name}: is of another model than {stored[0].name}; compare predictions of one model"
+                f"{each.name}: has features of another model than {stored[0].name}; compare predictions of one model"
             )
 
 
@@ -200,14 +197,21 @@ def _require_not_failed(image: str, stored: Sequence[StoredPredictions]) -> None
                     raise UsageError(f"{image}: failed with {code} in {each.name}, so it has no features")
 
 
-def _score_query(image: str, stored: StoredPredictions, model: Path | None) -> Floats:
+def _score_query(image: str, stored: Sequence[StoredPredictions], model: Path | None) -> Floats:
     """Features of a file, computed by the model that made the predictions."""
-    info = stored.info().model
+    name, info = stored[0].name, stored[0].info().model
     if not Path(image).is_file():
-        raise UsageError(f"{image}: is neither a file nor an image of {stored.name}")
-    session = open_session(model or Path(info.file), "cpu", features=True)
-    if session.sha256 != info.sha256:
-        raise UsageError(f"{session.path}: is not the model that scored {stored.name}", advice="model")
+        _require_not_failed(image, stored)
+        raise UsageError(f"{image}: is neither a file nor an image of {name}; give a path, or a name as in `image`")
+    path = model or Path(info.file)
+    if model is None and not path.exists():
+        raise UsageError(f"{path}: does not exist any more; it is the model that scored {name}", advice="moved_model")
+    session = open_session(path, "cpu", features=True)
+    if session.features_sha256 != info.features_sha256:
+        raise UsageError(
+            f"{path}: is not the model that scored {name}, {visible(info.name)} (sha256 {info.sha256[:12]})",
+            advice="moved_model",
+        )
     outcome, pixels = load_image(ImageRef(display_path(image), os.fsencode(image)), session.card.preprocess)
     if outcome.error is not None:
         raise UsageError(f"{image}: cannot be read ({outcome.error[1]})")

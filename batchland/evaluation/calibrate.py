@@ -89,7 +89,7 @@ def calibrate(predictions: str | Path, labels: Path, model: Path, out: Path, opt
         photos = _features(predictions, evaluation)
         updates["known"] = _known(photos, evaluation)
         change = partial(add_distance, photos=photos)
-    card = card.model_copy(update=updates)
+    card = card.model_copy(update=updates | {"features_of": found.features_sha256})
     write_with_card(model, card, out, change)
     return Calibrated(card, next(iter(evaluation.summary.guarantees), None))
 

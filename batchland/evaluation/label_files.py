@@ -5,6 +5,7 @@ for block in labels.blocks():
     print(block.images, block.names)
 """
 
+import csv
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
 from batchland.system.arrow import parquet_batches, plain_columns
-from batchland.system.csv_files import first_fault, separator
+from batchland.system.csv_files import first_fault, read_header
 from batchland.system.text import first_line
 
 _log: Final = logging.getLogger("batchland")
@@ -224,26 +225,24 @@ class _Csv(_Table):
                 beginning = file.read(_BEGINNING_BYTES)
             if problem := problem_with(beginning):
                 raise UsageError(f"{self._path}: {problem}; labels are class folders, or a CSV or Parquet file")
-            with self._path.open(encoding="utf-8-sig") as file:
-                header = file.readline().strip("\r\n ")
-                self._delimiter, self._before = separator(header)
-                header = file.readline().strip() if self._before else header.strip()
-        except (OSError, UnicodeDecodeError) as error:
+            self._header = read_header(self._path)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise self._unreadable(error) from error
-        names = [name.strip('"') for name in header.split(self._delimiter)]
-        _check_columns(self._path, names)
-        return _own(self._path, pa.schema([(name, pa.string()) for name in names]))
+        _check_columns(self._path, self._header.names)
+        return _own(self._path, pa.schema([(name, pa.string()) for name in self._header.names]))
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        from pyarrow import csv
+        from pyarrow import csv as arrow_csv
 
         checked = False
         try:
-            batches = csv.open_csv(
+            batches = arrow_csv.open_csv(
                 self._path,
-                read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, skip_rows=self._before),
-                parse_options=csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
-                convert_options=csv.ConvertOptions(
+                read_options=arrow_csv.ReadOptions(
+                    block_size=_CSV_BLOCK_BYTES, column_names=self._header.names, skip_rows=self._header.lines
+                ),
+                parse_options=arrow_csv.ParseOptions(delimiter=self._header.separator, newlines_in_values=True),
+                convert_options=arrow_csv.ConvertOptions(
                     include_columns=columns,
                     column_types=dict.fromkeys(columns, pa.string()),
                     strings_can_be_null=False,

@@ -6,6 +6,7 @@ and the result is sorted back into the order of the predictions.
 """
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ EXAMPLES: Final = 10
 """Largest number of names that are listed as examples."""
 EXAMINED: Final = 10_000
 """Largest number of names that are examined to find out why nothing matches."""
+_log: Final = logging.getLogger("batchland")
 _SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
 _PREDICTION, _LABEL, _DOUBTFUL = 0, 1, 2
 """Kinds of rows that are sorted together."""
@@ -171,6 +173,8 @@ class _Run:
         )
         self._plain = True
         """Whether no predicted name was changed for matching; known after one pass over the names."""
+        self._stripped = False
+        """Whether a predicted name begins with the prefix; likewise."""
 
     def matches(self) -> Matches:
         own = self._labels.own
@@ -196,6 +200,8 @@ class _Run:
                 raise UsageError(message)
             raise UsageError(message, advice="ignore_unknown_classes")
         assert first is not None
+        if self._matcher.strip_prefix and not self._stripped:
+            _log.warning("%s: no image's name begins with %s", self._matcher.source, self._matcher.strip_prefix)
         present = set(match.index.values())
         account = {
             "predicted": found.predicted,
@@ -244,6 +250,7 @@ class _Run:
         for images in self._matcher.names():
             names = self._form.of_predictions(images)
             self._plain &= names is images or names.equals(images)
+            self._stripped |= not names.equals(self._form.of_labels(images))
             yield images, names
 
     def _label_rows(self) -> Iterator[pa.RecordBatch]:
@@ -332,7 +339,8 @@ class _Run:
         numbers = pc.fill_null(batch["class"], -1).to_numpy()
         labelled = label_of >= 0
         if labels.max() > 1:
-            self._check_labels(batch, group, np.sort(at), numbers, label_of)
+            classes = np.where(index < 0, np.arange(len(index)) + len(self._matcher.classes), index)
+            self._check_labels(batch, group, np.sort(at), numbers, classes, label_of)
         class_of[labelled] = index[numbers[label_of[labelled]]]
         found = self._found
         found.labelled += int(labelled.sum())
@@ -387,14 +395,20 @@ class _Run:
                 f"predictions"
             )
 
-    def _check_labels(self, batch: pa.RecordBatch, group: Ints, at: Ints, numbers: Ints, label_of: Ints) -> None:
-        """Raise an error if an image has two labels. at: rows of labels; label_of: the first of each group."""
+    def _check_labels(
+        self, batch: pa.RecordBatch, group: Ints, at: Ints, numbers: Ints, classes: Ints, label_of: Ints
+    ) -> None:
+        """Raise an error if an image has labels of two classes.
+
+        at: rows of labels; numbers: of their class names; classes: of each class name; label_of: the first of each
+        group.
+        """
         first = label_of[group[at]]
         if self._form.compose:
             images = pc.coalesce(batch["image"], batch["name"])
             if not images.take(pa.array(at)).equals(images.take(pa.array(first))):
                 raise ComposedNamesCollideError
-        other = at[numbers[at] != numbers[first]]
+        other = at[classes[numbers[at]] != classes[numbers[first]]]
         if not len(other):
             return
         names, image = list(self._class_names), batch["name"][int(other[0])].as_py()

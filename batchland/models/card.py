@@ -136,13 +136,13 @@ class AddedClass(Document):
     """Number of different scenes among them; near-copies count as one scene."""
     recognised: int
     """Number of the photos that are recognised by a prototype made from all other scenes."""
-    labelled: int = 0
-    """Number of labelled photos of the old classes."""
-    right_before: int = 0
+    labelled: int | None = None
+    """Number of labelled photos of the old classes. This and the following are None if they were not measured."""
+    right_before: int | None = None
     """Number of these with the right first choice without the new class."""
-    right_after: int = 0
+    right_after: int | None = None
     """Number of these with the right first choice with the new class."""
-    taken: int = 0
+    taken: int | None = None
     """Number of these that are classified as the new class."""
 
 
@@ -157,6 +157,9 @@ class ModelCard(Document):
     preprocess: PreprocessSpec
     features: int | None = None
     """Length of the model's second output, the features; None if it has none."""
+    features_of: str | None = None
+    """sha256 of the ONNX file that this one was made from with the same features, by `batchland calibrate` or
+    `batchland classes add`."""
     created_at: str
     """ISO 8601, UTC."""
     versions: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it

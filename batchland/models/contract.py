@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -84,17 +84,29 @@ def _expected_file(path: Path) -> str:
     )
 
 
-def check_new_model(path: Path, reads: Iterable[Path] = ()) -> None:
-    """`check_new_file` for a model with a card, which replaces only an earlier one with a card; its name is logged."""
+def check_new_model(
+    path: Path,
+    reads: Iterable[Path] = (),
+    *,
+    what: str = "a model with a batchland card",
+    replaces: Callable[[ModelCard], bool] = lambda _: True,
+    overwrite: bool = False,
+) -> None:
+    """`check_new_file` for a model with a card, which replaces only an earlier one with a card; its name is logged.
 
-    def has_card(file: Path) -> bool:
+    what: the models that may be replaced, for messages. replaces: tests the card of one.
+    """
+
+    def is_replaced(file: Path) -> bool:
         text = _card_text(read_model(file))
         with suppress(ModelError):
             card = ModelCard.from_json(text or "", str(file))
+            if not replaces(card):
+                return False
             _log.info("%s: will replace the model %s of %s", file, visible(card.name), card.created_at[:10])
         return text is not None
 
-    check_new_file(path, ".onnx", reads, replaces=Replaceable("a model with a batchland card", has_card))
+    check_new_file(path, ".onnx", reads, replaces=Replaceable(what, is_replaced), overwrite=overwrite)
 
 
 def _card_text(content: bytes) -> str | None:
@@ -172,7 +184,7 @@ def checked_card(path: Path, session: Any) -> ModelCard:
 def require_features(path: Path, card: ModelCard) -> None:
     """Raise ModelError if the model has no output of features."""
     if card.features is None:
-        raise ModelError(f"{path}: gives no features; export or adopt it again, or score without them")
+        raise ModelError(f"{path}: gives no features; export or adopt it again to add them", advice="no_features")
 
 
 def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:

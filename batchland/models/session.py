@@ -67,6 +67,11 @@ class OpenModel:
     features: bool = field(default=False, kw_only=True)
     """Whether it gives features beside probabilities."""
 
+    @property
+    def features_sha256(self) -> str:
+        """Equal for models with the same features."""
+        return self.card.features_of or self.sha256
+
 
 @dataclass(frozen=True)
 class Session(OpenModel):

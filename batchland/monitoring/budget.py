@@ -17,7 +17,7 @@ _LABELLED: Final = ((0.3, 1.05), (1.0, 0.99), (2.0, 0.9), (3.0, 0.8), (4.0, 0.75
 """The same with labelled photos as the reference."""
 _GROWTH: Final = 0.15
 """Growth of the factor when a night has e times as many images, because the rare large differences between nights are
-then not hidden by chance. It was measured for nights of 150 to 1,000 images and is constant below and above."""
+then not hidden by chance. Measured between 150 and 400 images, used up to 1,000; the factor is constant beyond."""
 SMALLEST: Final = max(_NIGHTS[0][0], _LABELLED[0][0])
 LARGEST: Final = min(_NIGHTS[-1][0], _LABELLED[-1][0])
 """Smallest and largest measured numbers of false alarms."""

@@ -31,6 +31,7 @@ from batchland.predictions.layout import (
     is_file_output,
     is_predictions,
     manifest_path,
+    parquet_options,
     part_name,
     read_table,
     warn_discarded,
@@ -150,7 +151,7 @@ class LocalOutput:
 
     def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
         """As in `Output`: writes a file with a temporary name, which readers ignore."""
-        with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, **parquet_options(schema)) as writer:
             for table in parts:
                 writer.write_table(pa.Table.from_arrays(table.columns, schema=schema))  # `cast` is slow to import
         return _describe_file(self._assembly, self._out.name)

@@ -33,6 +33,7 @@ from batchland.predictions.layout import (
     is_file_output,
     is_predictions,
     manifest_path,
+    parquet_options,
     part_name,
     read_table,
     warn_discarded,
@@ -194,7 +195,7 @@ class RemoteOutput:
         """As in `Output`; the upload is not completed yet."""
         rows = 0
         self._upload = upload = Upload(self._objects, self._out)
-        with pq.ParquetWriter(upload, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(upload, schema, **parquet_options(schema)) as writer:
             for table in parts:
                 writer.write_table(table.cast(schema))
                 upload.flush()

@@ -156,6 +156,14 @@ class ModelInfo(Document):
     """sha256 of the ONNX file."""
     file: str
     """Its path, as given."""
+    features_of: str | None = None
+    """sha256 of the ONNX file that this one was made from with the same features, by `batchland calibrate` or
+    `batchland classes add`."""
+
+    @property
+    def features_sha256(self) -> str:
+        """Equal for models with the same features."""
+        return self.features_of or self.sha256
 
 
 class PredictionsInfo(Document):

@@ -65,7 +65,7 @@ def duplicates_text(found: Duplicates) -> str:
     if found.blank:
         lines.append(f"note: {images(found.blank)} of one colour were not compared")
     if found.without_signals:
-        lines.append(f"note: {images(found.without_signals)} without signals were not compared")
+        lines.append(f"note: {images(found.without_signals)} without signals were only compared by sha256")
     if found.approximate:
         lines.append("note: an index was used, which may miss some copies")
     several = len(found.predictions) > 1

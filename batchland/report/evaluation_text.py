@@ -15,7 +15,7 @@ from batchland.report.findings import (
     worst_classes,
 )
 from batchland.report.verdict import verdict
-from batchland.system.text import NONE, aligned, count, images, interval, markdown_text, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, images, interval, markdown_text, one_line, percent
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -57,7 +57,9 @@ def evaluation_terminal_text(
     summary = evaluation.summary
     judged = verdict(evaluation, gates, baseline)
     scored = f"{images(summary.account.scored)} scored and labelled"
-    lines = [f"{one_line(name or summary.model.name, 40)}: {scored}, {len(summary.classes)} classes"]
+    lines = [
+        f"{one_line(name or summary.model.name, 40)}: {scored}, {counted(len(summary.classes), 'class', 'classes')}"
+    ]
     lines.append(f"verdict: {VERDICTS[judged.kind]}. {judged.text}")
     lines += [f"  {text}" for text in (*judged.reasons, *judged.changed)]
     lines += [f"to do: {text}" for text in judged.actions]

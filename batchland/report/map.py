@@ -1,8 +1,5 @@
 """The map of a report, on which images with similar features are near each other, and groups of similar mistakes."""
 
-import base64
-import json
-import zlib
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -13,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.embeddings.layout import Method, layout, principal_components
+from batchland.embeddings.neighbours import Floats
 from batchland.embeddings.pictures import FEATURES, feature_rows
 from batchland.errors import BatchlandError
 from batchland.evaluation.intervals import holm
@@ -31,6 +29,12 @@ _PER_GROUP: Final = 40
 """Images of a group, on average."""
 _GROUPS: Final = (2, 40)
 """Least and largest number of groups."""
+_AROUND: Final = (12, 25, 50, 100)
+"""Images of the groups around single flagged images."""
+_MAX_CENTRES: Final = 500
+"""Largest number of these images, evenly spaced."""
+_JITTER: Final = 1e-5
+"""Standard deviation of what is added to components, so that equal pictures are not chosen by their order."""
 _MIN_IMAGES: Final = 20
 """Least number of images of a map."""
 STEPS: Final = 1000
@@ -57,9 +61,9 @@ class ErrorGroup(NamedTuple):
 class MapView(NamedTuple):
     """The content of the map on the page."""
 
-    data: str
-    """See `packed`: for each point its image's row on the page, x and y from 0 to STEPS, and `known` in percent if the
-    predictions have it."""
+    data: dict[str, Any]
+    """For each point the row of its image, whether it is wrong (0 or 1), x and y, 0 to STEPS, and `known` in percent
+    if the predictions have it. It is not compressed, so that the map is drawn while the page is loaded."""
     points: int
     method: Method
     groups: tuple[ErrorGroup, ...]
@@ -83,6 +87,7 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     points = np.rint(positions * STEPS).astype(np.int64)
     data: dict[str, Any] = {
         "row": [images.rows[name] for name in found.images],
+        "wrong": _wrong(_answers(evaluation, found.images)).astype(int).tolist(),
         "x": points[:, 0].tolist(),
         "y": points[:, 1].tolist(),
     }
@@ -90,7 +95,7 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
         data["known"] = np.rint(np.nan_to_num(found.known, nan=-0.01) * 100).astype(np.int64).tolist()
     sample = found if images.all_there else _read(evaluation, _evenly(evaluation))
     tested, groups = error_groups(evaluation, sample.images, sample.features, images) if sample else (0, ())
-    return MapView(packed(data), len(points), method, groups, tested)
+    return MapView(data, len(points), method, groups, tested)
 
 
 def error_groups(
@@ -98,18 +103,18 @@ def error_groups(
 ) -> tuple[int, tuple[ErrorGroup, ...]]:
     """The number of groups of similar images, and those with more mistakes than chance explains."""
     answers = _answers(evaluation, names)
-    wrong = answers["true_label"] != answers["predicted_label"]
-    number, count, crowded = crowded_groups(features, wrong)
+    wrong = _wrong(answers)
+    count, crowded = crowded_groups(features, wrong)
     found = []
     for group in crowded:
-        rows = np.flatnonzero((number == group.number) & wrong)
+        rows = group.rows[wrong[group.rows]]
         pairs = Counter(zip(answers["true_label"][rows], answers["predicted_label"][rows], strict=True))
         (true_label, predicted_label), _ = pairs.most_common(1)[0]
         typical = [names[row] for row in rows if answers["true_label"][row] == true_label]
         found.append(
             ErrorGroup(
-                group.images,
-                group.flagged,
+                len(group.rows),
+                len(rows),
                 group.elsewhere,
                 group.p_value,
                 true_label,
@@ -123,47 +128,61 @@ def error_groups(
 class CrowdedGroup(NamedTuple):
     """Similar images of which more are flagged than chance explains."""
 
-    number: int
-    images: int
-    flagged: int
+    rows: npt.NDArray[np.int64]
     elsewhere: float
     """Share of the flagged among all other images."""
     p_value: float
     """One-sided and exact, adjusted by Holm for all groups."""
 
 
-def crowded_groups(
-    features: npt.NDArray[np.float16], flagged: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], int, list[CrowdedGroup]]:
-    """The number of each image's group, the number of groups, and those with more flagged images than elsewhere.
+def crowded_groups(features: npt.NDArray[np.float16], flagged: npt.NDArray[np.bool_]) -> tuple[int, list[CrowdedGroup]]:
+    """The number of tested groups of similar images, and those with more flagged images than elsewhere.
 
-    The groups are formed by k-means without looking at the flags, so that the tests are valid.
+    Half of the level is for groups that k-means forms without looking at the flags; the other half is for the images
+    nearest to a flagged one, which does not count itself. No image is in two of the returned groups.
     """
-    from scipy.cluster.vq import kmeans2
     from scipy.stats import hypergeom
 
-    images = len(flagged)
+    images, total = len(flagged), int(flagged.sum())
     components = principal_components(features, _COMPONENTS)
-    count = min(int(np.clip(images // _PER_GROUP, *_GROUPS)), len(np.unique(components, axis=0)))
+    groups: list[npt.NDArray[np.int64]] = []
+    p_values: list[npt.NDArray[np.float64]] = []
+    for own, formed in ((0, _partition(components)), (1, _surroundings(components, flagged))):
+        size = np.array([len(rows) for rows in formed], int) - own
+        some = np.array([flagged[rows].sum() for rows in formed], int) - own
+        groups += formed
+        p_values.append(2 * holm(hypergeom.sf(some - 1, images - own, total - own, size)).clip(max=0.5))
+    p_value, taken, found = np.concatenate(p_values), np.zeros(images, bool), []
+    for number in np.argsort(p_value, kind="stable"):
+        rows = groups[number]
+        if p_value[number] < LEVEL and not taken[rows].any():
+            taken[rows] = True
+            elsewhere = float((total - flagged[rows].sum()) / max(images - len(rows), 1))
+            found.append(CrowdedGroup(rows, elsewhere, float(p_value[number])))
+    return len(groups), found
+
+
+def _partition(components: Floats) -> list[npt.NDArray[np.int64]]:
+    """All images in groups of about _PER_GROUP."""
+    from scipy.cluster.vq import kmeans2
+
+    count = min(int(np.clip(len(components) // _PER_GROUP, *_GROUPS)), len(np.unique(components, axis=0)))
     _, number = kmeans2(components, count, minit="++", rng=np.random.default_rng(0))
-    size, some = np.bincount(number, minlength=count), np.bincount(number, flagged, count).astype(np.int64)
-    p_values = holm(hypergeom.sf(some - 1, images, int(flagged.sum()), size))
-    found = [
-        CrowdedGroup(
-            int(group),
-            int(size[group]),
-            int(some[group]),
-            float((flagged.sum() - some[group]) / max(images - size[group], 1)),
-            float(p_values[group]),
-        )
-        for group in np.flatnonzero(p_values < LEVEL)
-    ]
-    return number.astype(np.int64), count, found
+    return [np.flatnonzero(number == group) for group in np.unique(number)]
 
 
-def packed(data: object) -> str:
-    """JSON, compressed by zlib, as base64; page.js unpacks it."""
-    return base64.b64encode(zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)).decode()
+def _surroundings(components: Floats, flagged: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:
+    """Groups of each flagged image and the images nearest to it."""
+    from scipy.spatial import KDTree
+
+    centres = np.flatnonzero(flagged)
+    centres = centres[:: len(centres) // _MAX_CENTRES + 1]
+    sizes = [size for size in _AROUND if size <= len(components) // 2]
+    if not len(centres) or not sizes:
+        return []
+    places = components + np.random.default_rng(0).normal(0, _JITTER, components.shape)
+    _, near = KDTree(places).query(places[centres], k=sizes[-1])
+    return [rows[:size] for rows in near for size in sizes]
 
 
 def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArray[np.object_]]:
@@ -176,6 +195,11 @@ def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArra
     table = pa.concat_tables(tables)
     table = table.take(pc.index_in(wanted, value_set=table["image"].combine_chunks()))
     return {name: np.array(table[name].to_pylist(), object) for name in columns[1:]}
+
+
+def _wrong(answers: dict[str, npt.NDArray[np.object_]]) -> npt.NDArray[np.bool_]:
+    wrong: npt.NDArray[np.bool_] = answers["true_label"] != answers["predicted_label"]
+    return wrong
 
 
 def _evenly(evaluation: "Evaluation") -> list[str]:

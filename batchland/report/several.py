@@ -37,7 +37,8 @@ def several_headline(compared: SeveralCompared) -> str:
         return f"{best[0]} is better than all others by more than chance."
     if len(best) == len(compared.models):
         return "No model is worse than the first one by more than chance."
-    return f"{first_few(best, 5)} do not differ from the first by more than chance; the others are worse."
+    verb = "does" if len(best) == 2 else "do"
+    return f"{first_few(best[1:], 5)} {verb} not differ from {best[0]} by more than chance; the others are worse."
 
 
 def several_text(compared: SeveralCompared) -> str:

@@ -41,20 +41,22 @@ def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[Stored
             raise UsageError(f"{stored.name}: there are no predictions to reuse")
         if stored.kind == "file":
             stored.info()
-        if problem := _problem(stored, wanted, columns):
+        if problem := _problem(stored, model, wanted, columns):
             _log.warning("%s: no row is reused from it: %s", stored.name, problem)
         else:
             usable.append(stored)
     return usable
 
 
-def _problem(stored: StoredPredictions, wanted: dict[str, Any], columns: Sequence[str]) -> str | None:
+def _problem(stored: StoredPredictions, model: OpenModel, wanted: dict[str, Any], columns: Sequence[str]) -> str | None:
     try:
         manifest = stored.manifest()
         if manifest is None:
             return "it has no manifest, so it is not complete"
         if names := sorted(differences(wanted, stored_row_fingerprint(manifest))):
-            return f"it differs in {', '.join(names)}"
+            of_same = "model" in names and manifest.model.features_sha256 == model.features_sha256
+            which = ", which has the same features but other classes, thresholds or known photos" if of_same else ""
+            return f"it differs in {', '.join(names)}{which}"
         for file in manifest.files:
             if stored.sha256(file.path) != file.sha256:
                 return f"{file.path} does not have the sha256 of its manifest"

@@ -86,6 +86,7 @@ def predictions_info(
             architecture=model.card.architecture,
             sha256=model.sha256,
             file=display_path(model.path),
+            features_of=model.card.features_of,
         ),
         classes=model.card.classes,
         images=source.name,

@@ -114,12 +114,12 @@ class RetryRun(Run):
         for name, value in given.items():
             if earlier[name] == value:
                 continue
-            if isinstance(value, bool):
-                made = f"with{'out' if value else ''} {name}"
-            else:
-                made = f"with {name} = {_display(earlier[name])}, not {_display(value)}"
+            made = f"with {name} = {_display(earlier[name])}, not {_display(value)}"
+            if name == "features":
+                made = "without features, and this run has them" if value else "with features, and this run has none"
             raise UsageError(
-                f"{self._earlier.name}: was made {made}, so its good rows cannot be kept", advice="overwrite"
+                f"{self._earlier.name}: was made {made}, so its good rows cannot be kept",
+                advice="same_features" if name == "features" else "overwrite",
             )
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from batchland.system.text import counted, first_line
 
 FORMULA: Final = r"^('*[=+\-@\t\r])"
 """The beginning of text that a spreadsheet runs as a formula, or that looks like text of `csv_text`."""
+_QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
 
 
@@ -25,7 +26,7 @@ def separator(first: str) -> tuple[str, int]:
     One line, `sep=;`, may stand there to tell Excel the separator.
     """
     named = _SEPARATOR_LINE.fullmatch(first)
-    return (named[1], 1) if named else (max(",;\t", key=first.count), 0)
+    return (named[1], 1) if named else (max(",;\t", key=_QUOTED.sub("", first).count), 0)
 
 
 def csv_text(text: str) -> str:
@@ -64,6 +65,26 @@ def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]
             has = f"{number} columns {name!r}" if number else f"no column {name!r}"
             raise UsageError(f"{path}: is not {expected}; it has {has}")
     return [table[name].to_pylist() for name in names]
+
+
+class Header(NamedTuple):
+    """The first row of a CSV file."""
+
+    names: list[str]
+    """Without blanks around them."""
+    separator: str
+    lines: int
+    """Lines up to the end of the header."""
+
+
+def read_header(path: Path) -> Header:
+    """Raises OSError, UnicodeDecodeError and csv.Error."""
+    with path.open(encoding="utf-8-sig", newline="") as text:
+        first = text.readline()
+        delimiter, before = separator(first)
+        rows = csv.reader(text if before else chain([first], text), delimiter=delimiter, strict=True)
+        names = next(rows, []) or [""]
+        return Header([name.strip() for name in names], delimiter, before + rows.line_num)
 
 
 def first_fault(path: Path, filled: str = "") -> str | None:

@@ -88,15 +88,22 @@ def first_few(names: Collection[str], shown: int = 3) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], align: str) -> list[str]:
-    """A line for each row, columns two spaces apart and as wide as their widest cell.
+    """A line for each row, columns two spaces apart and as wide as their widest cell on a terminal.
 
     align: for each column `<` (left) or `>` (right).
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padding = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [cell + pad if side == "<" else pad + cell for cell, pad, side in zip(row, padding, align, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: two for a wide East Asian character, none for a combining one."""
+    return sum(0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text)
 
 
 def points(value: float) -> str:

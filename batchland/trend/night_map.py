@@ -21,7 +21,7 @@ from batchland.embeddings.pictures import FEATURES, feature_rows
 from batchland.errors import BatchlandError
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
-from batchland.report.map import KNOWN, STEPS, crowded_groups, packed
+from batchland.report.map import KNOWN, STEPS, crowded_groups
 from batchland.report.pictures import Thumbnails
 from batchland.system.paths import resolved
 from batchland.system.urls import is_url
@@ -56,8 +56,8 @@ class NightGroup(NamedTuple):
 class NightMap(NamedTuple):
     """The map of one model, for the page."""
 
-    data: str
-    """Compressed JSON, see `packed`. For each point: x, y, night, predicted, confidence, image and known. For the map:
+    data: dict[str, Any]
+    """For each point: x, y, night, predicted, confidence, image and known. For the map:
     nights, roots, labels and pictures."""
     points: int
     nights: tuple[date, ...]
@@ -94,8 +94,8 @@ def night_maps(records: Sequence[RunRecord]) -> dict[str, NightMap]:
 
 
 def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
-    last = next((run.model.sha256 for _, run in reversed(runs) if run.model and run.counts and run.counts.ok), None)
-    same = [(day, run) for day, run in runs if run.model and run.model.sha256 == last][-MAX_NIGHTS:]
+    scored = [run.model.features_sha256 for _, run in runs if run.model and run.counts and run.counts.ok]
+    same = [(day, run) for day, run in runs if run.model and [run.model.features_sha256] == scored[-1:]][-MAX_NIGHTS:]
     nights = [night for day, run in same if (night := _read(day, run, LANDMARKS // max(len(same), 1)))]
     if len(nights) < 2 or sum(len(night.features) for night in nights) < MIN_IMAGES:
         return None
@@ -123,7 +123,7 @@ def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
     if KNOWN in facts.column_names:
         data["known"] = np.rint(facts[KNOWN].to_numpy() * 100).astype(np.int64).tolist()
     days = tuple(night.day for night in nights)
-    return NightMap(packed(data), len(number), days, method, groups, tested)
+    return NightMap(data, len(number), days, method, groups, tested)
 
 
 def _read(day: date, run: ModelRun, most: int) -> _Night | None:
@@ -158,12 +158,12 @@ def _read(day: date, run: ModelRun, most: int) -> _Night | None:
 def _groups(
     features: npt.NDArray[np.float16], is_last: npt.NDArray[np.bool_], facts: pa.Table
 ) -> tuple[int, tuple[NightGroup, ...]]:
-    number, count, crowded = crowded_groups(features, is_last)
+    count, crowded = crowded_groups(features, is_last)
     found = []
     for group in crowded:
-        rows = np.flatnonzero((number == group.number) & is_last)
+        rows = group.rows[is_last[group.rows]]
         ((label, _),) = Counter(facts["label"].take(pa.array(rows)).to_pylist()).most_common(1)
-        found.append(NightGroup(group.images, group.flagged, group.elsewhere, group.p_value, label))
+        found.append(NightGroup(len(group.rows), len(rows), group.elsewhere, group.p_value, label))
     return count, tuple(sorted(found, key=lambda each: -each.last / each.images))
 
 

@@ -1,5 +1,6 @@
 """Split a folder of photos into train, val and test."""
 
+import json
 import os
 import random
 import re
@@ -12,11 +13,14 @@ import splitfolders
 from commands import batchland
 from photo_like import as_jpeg
 from photo_like import photo as picture
+from toys import write_dense_model
 
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.options import SplitOptions
 from batchland.data.split import split
+from batchland.embeddings import copies
 from batchland.errors import OutputError, UsageError
+from batchland.models.features import keep_features
 
 
 def write_photos(folder: Path, names: dict[str, list[str]]) -> Path:
@@ -312,3 +316,35 @@ def test_near_copies_stay_together(tmp_path: Path) -> None:
 
     assert separated(near_copies=True) == 0
     assert separated(near_copies=False) > 0
+
+
+def test_more_crops_are_found_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `data check`, too. The crops are beyond the limit without features, and the pictures' features differ."""
+    monkeypatch.setattr(copies, "COPY_WITH_FEATURES", 1.0)
+    monkeypatch.setattr(copies, "MIN_SIMILARITY", 0.96)
+    rng = np.random.default_rng(9)
+    folder = write_photos(tmp_path / "photos", {"00.Red_Tower": [], "01.Green_Hill": ["1.jpg", "2.jpg"]})
+    for number in range(8):
+        pixels = picture(rng, 160)
+        (folder / "00.Red_Tower" / f"{number}.jpg").write_bytes(as_jpeg(pixels))
+        (folder / "00.Red_Tower" / f"crop{number}.jpg").write_bytes(as_jpeg(pixels[24:-24, 24:-24]))
+    model = write_dense_model(tmp_path / "model.onnx")
+    keep_features(model)
+
+    def found(*arguments: object) -> tuple[int, int]:
+        out = tmp_path / f"split-{len(arguments)}"
+        assert (
+            batchland("data", "split", folder, "--out", out, "--parts", "train=0.5,val=0.5", *arguments).exit_code == 0
+        )
+        train = {path.name for path in (out / "train/00.Red_Tower").iterdir()}
+        groups = json.loads(batchland("data", "check", folder, "--json", *arguments).stdout)["duplicates"]
+        return sum((f"{number}.jpg" in train) == (f"crop{number}.jpg" in train) for number in range(8)), len(groups)
+
+    assert found("--model", model) == (8, 8)
+    together, groups = found()
+    assert together < 8
+    assert groups < 4
+    plain = write_dense_model(tmp_path / "plain.onnx")
+    for command in (("split", folder, "--out", tmp_path / "none"), ("check", folder)):
+        result = batchland("data", *command, "--model", plain)
+        assert (result.exit_code, result.stderr.partition(";")[0]) == (5, f"batchland: {plain}: gives no features")

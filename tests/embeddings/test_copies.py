@@ -55,8 +55,11 @@ def test_the_limit_is_larger_with_features_that_distinguish_pictures() -> None:
     different /= np.linalg.norm(different, axis=1, keepdims=True)
     similar = different + 4 * different[0]
     similar /= np.linalg.norm(similar, axis=1, keepdims=True)
-    limits = [copy_limit(features) for features in (None, different, similar, different[:1], different[:20])]
+    rows = np.arange(600, dtype=np.float32)[:, None]
+    limits = [copy_limit(rows, features) for features in (None, different, similar, different[:1], different[:20])]
     assert limits == [0.63, 0.68, 0.63, 0.63, 0.68]
+    pairs = np.repeat(np.arange(3), 2)  # a fifth of the pairs are copies, which do not count
+    assert [copy_limit(rows[which], different[pairs]) for which in (pairs, range(6))] == [0.68, 0.63]
 
 
 def test_groups_are_connected_and_in_order() -> None:

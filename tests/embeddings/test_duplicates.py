@@ -48,7 +48,7 @@ def test_the_same_predictions_twice_are_an_error(scored: Path) -> None:
     result = batchland("duplicates", one, scored / ".." / scored.name / "one.parquet")
     assert (result.exit_code, result.stderr.endswith("one.parquet: is given twice; give it once\n")) == (2, True)
     result = batchland("duplicates", one, "--across")
-    message = f"batchland: {one}: across needs two or more predictions\n"
+    message = f"batchland: {one}: across compares several predictions; give two or more\n"
     assert (result.exit_code, result.stderr) == (2, message)
 
 
@@ -106,11 +106,14 @@ def test_text_json_table_and_page(scored: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copies.html").read_text().count("data:image/jpeg") == 4
     document = json.loads(batchland("duplicates", one, two, "--json").stdout)
     Draft202012Validator(json.loads((SCHEMAS / "duplicates.json").read_text())).validate(document)
+    assert [image["probability"] for image in document["groups"][0]["images"]] == pytest.approx(
+        pq.read_table(tmp_path / "copies.parquet")["probability"].to_pylist()[:2]
+    )
     document = json.loads(batchland("duplicates", one, "--json").stdout)
     assert (document["images"], document["groups"]) == (6, [])
 
 
-def test_predictions_without_signals_are_an_error(scored: Path, photos: Path, tmp_path: Path) -> None:
+def test_predictions_without_signals_are_only_compared_by_sha256(scored: Path, photos: Path, tmp_path: Path) -> None:
     old = write_predictions(tmp_path / "old.parquet", ["00.Red_Tower", "01.Green_Hill"], [Row("1.jpg", [0.7, 0.3])])
     result = batchland("duplicates", old)
     message = f"batchland: {old}: has no signals, an earlier version wrote it; score the images again\n"
@@ -118,10 +121,19 @@ def test_predictions_without_signals_are_an_error(scored: Path, photos: Path, tm
     unmeasured = tmp_path / "unmeasured.parquet"
     score(photos / "one", unmeasured, options(write_toy_model(tmp_path / "toy.onnx"), signals=False))
     result = batchland("duplicates", unmeasured)
-    message = f"batchland: {unmeasured}: was scored without signals; score again with them\n"
-    assert (result.exit_code, result.stderr) == (2, message)
-    result = batchland("duplicates", unmeasured, scored / "one.parquet")
-    assert "note: 6 images without signals were not compared\n" in result.stdout
+    note = "note: 6 images without signals were only compared by sha256\n"
+    assert (result.exit_code, result.stdout) == (0, f"No copies among 6 images.\n{note}")
+    page = tmp_path / "copies.html"
+    result = batchland("duplicates", scored / "two.parquet", unmeasured, "--page", page)
+    assert note in result.stdout
+    assert [line.split()[-1] for line in result.stdout.splitlines()[3:]] == ["same.jpg", "3.jpg"]
+    assert "6 images were scored without signals, so only equal files are found among them." in page.read_text()
+    found = find_duplicates([scored / "two.parquet", unmeasured, scored / "one.parquet"])
+    assert names(found) == [
+        ["same.jpg", "3.jpg", "3.jpg"],
+        ["small.jpg", "1.jpg", "1.jpg"],
+        *([[f"{n}.jpg"] * 2 for n in (0, 2, 4, 5)]),
+    ]
     result = batchland("duplicates", tmp_path / "none.parquet")
     message = f"batchland: {tmp_path / 'none.parquet'}: does not exist; give what `batchland score` wrote\n"
     assert (result.exit_code, result.stderr) == (2, message)

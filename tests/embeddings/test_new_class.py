@@ -11,7 +11,7 @@ from PIL import Image
 from toys import COLOURS, options, write_dense_model
 
 from batchland import score
-from batchland.embeddings.new_class import _chosen, _compared, _fit, _Labelled, _Photos
+from batchland.embeddings.new_class import _chosen, _compared, _cost, _fit, _Labelled, _limit_of_fit, _Photos
 from batchland.images.preprocess import preprocess
 from batchland.models.canaries import read_canaries
 from batchland.models.card import AddedClass
@@ -77,6 +77,7 @@ def test_the_new_class_is_recognised_and_the_old_answers_stay(data: Path, tmp_pa
     old, new = before.predict(pixels["old"]), after.predict(pixels["old"])
     np.testing.assert_allclose(new.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(new[:, :3] / new[:, :3].sum(axis=1, keepdims=True), old, atol=1e-4)
+    assert after.features_sha256 == before.sha256
     canaries = read_canaries(out)
     assert canaries is not None
     assert canaries.info.model_sha256 == after.sha256
@@ -90,8 +91,18 @@ def test_a_second_class_and_scoring(data: Path, tmp_path: Path) -> None:
         "note: the threshold is the one that 95% of these photos pass, so this share is no accuracy; how many images "
         "of the old classes are now classified as the new one is unknown, and may be most: measure it with --labels\n"
     ) in result.stdout
+    shown = [line for line in batchland("inspect", first).stdout.splitlines() if line.startswith("added")]
+    assert [line.split(maxsplit=1)[1] for line in shown] == ["label Old Mill, photos 12, scenes 12, recognised 11"]
     assert batchland("classes", "add", "Field", tmp_path / "rows", "-m", first, "-o", second).exit_code == 0
     assert len(open_session(second, "cpu").card.added) == 2
+    for out in (second, shutil.copy(data / "model.onnx", tmp_path / "m.onnx")):
+        before = Path(out).read_bytes()
+        again = ("classes", "add", "Old Mill", data / "mill", "-m", data / "model.onnx", "-o", out)
+        result = batchland(*again)
+        message = f"batchland: {out}: exists and is not an earlier model with this class added; give another name; "
+        assert (result.exit_code, result.stderr) == (2, f"{message}--overwrite replaces it\n")
+        assert Path(out).read_bytes() == before
+        assert batchland(*again, "--overwrite").exit_code == batchland(*again).exit_code == 0
     score(data / "mill", tmp_path / "preds.parquet", options(second, features=True))
     labels = StoredPredictions(tmp_path / "preds.parquet").table("preds.parquet", ["label"])["label"].to_pylist()
     assert labels.count("Old Mill") >= 10
@@ -109,6 +120,34 @@ def test_copies_count_as_one_scene(data: Path, tmp_path: Path) -> None:
         "20\n",
     )
     assert not (tmp_path / "n.onnx").exists()
+
+
+def test_few_labelled_photos_are_refused(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "old", tmp_path / "old")
+    for number in range(2, 8):
+        (tmp_path / "old" / "00.Red_Tower" / f"{number}.png").unlink()
+    arguments = ("classes", "add", "Old Mill", data / "mill", "-m", data / "model.onnx", "-o", tmp_path / "n.onnx")
+    result = batchland(*arguments, "--labels", tmp_path / "old")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"batchland: {tmp_path / 'old'}: has 18 labelled photos; a limit of 5.0% needs at least 20; with labelled "
+        "photos, --most-taken allows more\n",
+    )
+
+
+def test_the_limit_holds_in_the_cross_validation() -> None:
+    """A twentieth of 90 photos is 4 photos."""
+    rng = np.random.default_rng(2)
+    before, taken = [], []
+    for _ in range(4):
+        features = rng.normal(size=(110, 24)).astype(np.float32) + 0.15 * (np.arange(110) >= 90)[:, None]
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        even = np.full((110, 2), 0.5, np.float32)
+        old = _Labelled(features[:90], even[:90], np.zeros(90, np.intp))
+        new = _Photos(features[90:], even[90:], np.arange(20), ())
+        before.append(_cost(new, old, 0.05).taken > 4)
+        taken.append(_limit_of_fit(new, old, 0.05)[1].taken)
+    assert (any(before), max(taken)) == (True, 4)
 
 
 def test_a_class_without_recognised_photos_is_refused(data: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_only_unknown_classes_is_an_error(tmp_path: Path) -> None:
     assert "1 class name that the model does not have: 'Atlantis'" in message
 
 
-def test_a_common_prefix_is_reported_and_stripped(tmp_path: Path) -> None:
+def test_a_common_prefix_is_reported_and_stripped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = labels(tmp_path, "00.Red_Tower/1.jpg")
     scored = predictions(tmp_path, Row("test/00.Red_Tower/1.jpg", RED))
     assert refusal(scored, source) == (
@@ -121,6 +121,10 @@ def test_a_common_prefix_is_reported_and_stripped(tmp_path: Path) -> None:
         "'00.Red_Tower/1.jpg'; the predictions' names start with test/"
     )
     assert top1(evaluate(scored, source, EvaluateOptions(strip_prefix="test/"))) == 1.0
+    assert not caplog.messages
+    plain = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED))
+    assert top1(evaluate(plain, source, EvaluateOptions(strip_prefix="test/"))) == 1.0
+    assert caplog.messages == [f"{plain}: no image's name begins with test/"]
 
 
 def test_a_star_strips_the_name_of_every_tar_shard(tmp_path: Path) -> None:

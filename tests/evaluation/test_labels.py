@@ -75,9 +75,11 @@ def test_a_folder_without_class_folders_is_rejected(tmp_path: Path) -> None:
         ("sep=;\r\nimage;label\r\na/1.jpg;Red Tower\r\nb/2.jpg;Blue Lake\r\n", "utf-8-sig"),
         ("image\tlabel\na/1.jpg\tRed Tower\nb/2.jpg\tBlue Lake\n", "utf-8"),
         ('"label","by","image"\n"Red Tower","an, a","a/1.jpg"\n"Blue Lake",,"b/2.jpg"\n', "utf-8"),
+        ('"a,b","size ""x""", label,"c;d;e;f;",image\n1,2,Red Tower,3,a/1.jpg\n,,Blue Lake,,b/2.jpg\n', "utf-8"),
+        ('"two\nlines",label,image\n1,Red Tower,a/1.jpg\n,Blue Lake,b/2.jpg\n', "utf-8"),
         ("image,label\n./a/1.jpg,Red Tower\n/photos/b/2.jpg,Blue Lake\n", "utf-8"),
     ],
-    ids=["plain", "excel", "semicolons", "separator", "tabs", "quoted", "paths"],
+    ids=["plain", "excel", "semicolons", "separator", "tabs", "quoted", "quoted header", "lines", "paths"],
 )
 def test_csv_dialects(tmp_path: Path, text: str, encoding: str) -> None:
     labels = read(table(tmp_path / "labels.csv", text, encoding))
@@ -153,6 +155,12 @@ def test_invalid_tables_are_rejected(tmp_path: Path, name: str, content: bytes |
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name) == message
+
+
+def test_the_folder_and_the_label_of_a_class_are_one_label(tmp_path: Path) -> None:
+    predictions = write_predictions(tmp_path / "p.parquet", ("0.Red", "1.Blue"), [Row("a", (0.9, 0.1))])
+    evaluation = evaluate(predictions, table(tmp_path / "l.csv", "image,label\na,0.Red\na,Red\n"))
+    assert evaluation.per_class["support"].to_pylist() == [1, 0]
 
 
 def test_predictions_as_labels_are_rejected(tmp_path: Path) -> None:

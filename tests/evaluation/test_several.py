@@ -118,7 +118,7 @@ def test_the_command(reports):
     assert (result.exit_code, result.stdout) == (
         0,
         "3 models, 200 images that all scored\n"
-        "a, b do not differ from the first by more than chance; the others are worse.\n"
+        "b does not differ from a by more than chance; the others are worse.\n"
         "  model  accuracy  interval                        report\n"
         "  a         90.0%  85.1 to 93.4%  may be the best  report-a\n"
         "  b         88.0%  82.8 to 91.8%  may be the best  report-b\n"
@@ -150,7 +150,7 @@ def test_the_command_prints_json_and_markdown(reports):
     assert batchland(*compare, "--markdown").stdout.splitlines() == [
         "## 3 models, 200 images that all scored",
         "",
-        "a, b do not differ from the first by more than chance; the others are worse.",
+        "b does not differ from a by more than chance; the others are worse.",
         "",
         "| model | accuracy | interval |",
         "| --- | ---: | --- |",

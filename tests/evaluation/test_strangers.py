@@ -12,6 +12,8 @@ from toys import toy_card, write_toy_model
 
 from batchland import ScoreOptions, evaluate, score, write_report
 from batchland.cli.main import main
+from batchland.embeddings.duplicates import find_duplicates
+from batchland.embeddings.similar import SimilarOptions, find_similar
 from batchland.images.preprocess import preprocess
 from batchland.models.decisions import KnownPhotos
 from batchland.models.known import NEIGHBOURS, different_pictures, distances_within
@@ -98,6 +100,39 @@ def test_a_model_can_be_calibrated_again(folder: Path) -> None:
     assert (folder / "knows.onnx").read_bytes() == first
 
 
+def test_a_calibrated_model_has_the_features_of_the_model_before(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """But its rows are others, so they are not reused."""
+    calibrate(folder)
+    before, after, knows = folder / "preds.parquet", folder / "after.parquet", folder / "knows.onnx"
+    score(folder / "photos", after, ScoreOptions(model=knows, features=True, reuse=(str(before),)))
+    assert caplog.messages[-1].partition(": no row")[2] == (
+        " is reused from it: it differs in model, which has the same features but other classes, thresholds or known "
+        "photos"
+    )
+    assert find_duplicates([before, after]).result.used_features
+    name = f"{FOLDERS[0]}/00.png"
+    both = find_similar(name, [before, after]).result
+    alone = find_similar(str(folder / "photos" / name), [before], SimilarOptions(model=knows)).result
+    assert (both.images, alone.images) == (120, 60)
+    other = write_toy_model(folder / "other.onnx", toy_card(12).model_copy(update={"features": 3}))
+    result = CliRunner().invoke(main, ["similar", str(folder / "photos" / name), str(after), "--model", str(other)])
+    sha256 = open_session(knows, "cpu").sha256[:12]
+    assert (result.exit_code, result.output) == (
+        2,
+        f"batchland: {other}: is not the model that scored {after}, toy (sha256 {sha256}); give that model with "
+        "--model\n",
+    )
+    (folder / "knows.onnx").rename(folder / "moved.onnx")
+    result = CliRunner().invoke(main, ["similar", str(folder / "photos" / name), str(after)])
+    assert (result.exit_code, result.output) == (
+        2,
+        f"batchland: {knows}: does not exist any more; it is the model that scored {after}; give that model with "
+        "--model\n",
+    )
+
+
 def test_photos_are_compared_with_others_only() -> None:
     photos = np.eye(7, dtype=np.float32)
     photos[1] = photos[0]
@@ -145,7 +180,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     )
     write_toy_model(folder / "toy.onnx")
     assert calibrate(folder) == (
-        f"batchland: {folder}/toy.onnx: gives no features; export or adopt it again, or score without them\n"
+        f"batchland: {folder}/toy.onnx: gives no features; export or adopt it again to add them\n"
     )
 
 

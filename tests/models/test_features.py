@@ -146,7 +146,7 @@ def test_a_model_without_one_last_layer_gets_no_features(path, head):
     assert [value.name for value in onnx.load(path).graph.output] == ["probabilities"]
     with pytest.raises(ModelError) as caught:
         open_session(path, "cpu", features=True)
-    assert str(caught.value) == f"{path}: gives no features; export or adopt it again, or score without them"
+    assert str(caught.value) == f"{path}: gives no features; export or adopt it again to add them"
 
 
 def test_half_floats_become_float32(path):

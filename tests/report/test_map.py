@@ -18,6 +18,10 @@ from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
 COUNT = 240
+DRAWN_EARLY = """addEventListener("DOMContentLoaded", () => {
+    window.drawnEarly = document.getElementById("map-canvas").style.height !== "";
+})"""
+"""Then a picture or a print of the page that is made as soon as it is loaded has the map."""
 COLOURS_DRAWN = """() => {
     const pen = document.getElementById("map-canvas").getContext("2d");
     return new Set(new Uint32Array(pen.getImageData(0, 0, 700, 400).data.buffer)).size;
@@ -51,14 +55,27 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
 
 @pytest.mark.filterwarnings("error")
 def test_equal_pictures_are_one_group() -> None:
-    number, count, crowded = crowded_groups(np.ones((60, 4), np.float16) / 2, np.arange(60) < 30)
-    assert (set(number), count, crowded) == ({0}, 1, [])
+    count, crowded = crowded_groups(np.ones((60, 4), np.float16) / 2, np.arange(60) < 30)
+    assert (count, crowded) == (1 + 30 * 2, [])
+
+
+def test_a_clump_of_mistakes_in_a_large_group_is_found() -> None:
+    """12 similar images of 800 in two groups; other mistakes are spread."""
+    rng = np.random.default_rng(4)
+    features = np.eye(8)[np.arange(800) % 2] + rng.normal(0, 0.2, (800, 8))
+    features[:12] = features[0] + rng.normal(0, 0.02, (12, 8))
+    flagged = np.arange(800) % 20 == 13
+    flagged[:12] = True
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    _, (group,) = crowded_groups(features.astype(np.float16), flagged)
+    assert sorted(group.rows.tolist()) == list(range(12))
+    assert group.p_value < 1e-9
 
 
 def test_the_group_of_mistakes_is_named(clustered: Evaluation) -> None:
     view = map_view(clustered, page_images(clustered, []))
     assert view is not None
-    assert (view.points, view.method, view.tested) == (COUNT, "t-SNE", 6)
+    assert (view.points, view.method, view.tested) == (COUNT, "t-SNE", 6 + 4 * 23)
     (group,) = view.groups
     assert (group.true_label, group.predicted_label) == ("Green Hill", "Blue Lake")
     assert (group.images, group.wrong) == (40, 20)
@@ -68,10 +85,11 @@ def test_the_group_of_mistakes_is_named(clustered: Evaluation) -> None:
 
 def test_mistakes_everywhere_are_no_group(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    evaluation = write_case(tmp_path, rng.random(COUNT) < 0.2, np.arange(COUNT) % 6)
+    wrong = rng.random(COUNT) < 0.2
+    evaluation = write_case(tmp_path, wrong, np.arange(COUNT) % 6)
     view = map_view(evaluation, page_images(evaluation, []))
     assert view is not None
-    assert (view.groups, view.tested) == ((), 6)
+    assert (view.groups, view.tested) == ((), 6 + 4 * wrong.sum())
 
 
 def test_without_features_there_is_no_map(clustered: Evaluation, tmp_path: Path) -> None:
@@ -85,7 +103,11 @@ def test_without_features_there_is_no_map(clustered: Evaluation, tmp_path: Path)
 def test_the_map_in_a_browser(browser: Any, clustered: Evaluation, tmp_path: Path) -> None:
     page = write_report(clustered, tmp_path / "report").html
     assert page.stat().st_size < 2_000_000
-    with opened(browser, page) as found:
+    with opened(browser, page, own=True) as found:
+        found.page.add_init_script(DRAWN_EARLY)
+        found.page.reload()
+        assert found.page.evaluate("drawnEarly")
+        assert found.requested.pop() == found.address
         assert_structured(found.page)
         canvas = found.page.locator("#map-canvas")
         canvas.scroll_into_view_if_needed()

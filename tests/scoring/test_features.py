@@ -28,6 +28,13 @@ def test_the_column_holds_half_floats_in_vectors_of_one_length(tmp_path, photos,
     table = pq.read_table(folder / "p.parquet")
     assert table.column_names == [*PREDICTIONS.names, "features"]
     assert str(table.schema.field("features").type) == "fixed_size_list<element: halffloat not null>[3]"
+    group = pq.ParquetFile(folder / "p.parquet").metadata.row_group(0)
+    leaves = {leaf.path_in_schema: leaf for leaf in map(group.column, range(group.num_columns))}
+    coded = {
+        name: leaves[name].has_dictionary_page
+        for name in ("image", "top_k.list.element.label", "features.list.element")
+    }
+    assert list(coded.values()) == [True, True, False]
     rows = table.select(["status", "features"]).to_pylist()
     for number, row in enumerate(rows):
         expected = None if number % 10 == 7 else np.eye(3)[number % 3]
@@ -65,7 +72,9 @@ def test_a_retry_keeps_the_features_of_good_rows(tmp_path, photos, scored):
     folder, given = scored
     with pytest.raises(UsageError) as caught:
         score(photos, folder / "p.parquet", given.model_copy(update={"retry_failed": True, "features": False}))
-    assert str(caught.value) == (f"{folder}/p.parquet: was made with features, so its good rows cannot be kept")
+    assert str(caught.value) == (
+        f"{folder}/p.parquet: was made with features, and this run has none, so its good rows cannot be kept"
+    )
     for number in (7, 17):
         (photos / f"camera-0/{number:03}.jpg").write_bytes(picture(list(COLOURS.values())[number % 3]))
     score(photos, folder / "p.parquet", given.model_copy(update={"retry_failed": True}))
@@ -87,7 +96,7 @@ def test_rows_are_reused_only_from_predictions_with_features(tmp_path, photos, s
 def test_a_model_without_features_is_named(tmp_path, photos, toy_model):
     with pytest.raises(ModelError) as caught:
         score(photos, tmp_path / "p.parquet", options(toy_model, features=True))
-    assert str(caught.value) == f"{toy_model}: gives no features; export or adopt it again, or score without them"
+    assert str(caught.value) == f"{toy_model}: gives no features; export or adopt it again to add them"
 
 
 def test_features_are_no_column_of_outcomes(tmp_path, photos, scored):

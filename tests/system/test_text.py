@@ -22,6 +22,10 @@ def test_long_lists_are_cut_and_the_rest_is_counted():
 def test_columns_are_as_wide_as_their_widest_cell():
     rows = [("class", "images", ""), ("Tower", "12", "x"), ("Hill", "3,456", "")]
     assert aligned(rows, "<><") == ["class  images", "Tower      12  x", "Hill    3,456"]
+    assert aligned([("\u5bcc\u58eb\u5c71", "1"), ("cafe\u0301", "12")], "<>") == [
+        "\u5bcc\u58eb\u5c71   1",
+        "cafe\u0301    12",
+    ]
     assert aligned([], "<>") == []
 
 

@@ -1,8 +1,5 @@
 """The map of a trend: images of the last nights, what the last night has more of, and the page in a browser."""
 
-import json
-import zlib
-from base64 import b64decode
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -62,7 +59,7 @@ def test_points_of_all_nights_and_what_the_last_one_has_more_of(records: list[Ru
     (found,) = night_maps(records).values()
     assert found.points == 3 * COUNT
     assert found.nights == tuple(FIRST + timedelta(days=number) for number in range(3))
-    data = json.loads(zlib.decompress(b64decode(found.data)))
+    data = found.data
     assert data["night"] == [number for number in range(3) for _ in range(COUNT)]
     assert (data["nights"], data["labels"]) == (
         ["2026-11-20", "2026-11-21", "2026-11-22"],

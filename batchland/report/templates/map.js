@@ -1,7 +1,7 @@
 
-// A map: a point for each image at the place of its features, drawn when the page has nothing else to do. The page that has it gives
-// a source: load() resolves to {x, y} (0 to 1000); groups[kind] is {title, key(point), colour(key), legend()}, in the order
-// of the menu; shown(point, form), above(point) (drawn last and larger), picture(point), text(point), open(point).
+// A map: a point for each image at the place of its features. The page that has it gives a source: map is {x, y} (0 to 1000);
+// groups[kind] is {title, key(point), colour(key), legend()}, in the order of the menu; load() resolves when all of them can be
+// used, the first one before; shown(point, form), above(point) (drawn last and larger), picture(point), text(point), open(point).
 const mapPalette = ["#4477aa", "#ee7733", "#228833", "#cc3377", "#33aabb", "#bb9900", "#7755bb", "#aa6644"];
 const mapDark = matchMedia("(prefers-color-scheme: dark)");
 const mapColour = (index) => index < mapPalette.length ? mapPalette[index] : `hsl(${index * 137.5 % 360} 55% 50%)`;
@@ -16,12 +16,12 @@ const drawMap = (prefix, source) => {
   const by = (name) => document.getElementById(`${prefix}-${name}`);
   const canvas = by("canvas"), form = by("form"), readout = by("readout"), legend = by("legend");
   const MARGIN = 14;
-  let map = null, chosen = -1, width = 0, height = 0;
+  const map = source.map;
+  let chosen = -1, width = 0, height = 0;
 
   const shown = (point) => source.shown(point, form);
   const at = (point) => [MARGIN + map.x[point] / 1000 * (width - 2 * MARGIN), MARGIN + map.y[point] / 1000 * (height - 2 * MARGIN)];
   const draw = () => {
-    if (!map) return;
     const ratio = devicePixelRatio || 1, pen = canvas.getContext("2d"), group = source.groups[form.elements.colour.value];
     width = canvas.clientWidth;
     height = Math.round(Math.min(width * .7, 560));
@@ -91,9 +91,11 @@ const drawMap = (prefix, source) => {
     readout.append(text);
   };
   const start = async () => {
-    map = await source.load();
-    for (const [kind, group] of Object.entries(source.groups)) form.elements.colour.add(new Option(group.title, kind));
+    const [first, ...others] = Object.entries(source.groups).map(([kind, group]) => new Option(group.title, kind));
+    form.elements.colour.add(first);
     draw();
+    await source.load();
+    for (const option of others) form.elements.colour.add(option);
     canvas.dataset.ready = "1";
   };
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -101,12 +103,12 @@ const drawMap = (prefix, source) => {
     choose(-1);
     draw();
   });
-  canvas.addEventListener("pointermove", (event) => { if (map) choose(nearest(event)); });
+  canvas.addEventListener("pointermove", (event) => { if (canvas.dataset.ready) choose(nearest(event)); });
   canvas.addEventListener("click", (event) => {
-    const point = map ? nearest(event) : -1;
+    const point = canvas.dataset.ready ? nearest(event) : -1;
     if (point >= 0) source.open(point);
   });
   window.addEventListener("resize", draw);
   mapDark.addEventListener("change", draw);
-  (window.requestIdleCallback ?? setTimeout)(start);
+  start();
 };

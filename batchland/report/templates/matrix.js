@@ -207,7 +207,7 @@ if (holder) {
   canvas.addEventListener("keydown", (event) => {
     const moves = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
     if (event.key in moves) {
-      const [row, column] = view.cursor || [0, 0];
+      const [row, column] = view.cursor || [Math.ceil(view.y), Math.ceil(view.x)];
       const [down, right] = view.cursor ? moves[event.key] : [0, 0];
       view.cursor = [clamp(row + down, 0, count - 1), clamp(column + right, 0, count - 1)];
       view.y = clamp(view.y, view.cursor[0] + 1 - span(), view.cursor[0]);

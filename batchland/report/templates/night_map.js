@@ -2,7 +2,7 @@
 // The maps of a trend: some images of the last nights.
 for (const box of document.querySelectorAll("[data-night-map]")) {
   const prefix = box.dataset.nightMap;
-  let map = null;
+  const map = JSON.parse(document.getElementById(`${prefix}-data`).textContent);
   const last = () => map.nights.length - 1;
   const groups = {
     night: {
@@ -20,15 +20,11 @@ for (const box of document.querySelectorAll("[data-night-map]")) {
     },
     confidence: {title: "confidence", key: (point) => map.confidence[point], colour: (key) => mapScale(key / 1000), legend: mapShares},
   };
+  if (map.known) {
+    groups.known = {title: "known to the model", key: (point) => map.known[point], colour: (key) => mapScale(key / 100), legend: mapShares};
+  }
   drawMap(prefix, {
-    groups,
-    load: async () => {
-      map = await unpackJson(`${prefix}-data`);
-      if (map.known) {
-        groups.known = {title: "known to the model", key: (point) => map.known[point], colour: (key) => mapScale(key / 100), legend: mapShares};
-      }
-      return map;
-    },
+    map, groups, load: () => {},
     shown: (point, form) => !form.elements.last.checked || map.night[point] === last(),
     above: (point) => map.night[point] === last(),
     picture: (point) => map.pictures[point] || fileAddress(map.roots[map.night[point]], map.image[point]),

@@ -1,9 +1,9 @@
 
 // The map of a report: the images that the page holds for looking through.
 if (document.getElementById("map-data")) {
-  let map = null;
+  const map = JSON.parse(document.getElementById("map-data").textContent);
   const column = (kind) => (point) => Images.data()[kind][map.row[point]];
-  const wrong = (point) => Images.wrong(map.row[point]);
+  const wrong = (point) => map.wrong[point];
   const classes = (title, kind) => ({
     title, key: column(kind), colour: mapColour,
     legend: () => mapLabels(new Set(map.row.map((row) => Images.data()[kind][row])), Images.labels()),
@@ -17,16 +17,11 @@ if (document.getElementById("map-data")) {
     predicted: classes("predicted class", "predicted"),
     confidence: {title: "confidence", key: column("confidence"), colour: (key) => mapScale(key), legend: mapShares},
   };
+  if (map.known) {
+    groups.known = {title: "known to the model", key: (point) => map.known[point], colour: (key) => mapScale(key / 100), legend: mapShares};
+  }
   drawMap("map", {
-    groups,
-    load: async () => {
-      await Images.load();
-      map = await unpackJson("map-data");
-      if (map.known) {
-        groups.known = {title: "known to the model", key: (point) => map.known[point], colour: (key) => mapScale(key / 100), legend: mapShares};
-      }
-      return map;
-    },
+    map, groups, load: Images.load,
     shown: (point, form) => !form.elements.mistakes.checked || wrong(point),
     above: wrong,
     picture: (point) => Images.source(map.row[point]),
