@@ -76,7 +76,7 @@ class Figures(Document):
     ece_classwise: Figure | None = None
     """Calibration error over predicted classes: their precision against the mean confidence. Bootstrap."""
     macro_average_precision: Figure | None = None
-    """Mean area under the classes' precision-recall curves. Each class's interval is on the logit scale. Compare only
+    """Mean area under the classes' precision-recall curves. Compare only
     figures with the same `areas_of`."""
     macro_auroc: Figure | None = None
     """Mean area under the classes' ROC curves, each class against all others. DeLong. Probabilities as for
@@ -443,10 +443,10 @@ PER_CLASS: Final = pa.schema(
             pa.float64(),
             "Area under its precision-recall curve. Null without images of it or of others.",
         ),
-        column("average_precision_low", pa.float64(), "Lower end of its interval, on the logit scale."),
+        column("average_precision_low", pa.float64(), "Lower end of its Wilson interval."),
         column("average_precision_high", pa.float64(), "Upper end of its interval."),
         column("auroc", pa.float64(), "Area under its ROC curve, against all other classes."),
-        column("auroc_low", pa.float64(), "Lower end of its interval (DeLong, on the logit scale)."),
+        column("auroc_low", pa.float64(), "Lower end of its interval (DeLong, or Hanley and McNeil)."),
         column("auroc_high", pa.float64(), "Upper end of its interval."),
         column("most_confused_with", pa.string(), "Most frequent predicted class of its wrong images."),
         column("most_confused_images", pa.int64(), "Number of those images.", nullable=False),

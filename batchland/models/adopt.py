@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
 from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import Pixels
-from batchland.models.adopt_check import Alternative, compare_preprocessings, decided_by_more, require_no_better
+from batchland.models.adopt_check import (
+    Alternative,
+    compare_preprocessings,
+    decided_by_more,
+    is_guessing,
+    require_no_better,
+)
 from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
@@ -296,7 +303,9 @@ class _Adoption:
         takes_bytes = self.source.dtype == TensorProto.UINT8
         results = compare_preprocessings(network, self.preprocess, photos, normalises_itself=takes_bytes)
         more = partial(self._photos, self.options.check, _MAX_DECIDING)
-        return decided_by_more(network, results, more)
+        results = decided_by_more(network, results, more)
+        self._warn_of_guessing(results[0].right)
+        return results
 
     def temperature(self) -> tuple[float, int] | None:
         """The temperature and the number of photos that it was fitted on; None without such photos."""
@@ -311,8 +320,18 @@ class _Adoption:
                 self.options.calibrate, few, verb, _FEW_CALIBRATED,
             )  # fmt: skip
         scores = photos.scores(predictor(self.wrapped(self._plain_card(self.preprocess), softmax=False)))
+        self._warn_of_guessing(scores.argmax(axis=1) == photos.labels)
         logits = scores if self.kind == "logits" else np.log(np.maximum(scores, _TINY))
         return fit_temperature(logits, photos.labels), len(photos.labels)
+
+    def _warn_of_guessing(self, right: npt.NDArray[np.bool_]) -> None:
+        """right: for each labelled photo."""
+        if is_guessing(right, len(self.labels[0])):
+            _log.warning(
+                "%s: %d of %s are right, which is not clearly better than guessing; do the labels have the order of "
+                "the model's outputs?",
+                self.path, right.sum(), counted(len(right), "labelled photo"),
+            )  # fmt: skip
 
     def card(self, results: Sequence[Alternative], fitted: tuple[float, int] | None) -> ModelCard:
         """The card, with all that was found and assumed."""

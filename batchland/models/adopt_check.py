@@ -17,6 +17,8 @@ from batchland.models.labelled_photos import LabelledPhotos
 from batchland.system.text import aligned, first_few, p_value, percent
 
 _SIGNIFICANCE: Final = 0.01
+_ENOUGH: Final = 20
+"""Photos, to say that a model guesses."""
 _CROP: Final = 224 / 256
 
 Network = Callable[[ForeignPreprocess], Callable[[Pixels], Probabilities]]
@@ -101,6 +103,12 @@ def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
         f"right with it, {percent(best.accuracy)} with {best.name}",
         advice="preprocess_better",
     )
+
+
+def is_guessing(right: npt.NDArray[np.bool_], classes: int) -> bool:
+    """Whether the answers to enough photos are not clearly better than random ones."""
+    chance = binomtest(int(right.sum()), len(right), 1 / classes, alternative="greater").pvalue
+    return len(right) >= _ENOUGH and bool(chance >= _SIGNIFICANCE)
 
 
 def undecided(results: Sequence[Alternative]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 
 import numpy as np
 import onnx
@@ -489,6 +490,19 @@ def test_calibrate_fits_the_temperature(tmp_path, labels, photos, right_spec, so
     assert adoption.calibration_images == 60
     assert adoption.temperature == pytest.approx(0.72, abs=0.01)
     np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS, temperature=adoption.temperature), atol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["check", "calibrate"])
+def test_labels_in_another_order_give_a_warning(tmp_path, labels, photos, right_spec, option, caplog):
+    labels.write_text("green\nblue\nred\n")
+    options = AdoptOptions(classes=labels, preprocess=str(right_spec), **{option: photos})
+    adopt(model := write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", options)
+    (message,) = (message for message in caplog.messages if "guessing" in message)
+    assert re.fullmatch(
+        rf"{model}: \d+ of 60 labelled photos are right, which is not clearly better than guessing; do the labels have "
+        r"the order of the model's outputs\?",
+        message,
+    )
 
 
 def test_few_photos_for_the_temperature_give_a_warning(tmp_path, labels, photos, right_spec, caplog):

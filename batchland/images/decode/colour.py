@@ -12,6 +12,9 @@ from batchland.images.decode.picture import Pixels, check_transfer
 _LEVELS: Final = (0, 32, 64, 96, 128, 160, 192, 224, 255)
 _TAGS: Final = 132
 """Byte position of the table of tags in a profile."""
+_DARK: Final = 96
+_LIGHT: Final = 160
+"""Levels of 255. A profile is damaged if black becomes lighter than the first, or white darker than the second."""
 _SAME: Final = 3
 """Levels of 255. A profile that changes no colour by more than this counts as sRGB: vendors have their own versions."""
 
@@ -49,8 +52,10 @@ def _transform(profile: bytes) -> Any:
     except (OSError, ImageCms.PyCMSError):
         return None
     colours = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(27, 27, 3).astype(np.uint8)
-    moved = np.abs(_applied(transform, colours).astype(int) - colours).max()
-    return transform if moved > _SAME else None
+    changed = _applied(transform, colours).astype(int)
+    if changed[0, 0].max() > _DARK or changed[-1, -1].min() < _LIGHT:
+        return None
+    return transform if np.abs(changed - colours).max() > _SAME else None
 
 
 def _applied(transform: Any, pixels: Pixels) -> Pixels:

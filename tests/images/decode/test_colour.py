@@ -63,10 +63,19 @@ def test_a_profile_is_applied_in_every_format_and_only_on_request(kind, options)
 def test_other_profiles_leave_the_pixels_as_they_are():
     pixels = np.asarray(photo(20, 10))
     grey = matrix_profile((0.5, 0.2, 0.0), (0.3, 0.7, 0.0), (0.1, 0.1, 0.8)).replace(b"RGB ", b"GRAY", 1)
-    for profile in (None, b"", b"garbage" * 100, SRGB, DISPLAY_P3[:200], grey):
+    black = matrix_profile((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    white = matrix_profile((0.5, 0.2, 0.0), (0.3, 0.7, 0.0), (0.1, 0.1, 0.8), gamma=0)
+    for profile in (None, b"", b"garbage" * 100, SRGB, DISPLAY_P3[:200], grey, black, white):
         assert is_srgb(profile)
         np.testing.assert_array_equal(to_srgb(pixels, profile), pixels)
     assert not is_srgb(DISPLAY_P3)
+
+
+def test_a_profile_for_rgb_in_a_jpeg_of_cmyk_is_ignored():
+    image = photo(64, 48).convert("CMYK")
+    tagged, plain = (decode(encoded(image, "JPEG", **more), PreprocessSpec(colour="srgb")).pixels
+                     for more in ({"icc_profile": DISPLAY_P3}, {}))  # fmt: skip
+    np.testing.assert_array_equal(tagged, plain)
 
 
 def hdr_profile(transfer: int) -> bytes:
