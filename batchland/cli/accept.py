@@ -20,14 +20,15 @@ FIXED = "the reference stays as it is, because the job names it"
 @click.argument("name", type=JOB_NAME, metavar="JOB")
 @click.option("--date", "night", type=NIGHT, required=True, help="The suspicious night.")
 @click.option("--reason", help="Why it is good, or why it is not after all; stored in the record.")
-@click.option("--once", is_flag=True, help="For a single unusual night: keep the reference, and add the night to it.")
+@click.option("--once", is_flag=True, help="For a single unusual night: it is good, but the reference stays as it is.")
 @click.option("--withdraw", is_flag=True, help="Withdraw the acceptance: the reference is again the one before.")
 @runs_option
 def accept(name: str, night: datetime, reason: str | None, once: bool, withdraw: bool, runs: Path) -> None:
     """Accept a suspicious night of job JOB as the new normal.
 
     The nights before it with the same change are accepted, too. A new reference begins with the first of them; later
-    nights are compared with that. A night that also failed for another reason, or is accepted already, is refused.
+    nights are compared with that. With --once the reference stays as it is, without this night, so a later night with
+    the same fault is suspicious again. A night that also failed for another reason, or is accepted already, is refused.
     """
     from batchland.nightly.accept import accept_night, withdraw_acceptance
     from batchland.nightly.dates import local_today
@@ -63,16 +64,14 @@ def _accepted(name: str, accepted: "Accepted", *, once: bool) -> str:
 
 def _effect(accepted: "Accepted", *, once: bool) -> str:
     nights, reference = accepted.nights, accepted.reference
-    if not once:
-        few = (
-            "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
-        )
-        rules = "; until it has 5 nights, only exact rules hold" if len(reference) < 5 else ""
-        return f"a new reference begins with {accepted.since}, without earlier nights{few}{rules}"
-    if not reference:
-        return "the reference stays: it is full or begins later, or the night has fewer than 5 readable images"
-    joined = "it joins" if len(nights) == 1 else "all join" if reference == nights else f"{len(reference)} join"
-    return f"{joined} the reference"
+    if once:
+        verbs = "night is good, but does" if len(nights) == 1 else "nights are good, but do"
+        return f"the {verbs} not join the reference; a later night with the same fault is suspicious again"
+    if accepted.later_start:
+        return f"the reference of the coming nights still begins with {accepted.later_start}, a later accepted change"
+    few = "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
+    rules = "; until it has 5 nights, only exact rules hold" if len(reference) < 5 else ""
+    return f"a new reference begins with {accepted.since}, without earlier nights{few}{rules}"
 
 
 def _withdrawn(name: str, withdrawn: "Withdrawn") -> str:

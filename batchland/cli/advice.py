@@ -1,7 +1,11 @@
 """Advice that the command line adds to an error: the flag that helps. Library errors do not name flags."""
 
+import os
 import re
+import shlex
 from collections.abc import Collection
+from datetime import date
+from pathlib import Path
 from typing import Final
 
 from batchland.errors import BatchlandError
@@ -65,9 +69,19 @@ _FLAG: Final = re.compile(r"--[a-z][a-z-]*")
 _OTHER_COMMAND: Final = re.compile(r"`.*?`")
 
 
+_ACCEPT: Final = re.compile(r"accept (\d{4}-\d\d-\d\d) with `batchland accept ([^`]+)`")
+
+
 def with_force(text: str) -> str:
     """A text of the library about a night, with the flag of `batchland run` that forces a run."""
     return text.replace("a forced run", "a run with --force")
+
+
+def with_commands(text: str, runs: Path, job_file: Path, night: date) -> str:
+    """An error of a night, with commands that can be pasted in any folder. runs: folder of the records."""
+    folder, file = (shlex.quote(os.path.abspath(path)) for path in (runs, job_file))  # noqa: PTH100 - keeps links
+    text = _ACCEPT.sub(lambda found: f"`batchland accept {found[2]} --date {found[1]} --runs {folder}`", text)
+    return text.replace("a forced run", f"`batchland run {file} --date {night} --force`")
 
 
 def with_advice(error: BatchlandError, flags: Collection[str]) -> str:

@@ -1,5 +1,6 @@
 """`batchland models`: the registry of models, its versions and aliases."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,11 @@ def add(file: Path, name: str, note: str, registry: Path) -> None:
     FILE and its canaries are copied. No alias changes.
     """
     added = _open(registry).add(name, file, note)
-    click.echo(f"{name} {added.version}: added; give it an alias with: batchland models promote {name}@{added.version}")
+    promote = f"batchland models promote {name}@{added.version} --registry {shlex.quote(str(registry))}"
+    click.echo(
+        f"{name} {added.version}: added; give it the alias production with: {promote} --labels FOLDER, where FOLDER "
+        f"has labelled images; or without a check: {promote} --unchecked"
+    )
 
 
 @models.command("list", epilog="Example: batchland models list")

@@ -1,12 +1,13 @@
 """`batchland run` and `batchland job`: run a job, as cron does every night, and check its job file."""
 
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from batchland.cli.advice import with_force
+from batchland.cli.advice import with_commands, with_force
 from batchland.cli.command import command, group
 from batchland.cli.options import JOB_NAME, NIGHT, PATH, json_option, print_json, runs_option
 from batchland.system.text import counted
@@ -87,13 +88,15 @@ def run(
     errors: list[str] = []
     try:
         for day in nights:
-            result = run_night(job, day, force=force, quiet=first is not None, future=future)
+            commands = partial(with_commands, runs=job.folder.parent, job_file=job.file, night=day)
+            result = run_night(job, day, force=force, quiet=first is not None, future=future, advise=commands)
             records.append(result.record)
             if not as_json:
                 click.echo(with_force(describe_run(result.record, result.attempt, error=False)), nl=False)
             attempt = result.attempt
             if attempt.exit_code and attempt.error:
-                errors.append(with_force(f"batchland: job {job.name}, {day}: {attempt.outcome}: {attempt.error}"))
+                outcome = attempt.outcome.replace("_", " ")
+                errors.append(f"batchland: job {job.name}, {day}: {outcome}: {attempt.error}")
             exit_code = exit_code or attempt.exit_code or 0
             if attempt.outcome in ("locked", "interrupted"):
                 break

@@ -1,6 +1,6 @@
 """Describe a night's deviations from its reference in words, and choose the images that show them."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from batchland.images.signals import SIGNALS
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
-from batchland.monitoring.orientation import CHANGES, COLOUR_CHANGES, structured, with_usual_tones
+from batchland.monitoring.orientation import COLOUR_CHANGES, structured, with_usual_tones
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import MIN_IMAGES, Found
 from batchland.monitoring.schema import Finding, FindingKind
@@ -37,6 +37,8 @@ _PLAIN: Final = ("brightness", "contrast", "saturation", "sharpness", "noise", "
 """Measures that are easy to understand. They are listed before the others."""
 _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 """Findings that may explain why pictures look changed."""
+_MOST_LEFT: Final = 0.5
+"""Largest strength that may be left without a change, if there are other findings."""
 _NEARLY_ALL: Final = 0.8
 """If a larger share of the pictures looks changed, the message gives no share."""
 
@@ -67,7 +69,7 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
         elif strengths[index] > found[key][0].strength:
             finding, rows = found[key]
             found[key] = finding.model_copy(update={"strength": float(strengths[index])}), rows
-    change = _change(reference, night, by_tone=bool(_TONE & found.keys()))
+    change = _change(reference, night, found.keys())
     if ("measure", "saturation") in found:  # grey pictures
         change = [each for each in change if each[0].what not in COLOUR_CHANGES]
     ordered = by_strength([*change, *found.values()])
@@ -83,10 +85,11 @@ def by_strength(found: Iterable[Found]) -> list[Found]:
     return [each for each in ordered if strongest[each[0].message][0] is each[0]]
 
 
-def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list[Found]:
+def _change(reference: Reference, night: Observations, others: Set[tuple[str, str]]) -> list[Found]:
     """A finding if the pictures look turned or recoloured. Copies count once: one picture is no evidence.
 
-    by_tone: brightness or contrast is unusual. Then the pictures must also look changed with usual tones.
+    others: the other findings. If there are any, the pictures must look usual without the change. If brightness or
+    contrast is among them, the pictures must also look changed with usual tones.
     """
     different = np.isin(np.arange(len(night)), np.unique(night.hashes, return_index=True)[1])
     shaped = np.flatnonzero(structured(night.thumbnails) & different)
@@ -94,17 +97,19 @@ def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list
         return []
     seen = night.take(shaped)
     strength = reference.changes(seen).max()
-    if strength > 1 and by_tone:
+    if strength > 1 and _TONE & others:
         usual = reference.thumbnails
         seen = replace(seen, thumbnails=with_usual_tones(seen.thumbnails, usual[structured(usual)]))
         strength = min(strength, reference.changes(seen).max())
     if strength <= 1:
         return []
-    likeliest, share, rows = reference.likeliest_change(seen)
-    change = list(CHANGES)[likeliest]
+    likeliest = reference.likeliest_change(seen)
+    if others and likeliest.left > _MOST_LEFT:
+        return []
+    change, share = likeliest.change, likeliest.share
     pictures = "the pictures look" if share > _NEARLY_ALL else f"about {round(share, 1):.0%} of the pictures look"
     message = f"{pictures} as if they were changed: {change}"
-    return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[rows])]
+    return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[likeliest.rows])]
 
 
 def _group(finding: Finding, change: float, related: Container[str]) -> int:

@@ -9,7 +9,7 @@ estimate from few nights is inexact.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,19 @@ Shares in tails count only if they are larger than usual; means, spreads and cla
 CHANGE_LIMIT: Final = 4.2
 """Largest z of a clean night for each of CHANGES."""
 _TWO_SIDED: Final = ("mean", "spread", "share", "mix", "top")
+
+
+class LikeliestChange(NamedTuple):
+    """The change that best explains a night that looks changed."""
+
+    change: str
+    """One of CHANGES."""
+    share: float
+    """About which share of the images has it."""
+    left: float
+    """The largest of `changes` of the less likely half without the change: small if it explains the night."""
+    rows: npt.NDArray[np.intp]
+    """All images, clearest first."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +168,8 @@ class Reference:
         variance = self.likeness_between * (1 + 1 / self.nights) + 1 / len(night) + 1 / self.pool.size
         return (self.likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self.limit
 
-    def likeliest_change(self, night: Observations) -> tuple[int, float, npt.NDArray[np.intp]]:
+    def likeliest_change(self, night: Observations) -> LikeliestChange:
         """The change that best explains a night that looks changed.
-
-        Returns its index, the estimated share of images that have it, and all images, the clearest first.
 
         Each change is undone; the best one makes the less likely half of the images most like the reference. Undoing it
         in all images makes it in those that did not have it. So the unlikeness of the night and that of the undone
@@ -168,9 +179,12 @@ class Reference:
         half = night.take(rows[: max(len(rows) // 2, 1)])
         likeness = [self.discriminants.scores(undone(half, change)).mean() for change in CHANGES]
         likeliest = int(np.argmax(likeness))
-        both = (night, undone(night, list(CHANGES)[likeliest]))
-        with_it, without = (self.likeness[likeliest] - self._likeness(each)[likeliest] for each in both)
-        return likeliest, float(np.clip(with_it / (with_it + without), 0, 1)), rows
+        change = list(CHANGES)[likeliest]
+        with_it, without = (
+            self.likeness[likeliest] - self._likeness(each)[likeliest] for each in (night, undone(night, change))
+        )
+        share = float(np.clip(with_it / (with_it + without), 0, 1))
+        return LikeliestChange(change, share, float(self.changes(undone(half, change)).max()), rows)
 
     def _likeness(self, night: Observations) -> Floats:
         """Mean score of each of CHANGES."""

@@ -39,7 +39,7 @@ _NO_ROWS: Final = np.zeros(0, np.intp)
 
 
 class Night:
-    """The night to judge, or an earlier good one."""
+    """The night to judge, or an earlier one."""
 
     def __init__(
         self,
@@ -78,12 +78,14 @@ def check_rules(
     *,
     new_images: bool = True,
     start: date | None = None,
+    delivered: Sequence[Night] | None = None,
 ) -> Iterator[Found]:
     """The findings about a night by exact rules.
 
     earlier: good nights of the job, oldest first. usual: number of images of such a night; the default is the median.
     new_images: whether a night has other images than the nights before. start: numbers of images before this night do
-    not count, because a person accepted a change.
+    not count, because a person accepted a change. delivered: nights that tonight's images may be copies of, also bad
+    ones, oldest first; the default is `earlier`.
     """
     yield from _volume(night, [each for each in earlier if start is None or each.date >= start], usual)
     seen = night.observed
@@ -109,7 +111,8 @@ def check_rules(
     rows = np.flatnonzero(copies_within(seen.hashes))
     yield from _share("copies", "are copies of others of this night", len(rows), len(seen), twins, rows)
     if new_images:
-        yield from _earlier_copies(seen, earlier[-COPIED_NIGHTS:])
+        delivered = earlier if delivered is None else delivered
+        yield from _earlier_copies(seen, delivered[-COPIED_NIGHTS:], earlier[-COPIED_NIGHTS:])
     yield from _strangers(seen, before)
 
 
@@ -135,17 +138,18 @@ def _strangers(seen: Observations, before: Callable[[], Sequence[Observations]])
     yield from _share("strangers", text, count, len(seen), lambda: [most], rows)
 
 
-def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Found]:
-    if not recent:
+def _earlier_copies(seen: Observations, delivered: Sequence[Night], good: Sequence[Night]) -> Iterator[Found]:
+    """Blank pictures do not count: they are alike, but no copies."""
+    if not delivered:
         return
-    copied = [copies_of(seen.hashes, night.observed.hashes) for night in recent]
+    copied = [copies_of(seen.hashes, night.observed.hashes) & ~_blank(seen) for night in delivered]
     rows = np.flatnonzero(np.any(copied, axis=0))
-    most = recent[int(np.argmax([each.sum() for each in copied]))].date
+    most = delivered[int(np.argmax([each.sum() for each in copied]))].date
 
     def usual() -> list[float]:
         return [
             float(copies_of(_hash_sample(night.observed.hashes), before.observed.hashes).mean())
-            for before, night in pairwise(recent)
+            for before, night in pairwise(good)
             if len(night.observed)
         ]
 

@@ -143,7 +143,7 @@ class Acceptance(Document):
     since: date
     """The first of the nights that were accepted together."""
     once: bool = False
-    """True: the nights were unusual but good, and are added to the reference. False: something has changed for good,
+    """True: the nights were unusual but good, and are in no reference. False: something has changed for good,
     and a new reference begins with the night `since`."""
 
 

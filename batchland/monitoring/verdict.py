@@ -68,11 +68,12 @@ def judge(
     estimator: Estimator | None = None,
     cache: ReferenceCache | None = None,
     other_model: Sequence[Night] = (),
+    delivered: Sequence[Night] | None = None,
 ) -> NightVerdict:
     """The verdict on a night. Its findings: those by exact rules, then those of `describe`.
 
     reference: good nights to compare with, oldest first; the first MAX_NIGHTS count.
-    recent: the last good nights, oldest first, for numbers and copies.
+    recent: the last good nights, oldest first, for numbers and usual shares.
     labels: of the model's classes. usual: number of images.
     before: the last judged night, and its verdict.
     start: first night of the accepted change with which the reference begins; None if it begins with the job.
@@ -81,9 +82,10 @@ def judge(
     same_model: whether the same model scored the reference; if not, only pictures are compared.
     new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
     cache: of fitted references. other_model: more good nights, some scored by another model; pictures are
-    compared with them, too, until the reference has SURE_NIGHTS.
+    compared with them, too, until the reference has SURE_NIGHTS. delivered: the last nights, also bad ones, for copies;
+    the default is `recent`.
     """
-    rules = by_strength(check_rules(night, recent, usual, new_images=new_images, start=start))
+    rules = by_strength(check_rules(night, recent, usual, new_images=new_images, start=start, delivered=delivered))
     observed = night.observed
     notes: list[str] = []
     found: list[Found] = rules

@@ -26,6 +26,8 @@ class Accepted(NamedTuple):
     """Those of `nights` with which later nights are compared."""
     fixed: bool
     """Whether the job names what its nights are compared with, so that no acceptance changes it."""
+    later_start: date | None
+    """First night of a later accepted change, with which the reference of the next night begins."""
     open: list[date]
     """Later nights of the same change, which are still suspicious."""
     unusual: list[str]
@@ -49,8 +51,8 @@ class Withdrawn(NamedTuple):
 def accept_night(folder: Path, night: date, *, reason: str | None = None, once: bool = False) -> Accepted:
     """Accept a suspicious night of the job with the records in `folder` (`runs/NAME`).
 
-    Earlier nights with the same lasting change are accepted with it, unless they are already. once: the nights are
-    added to the reference; else a new reference begins with the first of them. Raises UsageError if the night is not
+    Earlier nights with the same lasting change are accepted with it, unless they are already. once: the reference stays
+    as it is, without these nights; else a new one begins with the first of them. Raises UsageError if the night is not
     suspicious, failed for another reason, or is accepted already; LockedError while the job runs.
     """
     path = existing_record(folder, night)
@@ -66,13 +68,17 @@ def accept_night(folder: Path, night: date, *, reason: str | None = None, once: 
         )
         new = [each for each in same if each.accepted is None]
         changed = _changed(folder, new, lambda _: {"accepted": acceptance})
-        compared = next_reference([changed.get(each.date, each) for each in records], record)
+        after = [changed.get(each.date, each) for each in records]
+        compared = next_reference(after, record)
     nights = [each.date for each in new]
     counted = [each for each in nights if each in compared]
     later = [each for each in records if each.date > night and not each.accepted and _is_acceptable(each)]
     fixed = named_reference(record) is not None
     still_open = [each.date for each in later if _lasts(each, first)]
-    return Accepted(nights, acceptance.since, counted, fixed, still_open, [explain(each.models) for each in new])
+    later_start = _later_start(after, acceptance)
+    return Accepted(
+        nights, acceptance.since, counted, fixed, later_start, still_open, [explain(each.models) for each in new]
+    )
 
 
 def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None) -> Withdrawn:
@@ -99,9 +105,14 @@ def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None)
         after = [changed.get(each.date, each) for each in records]
         lost = _comparable(records) - _comparable(after)
     nights = [each.date for each in together]
-    start = reference_start(after, date.max)
-    later_start = start if start > acceptance.since else None
+    later_start = _later_start(after, acceptance)
     return Withdrawn(nights, acceptance.since, acceptance.once, later_start, sorted(lost - set(nights)))
+
+
+def _later_start(records: Sequence[RunRecord], acceptance: Acceptance) -> date | None:
+    """First night of the last accepted change, if that began after this one."""
+    start = reference_start(records, date.max)
+    return start if start > acceptance.since else None
 
 
 def _lasts(record: RunRecord, first: date) -> bool:

@@ -38,7 +38,7 @@ MIN_NIGHTS: Final = 5
 MIN_WEEKDAYS: Final = 4
 """With at least this many good nights of the same weekday, only these are used."""
 COPIED_NIGHTS: Final = 30
-"""Copies are looked for in this many good nights, the newest ones."""
+"""Copies are looked for in this many scored nights, the newest ones."""
 _EXPECTED_COLUMNS: Final = ("image", "size", "sha256")
 _MAX_SIZE_DIGITS: Final = 20
 _NOT_IGNORED: Final = ("hidden", "excluded", "not included", "blank line")
@@ -59,6 +59,16 @@ def check_contract(job: Job, night: date, records: Sequence[RunRecord], skip: Sk
     records: of the job's nights. skip: returns whether an image is already scored; such images count only as expected
     ones. Raises IncompleteDeliveryError, WrongDeliveryError, or UsageError if the list of expected images is invalid.
     """
+    correct = f"or correct [delivery] in {job.file}"
+    try:
+        _check(job, night, records, skip)
+    except IncompleteDeliveryError as error:
+        raise IncompleteDeliveryError(f"{error}; run the night again when everything has arrived, {correct}") from error
+    except WrongDeliveryError as error:
+        raise WrongDeliveryError(f"{error}; correct the delivery, {correct}, then run the night again") from error
+
+
+def _check(job: Job, night: date, records: Sequence[RunRecord], skip: Skip | None) -> None:
     table = job.delivery
     if table is None:
         return
@@ -70,7 +80,7 @@ def check_contract(job: Job, night: date, records: Sequence[RunRecord], skip: Sk
     start = reference_start(records, night)
     _check_number(table, root, len(refs), night, [record for record in good if record.date >= start])
     if table.expected:
-        _check_expected(root, delivered, refs, read_expected(expand(table.expected, night)))
+        _check_expected(root, delivered, refs, expand(table.expected, night))
     if table.max_ignored:
         ignored = {kind: count for kind, count in listing.ignored.counts.items() if kind not in _NOT_IGNORED}
         if sum(ignored.values()) > amount_of(table.max_ignored, len(refs)):
@@ -78,7 +88,8 @@ def check_contract(job: Job, night: date, records: Sequence[RunRecord], skip: Sk
             number = counted(sum(ignored.values()), "file")
             raise WrongDeliveryError(f"{root}: {number} ignored ({kinds}), more than max_ignored {table.max_ignored}")
     if table.max_duplicates:
-        _check_duplicates(job, table, root, _hash_images(refs), good)
+        scored = [record for record in records if record.date < night and any(run.counts for run in record.models)]
+        _check_duplicates(job, table, root, _hash_images(refs), scored)
 
 
 def usual_number(night: date, good: Iterable[RunRecord]) -> float | None:
@@ -135,7 +146,7 @@ def _expected(path: Path, line: int, row: dict[str, str | None]) -> ExpectedImag
 def _check_number(table: DeliveryTable, root: str, number: int, night: date, good: Sequence[RunRecord]) -> None:
     found = f"{root}: {images(number)}"
     if table.min_images is not None and number < table.min_images:
-        raise IncompleteDeliveryError(f"{found}, fewer than min_images {table.min_images}; is the delivery complete?")
+        raise IncompleteDeliveryError(f"{found}, fewer than min_images {table.min_images}")
     if table.max_images is not None and number > table.max_images:
         raise WrongDeliveryError(f"{found}, more than max_images {table.max_images}")
     usual = usual_number(night, good)
@@ -143,24 +154,23 @@ def _check_number(table: DeliveryTable, root: str, number: int, night: date, goo
         return
     if table.min_of_usual and number < amount_of(table.min_of_usual, usual):
         limit = f"min_of_usual {table.min_of_usual} of {usual:g}"
-        raise IncompleteDeliveryError(f"{found}, fewer than {limit}; is the delivery complete?")
+        raise IncompleteDeliveryError(f"{found}, fewer than {limit}")
     if table.max_of_usual and number > amount_of(table.max_of_usual, usual):
         raise WrongDeliveryError(f"{found}, more than max_of_usual {table.max_of_usual} of {usual:g}")
 
 
-def _check_expected(
-    root: str, delivered: Sequence[ImageRef], new: Sequence[ImageRef], expected: dict[str, ExpectedImage]
-) -> None:
-    by_name = {ref.name: ref for ref in delivered}
+def _check_expected(root: str, delivered: Sequence[ImageRef], new: Sequence[ImageRef], path: Path) -> None:
+    """path: the list of expected images."""
+    expected, by_name = read_expected(path), {ref.name: ref for ref in delivered}
     if missing := [name for name in expected if name not in by_name]:
         raise IncompleteDeliveryError(
-            f"{root}: {len(missing)} of {images(len(expected))} expected are missing ({first_few(missing)})"
+            f"{root}: lacks {len(missing)} of {images(len(expected))} of the list {path} ({first_few(missing)})"
         )
     for name, image in expected.items():
         if problem := _difference(by_name[name], image):
-            raise IncompleteDeliveryError(f"{root}: {name}: {problem}; deliver it again")
+            raise IncompleteDeliveryError(f"{root}: {name}: {problem}")
     if unexpected := [ref.name for ref in new if ref.name not in expected]:
-        raise WrongDeliveryError(f"{root}: {images(len(unexpected))} not in the list ({first_few(unexpected)})")
+        raise WrongDeliveryError(f"{root}: {images(len(unexpected))} not in the list {path} ({first_few(unexpected)})")
 
 
 def _difference(ref: ImageRef, expected: ExpectedImage) -> str | None:
@@ -173,7 +183,7 @@ def _difference(ref: ImageRef, expected: ExpectedImage) -> str | None:
     if expected.size is not None and file.size != expected.size:
         return f"has {file.size} bytes, not {expected.size}"
     if expected.sha256 is not None and content_hash(file.data) != expected.sha256:
-        return "has another sha256 than in the list"
+        return "has another sha256 than in the list of expected images"
     return None
 
 
@@ -192,12 +202,12 @@ def _hash(ref: ImageRef) -> str | None:
 
 
 def _check_duplicates(
-    job: Job, table: DeliveryTable, root: str, hashes: dict[str, str], good: Sequence[RunRecord]
+    job: Job, table: DeliveryTable, root: str, hashes: dict[str, str], scored: Sequence[RunRecord]
 ) -> None:
     assert table.max_duplicates is not None
     seen: dict[str, str] = {}
     copies: dict[str, str] = {}
-    for night, earlier in _earlier_contents(job, good):
+    for night, earlier in _earlier_contents(job, scored):
         for name, digest in hashes.items():
             if digest in earlier:
                 copies.setdefault(name, f"the night {night}")
@@ -213,9 +223,9 @@ def _check_duplicates(
         )
 
 
-def _earlier_contents(job: Job, good: Sequence[RunRecord]) -> Iterator[tuple[date, set[str]]]:
-    """Hashes of the images of those good nights that still have predictions, also by models that are gone."""
-    for record in sorted(good, key=lambda record: record.date, reverse=True)[:COPIED_NIGHTS]:
+def _earlier_contents(job: Job, scored: Sequence[RunRecord]) -> Iterator[tuple[date, set[str]]]:
+    """Hashes of the images of those nights that still have predictions, also by models that are gone."""
+    for record in sorted(scored, key=lambda record: record.date, reverse=True)[:COPIED_NIGHTS]:
         now = [job.partition(model, record.date) for model in job.model_names]
         for partition in (*now, *(run.partition for run in record.models)):
             stored = StoredPredictions(partition)

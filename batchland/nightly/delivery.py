@@ -1,5 +1,6 @@
 """Check that a night's images have been delivered: they exist, there are some, and they have stopped growing."""
 
+import math
 import os
 import time
 from datetime import datetime
@@ -36,7 +37,10 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
                     f"storage wrong?"
                 )
             if age < settle:
-                message = f"{name}: is still growing, it changed {int(age)} s ago; settle is {settle:g} s"
+                message = (
+                    f"{name}: is still growing, it changed {int(age)} s ago; run the night again in "
+                    f"{math.ceil(settle - age)} s, or shorten settle ({settle:g} s) in {job.file}"
+                )
                 raise GrowingDeliveryError(message, settle - age)
     except UnreadableImagesError as error:
         raise MissingInputError(f"{error}; is the delivery still being written?") from error

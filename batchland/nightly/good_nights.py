@@ -26,12 +26,13 @@ def reference_nights(records: Sequence[RunRecord], model: ModelRun) -> list[RunR
 def may_be_in_reference(record: RunRecord, run: ModelRun, starts: Container[date | None]) -> bool:
     """Whether a night with this run is good, and was judged by a reference that still holds.
 
-    Nights that were judged by the nights of an accepted change do not count after that acceptance was withdrawn.
+    A night that was accepted once is good, but stays out, so that the same fault is found again. Nights that were
+    judged by the nights of an accepted change do not count after that acceptance was withdrawn.
     starts: see `reference_starts`.
     """
     if run.monitor is None or run.monitor.verdict == "not_judged" or not record.good:
         return False
-    return run.monitor.reference_start in starts or record.accepted is not None
+    return not record.accepted.once if record.accepted else run.monitor.reference_start in starts
 
 
 def reference_starts(records: Iterable[RunRecord]) -> set[date | None]:

@@ -5,6 +5,7 @@ job = load_job(Path("jobs/nightly.toml"))
 
 import datetime as dt
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -255,6 +256,11 @@ def load_job(path: Path, settings: Sequence[str] = (), variables: Mapping[str, s
     except RecursionError as error:
         raise UsageError(f"{path}: is not a TOML file: its lists are nested too deeply") from error
     except ValueError as error:  # also numbers of thousands of digits
+        if twice := re.match(r"Cannot (?:overwrite|declare) .*\(at (?:line (\d+)|end)", str(error)):
+            lines = read_regular(path).decode("utf-8-sig").rstrip().splitlines()
+            line = int(twice[1] or len(lines))
+            key = lines[line - 1].partition("=")[0].strip()
+            raise UsageError(f"{path}, line {line}: {key} is there twice; remove one of them") from error
         raise UsageError(f"{path}: is not a TOML file: {str(error).partition(';')[0]}") from error
     for setting in settings:
         _set(content, setting)

@@ -109,7 +109,7 @@ class DeliveryTable(JobTable):
     """With more ignored files than this (a number or a percentage of the images), the delivery is wrong (4). Hidden,
     excluded and already scored files are not counted."""
     max_duplicates: Amount | None = None
-    """With more copies of other images of this night or of the last 30 good nights, the delivery is wrong (4). Reads
+    """With more copies of other images of this night or of the last 30 scored nights, the delivery is wrong (4). Reads
     every image once more."""
     late: Literal["warn", "score"] = "warn"
     """Images that arrive after the night is complete: warn names them, score adds them to the partition."""

@@ -20,7 +20,7 @@ from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.kept_reference import read_reference, write_reference
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
 from batchland.monitoring.reference import MIN_PHOTOS, Reference
-from batchland.monitoring.rules import MIN_IMAGES, Night
+from batchland.monitoring.rules import COPIED_NIGHTS, MIN_IMAGES, Night
 from batchland.monitoring.schema import Estimator, Finding, NightVerdict
 from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, SURE_NIGHTS, judge
 from batchland.nightly.contract import usual_number
@@ -30,14 +30,14 @@ from batchland.nightly.job_fields import amount_of
 from batchland.nightly.job_tables import MonitorTable
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
-from batchland.system.files import write_file
+from batchland.system.files import remove_leftovers, write_file
 from batchland.system.text import first_line, images, interval, percent
 
 _log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
 """Name of a folder in the folder of a night's record."""
 RECENT_NIGHTS: Final = 28
-"""Number of good nights that are used for the numbers of images and copies."""
+"""Number of good nights that are used for the numbers of images and usual shares."""
 
 
 def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequence[RunRecord]) -> NightVerdict:
@@ -52,7 +52,9 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     if rows is None:
         note = "the predictions were written by an earlier version, without figures of the images"
         return NightVerdict(verdict="not_judged", judged_by="rules", images=0, notes=(note,))
-    _write_figures(_figures_file(job, night, model), rows)
+    figures = _figures_file(job, night, model)
+    _write_figures(figures, rows)
+    remove_leftovers(figures.parent, locked=figures.name)
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
     good = [record for record in reference_nights(records, model) if record.date < night]
     start = reference_start(records, night)
@@ -64,13 +66,20 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     else:
         compared = _reference(chosen, model, good, start)
     recent = [record for record in good if _has_same_images(job, model, run_of(record, model))][-RECENT_NIGHTS:]
-    needed = {record.date: record for record in (*compared.nights, *compared.other_model, *recent)}
-    known = {day: _night(job, record, model) for day, record in needed.items()}
-    runs = [(record, run_of(record, model)) for record in records if start <= record.date < night]
+    runs = [(record, run_of(record, model)) for record in records if record.date < night]
     judged = [
-        (record, run.monitor) for record, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"
+        (record, run, run.monitor)
+        for record, run in runs
+        if run and run.monitor and run.monitor.verdict != "not_judged"
     ]
-    before = [(known.get(record.date) or _night(job, record, model), verdict) for record, verdict in judged[-1:]]
+    delivered = [record for record, run, _ in judged if _has_same_images(job, model, run)][-COPIED_NIGHTS:]
+    needed = {record.date: record for record in (*compared.nights, *compared.other_model, *recent, *delivered)}
+    known = {day: _night(job, record, model) for day, record in needed.items()}
+    before = [
+        (known.get(record.date) or _night(job, record, model), verdict)
+        for record, _, verdict in judged[-1:]
+        if record.date >= start
+    ]
     verdict = judge(
         present,
         [known[record.date] for record in compared.nights],
@@ -86,6 +95,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         estimator=_estimator(job.model_file(name), model),
         cache=_ReferenceFiles(job, model, needed.values()),
         other_model=[known[record.date] for record in compared.other_model],
+        delivered=[known[record.date] for record in delivered],
     )
     hint = repeats_hint(job, night)
     if hint and any(finding.kind == "earlier_copies" for finding in verdict.findings):

@@ -30,7 +30,7 @@ from batchland.nightly.run_record import RunRecord
 from batchland.nightly.time_budget import next_time
 from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import display_location
-from batchland.scoring.listing import ALREADY_SCORED
+from batchland.scoring.listing import ALREADY_SCORED, ImageListing
 from batchland.system.lock import holder
 from batchland.system.text import files, images
 
@@ -135,7 +135,7 @@ def _steps_of_model(
         yield _Step.fail(error)
     else:
         if manifest is not None and not force:
-            yield from _keep(job, model, file, night, manifest)
+            yield from _keep(job, model, file, night, manifest, records)
             model = model_name(job, model, manifest)
         else:
             yield _score(job, model, night, records, replace=manifest is not None)
@@ -171,14 +171,18 @@ def _model_problem(job: Job, file: Path) -> ModelError | None:
     return None
 
 
-def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> Iterator[_Step]:
+def _keep(
+    job: Job, model: str, file: Path, night: date, manifest: Manifest, records: list[RunRecord]
+) -> Iterator[_Step]:
     listed, name = images(manifest.counts.listed), display_location(job.partition(model, night))
     yield _Step(f"  keep {name}: complete since {manifest.created_at}, {listed}")
-    for difference in differences(job, file, manifest):
+    others = list(differences(job, file, manifest))
+    for difference in others:
         yield _Step(f"  though {difference}; a forced run would score it again")
     changes = changes_of_delivery(job, job.partition(model, night), night)
-    if changes.late and job.delivery and job.delivery.late == "score":
-        yield _Step(f"  add {images(len(changes.late))} that came late")
+    if changes.late and job.delivery and job.delivery.late == "score" and not others:
+        listing = _delivered(job, model, night, records)
+        yield listing if isinstance(listing, _Step) else _Step(f"  add {images(len(changes.late))} that came late")
         changes = changes._replace(late=[])
     if text := changes.describe():
         yield _Step(f"  though {text}")
@@ -186,20 +190,28 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
 
 def _score(job: Job, model: str, night: date, records: list[RunRecord], *, replace: bool) -> _Step:
     partition, root = job.partition(model, night), job.images_of(night)
-    known = KnownImages(other_partitions(partition), root) if job.mode == "new" else None
-    try:
-        listing = delivered_images(job, root, known.__contains__ if known else None)
-        check_contract(job, night, records, known.__contains__ if known else None)
-    except (MissingInputError, WrongDeliveryError, UsageError) as error:
-        skip = job.skips_night(error)
-        return _Step(f"  skip: {error}") if skip else _Step.fail(error)
+    listing = _delivered(job, model, night, records)
+    if isinstance(listing, _Step):
+        return listing
     count = sum(1 for _ in listing.images()) if listing.first() else 0
     what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {display_location(root)}"
-    if known:
+    if job.mode == "new":
         what = f"{count} new of {what}"
     canaries = job.checks_canaries and canaries_path(job.model_file(model)).exists()
     verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
     return _Step(f"  {verb} {display_location(partition)}: {what}{', after the canaries' if canaries else ''}")
+
+
+def _delivered(job: Job, model: str, night: date, records: list[RunRecord]) -> ImageListing | _Step:
+    """The images to score, or the step of a delivery that is missing or wrong."""
+    root = job.images_of(night)
+    known = KnownImages(other_partitions(job.partition(model, night)), root).__contains__ if job.mode == "new" else None
+    try:
+        listing = delivered_images(job, root, known)
+        check_contract(job, night, records, known)
+    except (MissingInputError, WrongDeliveryError, UsageError) as error:
+        return _Step(f"  skip: {error}") if job.skips_night(error) else _Step.fail(error)
+    return listing
 
 
 def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:

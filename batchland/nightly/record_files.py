@@ -77,7 +77,9 @@ def read_run(folder: Path) -> RunRecord:
     if _is_date(folder.name) and str(record.date) != folder.name:
         raise UsageError(f"{path}: is the record of the night {record.date}, perhaps a copy")
     if _is_date(folder.name) and record.job != folder.parent.name:
-        raise UsageError(f"{path}: is a record of the job {record.job}, perhaps a copy")
+        raise UsageError(f"{folder.parent}: holds records of the job {record.job}, perhaps copies")
+    if record.outcome in ("ok", "suspicious") and not record.models:
+        raise UsageError(f"{path}: is damaged, it has no models")
     attempts = (_killed_if_dead(attempt, running) for attempt in record.attempts)
     return record.model_copy(update={"attempts": tuple(attempts)})
 
@@ -126,7 +128,7 @@ def point_to_latest(root: Path, today: date) -> None:
 def existing_record(root: Path, night: date) -> Path:
     """The file of a night's record of the job with the records in `root`. Raises UsageError if there is none."""
     path = root / str(night) / RUN_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         nights = _dates(root)
         if not nights:
             raise no_record(root)
@@ -178,7 +180,7 @@ def _killed_if_dead(attempt: Attempt, running: dict[str, Any] | None) -> Attempt
 
 def _dates(root: Path) -> list[str]:
     """The names of the folders in `runs/NAME` that hold a record, in order."""
-    return sorted(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file())
+    return sorted(name for name in _names(root) if _is_date(name) and os.path.lexists(root / name / RUN_FILE))
 
 
 def _names(root: Path) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import platform
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Final, NamedTuple, Self
@@ -56,10 +56,12 @@ class Ending(NamedTuple):
 class Recorder:
     """The record of one process's run for one date of a job."""
 
-    def __init__(self, job: Job, night: date, today: date) -> None:
+    def __init__(self, job: Job, night: date, today: date, advise: Callable[[str], str] = str) -> None:
+        """advise: see `run_night`."""
         self.job = job
         self.night = night
         self.today = today
+        self._advise = advise
         self.folder = job.folder / str(night)
         self.run_id = f"{datetime.now().astimezone():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.before: RunRecord | None = None
@@ -131,7 +133,7 @@ class Recorder:
         if ending.error:
             state = "stays good" if self.before and self.before.good else "is still suspicious"
             kept = f" (nothing was changed, and the night {state})" if refused else ""
-            ending = ending._replace(error=self.job.placeholders.hide(ending.error) + kept)
+            ending = ending._replace(error=self.job.placeholders.hide(self._advise(ending.error)) + kept)
         changes = ending._asdict() | {"finished_at": local_now(), "refused": refused}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         try:
@@ -156,12 +158,12 @@ class Recorder:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=local_now())
 
     def _is_refused(self, ending: Ending) -> bool:
-        """Whether a usage error, a model error or a missing delivery ended the attempt, and the night stays as it was.
+        """Whether a usage error, a model error or the delivery ended the attempt, and the night stays as it was.
 
         Retention may have deleted its predictions; they are not scored again without the delivery.
         """
         unable = ending.exit_code in (UsageError.exit_code, ModelError.exit_code)
-        harmless = unable or ending.outcome in ("missing_input", "skipped")
+        harmless = unable or ending.outcome in ("missing_input", "wrong_delivery", "skipped")
         if self.before is None or self.before.outcome not in ("ok", "suspicious") or not harmless:
             return False
         earlier = self.before.models

@@ -63,7 +63,7 @@ class Attempt(Document):
     error: str | None = None
     """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
-    """True if a usage error, a model error or a missing delivery ended it before it changed anything; the night stays
+    """True if a usage error, a model error or the delivery ended it before it changed anything; the night stays
     as it was."""
 
 

@@ -6,7 +6,7 @@ record = run_night(load_job(Path("jobs/nightly.toml")), date(2026, 11, 23))
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from typing import Final, NamedTuple
@@ -61,13 +61,16 @@ def run_night(
     future: bool = False,
     today: date | None = None,
     estimate_after: float = ESTIMATE_AFTER,
+    advise: Callable[[str], str] = str,
 ) -> NightResult:
     """Run a job for one date, and write its record to `runs/NAME/DATE/run.json`.
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
     notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
-    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`.
+    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`. advise: turns
+    the text of an error into one with the commands that help.
 
+    A start while another process runs the same night gives no heartbeat and no notification.
     A failed night is returned, not raised: see the attempt's outcome, exit code and error.
     Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
     all. An unexpected exception is recorded and raised again.
@@ -75,7 +78,7 @@ def run_night(
     today = today or local_today()
     if not future:
         check_date(night, today)
-    recorder = Recorder(job, night, today)
+    recorder = Recorder(job, night, today, advise)
     try:
         hide = job.placeholders.hide_all
         with run_log(recorder.folder / LOG_FILE, hide, run_id=recorder.run_id, job=job.name, date=str(night)):
@@ -88,7 +91,8 @@ def run_night(
                         report_end(recorder, quiet=quiet)
             except LockedError as error:
                 recorder.finish(Ending.of(error))
-                report_end(recorder, quiet=quiet)
+                if all(attempt.outcome != "running" for attempt in recorder.record.attempts):
+                    report_end(recorder, quiet=quiet)
     except OutputError as error:
         if job.heartbeat and not quiet:
             ping_end(job.heartbeat, error.exit_code)

@@ -55,11 +55,14 @@ from batchland.system.text import counted, first_few, images
 _log = logging.getLogger("batchland")
 
 
+WorkState = Literal["scored", "replaced", "extended"]
+
+
 class _Work(NamedTuple):
     """What a model has to score."""
 
     listing: ImageListing
-    state: Literal["scored", "replaced", "extended"]
+    state: WorkState
     """Of the model's run afterwards."""
 
 
@@ -123,11 +126,13 @@ class Steps:
         manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.model_names}
         delivered = False
         for name, manifest in manifests.items():
+            state: WorkState = "replaced" if manifest else "scored"
             if manifest is not None and not self._force:
                 with self._model_errors(name, refused):
-                    if late := self._keep(name, manifest):
-                        work[name] = _Work(late, "extended")
-                continue
+                    if self._keep(name, manifest):
+                        state = "extended"
+                if state != "extended":
+                    continue
             skip = self._skip(name)
             listing = delivered_images(self.job, self.job.images_of(self.night), skip, settled=delivered)
             if not delivered:
@@ -137,7 +142,7 @@ class Steps:
                 partition = display_location(self.job.partition(name, self.night))
                 self.recorder.models[name] = ModelRun(name=name, partition=partition, state="unfinished")
                 self.recorder.save()
-            work[name] = _Work(listing, "replaced" if manifest else "scored")
+            work[name] = _Work(listing, state)
         later = [
             record.date for record in records if record.date > self.night and any(run.counts for run in record.models)
         ]
@@ -179,8 +184,9 @@ class Steps:
             refused.append(error)
         self.recorder.save()
 
-    def _keep(self, name: str, manifest: Manifest) -> ImageListing | None:
-        """Keep a complete partition. Returns late images that the job scores, if nothing else has changed."""
+    def _keep(self, name: str, manifest: Manifest) -> bool:
+        """Keep a complete partition. Returns whether late images are to be scored: the job says so, and the model and
+        the options are the same."""
         partition = self.job.partition(name, self.night)
         earlier = self.recorder.models.get(name)
         same = earlier if earlier and earlier.run_id == manifest.run_id else None
@@ -202,14 +208,16 @@ class Steps:
             self.recorder.warn(f"{model}: {text}")
         if add:
             _log.info("%s: scoring %s that came late", model, images(len(delivered.late)))
-            return delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
+            return True
         run = _model_run(model, partition, "kept", manifest)
         if earlier:
             run = run.model_copy(update={"canaries": earlier.canaries})
         if same:
             run = run.model_copy(update={"version": same.version, "monitor": same.monitor})
+        elif not changes:
+            run = run.model_copy(update={"version": self.job.model_version(name)})
         self.recorder.add(name, run)
-        return None
+        return False
 
     def _skip(self, name: str) -> Skip | None:
         """With mode "new": whether another partition of the model holds an image unchanged."""
@@ -362,8 +370,8 @@ class Steps:
             if self.job.monitor.action == "fail":
                 raise SuspiciousNightError(
                     f"{suspicious}; {self._where_to_look()}; if the night is good, accept {self.night} with "
-                    f"`batchland accept {self.job.name}`; if not, correct the delivery and replace the night by a "
-                    "forced run"
+                    f"`batchland accept {self.job.name}`; if not, correct the delivery and replace the night "
+                    "by a forced run"
                 )
             self.recorder.warn(f"suspicious: {suspicious}")
 

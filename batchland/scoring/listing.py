@@ -23,6 +23,7 @@ from batchland.images.sources.source import ContainerSource, ListSource, Source
 from batchland.predictions.schema import RESERVED
 from batchland.scoring.options import ScoreOptions, ScoreSettings, Shard
 from batchland.system.names import display_name, display_path
+from batchland.system.text import counted
 from batchland.system.urls import split_url
 
 TRIED: Final = 100
@@ -119,7 +120,9 @@ class ImageListing:
 
     def found(self) -> str:
         """The files that the walk skipped, for messages: `1 hidden, 2 .txt`."""
-        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.counts.items())) or "nothing at all"
+        kinds = sorted(self.ignored.counts.items())
+        nouns = ("blank line", "dangling link")
+        return ", ".join(counted(n, kind) if kind in nouns else f"{n} {kind}" for kind, n in kinds) or "nothing at all"
 
     def _list_name(self) -> str:
         return "standard input" if self._image_list == "-" else display_path(self._image_list or "")

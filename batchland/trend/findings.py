@@ -29,7 +29,8 @@ def headline(rows: Sequence[Row]) -> str:
     )
     nights = counted(len(outcomes), "night")
     models = max(Counter(row["date"] for row in rows).values())
-    by = f" by {models} models" if models > 1 else ""
+    most = "up to " if models < len({row["model"] for row in rows} - {None}) else ""
+    by = f" by {most}{models} models" if models > 1 else ""
     return f"{count(good)} of {nights} ended well. {images(listed)} scored{by}, {count(failed)} of them failed."
 
 

@@ -56,7 +56,7 @@ def render(trend: Trend, inputs: Sequence[str] = ()) -> str:
 
 def check_trend_page(path: Path, options: ReportOptions) -> None:
     """Raise UsageError if the page of the records `options.inputs` cannot become the file `path`."""
-    check_new_page(path, _TREND, "an earlier page of the same job", options)
+    check_new_page(path, _TREND, f"an earlier page of {', '.join(options.inputs) or 'a job'}", options)
 
 
 def render_overview(runs: Path, views: Sequence[JobView], written: str) -> str:

@@ -1,6 +1,7 @@
 """The advice that the command line adds to errors: complete, filled in, and only where the command has the flag."""
 
 import ast
+from datetime import date
 from pathlib import Path
 from string import Formatter
 
@@ -8,7 +9,7 @@ import click
 import pytest
 
 import batchland
-from batchland.cli.advice import _FLAG, ADVICE, with_advice
+from batchland.cli.advice import _FLAG, ADVICE, with_advice, with_commands
 from batchland.cli.main import main
 from batchland.errors import UsageError
 
@@ -58,4 +59,13 @@ def test_advice_follows_the_message_where_the_command_has_the_flag() -> None:
 def test_advice_may_name_another_command() -> None:
     assert with_advice(UsageError("x", advice="adopt", model="m.onnx"), ()) == (
         "x; add one with `batchland adopt m.onnx --out adopted.onnx`"
+    )
+
+
+def test_the_error_of_a_night_has_commands_for_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = "if the night is good, accept 2026-11-12 with `batchland accept toy`; if not, replace it by a forced run"
+    assert with_commands(error, Path("my runs"), Path("jobs/toy.toml"), date(2026, 11, 12)) == (
+        f"if the night is good, `batchland accept toy --date 2026-11-12 --runs '{tmp_path}/my runs'`; if not, "
+        f"replace it by `batchland run {tmp_path}/jobs/toy.toml --date 2026-11-12 --force`"
     )

@@ -247,6 +247,9 @@ def test_a_job_uses_the_alias_and_records_the_version(site):
         "version": "1",
     }
     assert record.model.sha256 == registry.read("toy").versions[0].sha256
+    (site / "runs/toy/latest/run.json").rename(site / "run.json.old")
+    batchland("run", site / "toy.toml")
+    assert read_run(site / "runs/toy/latest").models[0].version.version == "1"
     # The night stays that of version 1 when the alias moves, and a forced run takes the new one.
     registry.promote(Reference("toy", "2"), "production")
     assert "toy: kept, 12 images" in batchland("run", site / "toy.toml").stdout

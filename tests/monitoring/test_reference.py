@@ -141,6 +141,18 @@ def test_only_the_strongest_of_equal_texts_stays() -> None:
     assert [(finding.message, finding.strength) for finding, _ in kept] == [("blue", 4.0), ("red", 3.0)]
 
 
+@pytest.mark.parametrize("fault", ["inverted", "lower half black"])
+def test_pictures_that_no_turn_explains_are_not_called_changed(reference: Reference, fault: str) -> None:
+    night = observed(np.random.default_rng(99), shift={"noise": 3.0})
+    cells = 255 - night.thumbnails if fault == "inverted" else night.thumbnails.copy()
+    if fault == "lower half black":
+        cells[:, 2:] = 0
+    spoiled = replace(night, thumbnails=cells)
+    assert reference.changes(spoiled).max() > 1
+    found, _ = describe(reference, spoiled, LABELS)
+    assert {each.kind for each, _ in found} == {"pictures"}
+
+
 @pytest.mark.parametrize("level", [0, 128])
 def test_pictures_without_structure_are_not_called_turned(reference: Reference, level: int) -> None:
     """Nor do they hide that the others are turned, whose rows are named."""

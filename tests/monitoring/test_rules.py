@@ -113,6 +113,12 @@ def test_copies_of_an_earlier_night() -> None:
     images.hashes[:20] = before[-3].observed.hashes[:20] ^ np.uint64(1 << 40)
     message = f"20 of 40 images are copies of earlier ones, most of {before[-3].date} (usually none)"
     assert found(night(images), before) == [("earlier_copies", message)]
+    bad = night(observed(np.random.default_rng(1), 40), days_ago=1)
+    images.hashes[:] = bad.observed.hashes
+    copied = check_rules(night(images), before, delivered=[*before, bad])
+    assert [finding.message for finding, _ in copied] == [
+        f"40 of 40 images are copies of earlier ones, most of {bad.date} (usually none)"
+    ]
     images.hashes[:] = before[0].observed.hashes  # ten nights ago: too long
     assert found(night(images), before) == []
 

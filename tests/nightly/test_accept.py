@@ -123,7 +123,8 @@ def test_single_nights_are_withdrawn_one_by_one(runs: Path) -> None:
     for number in (7, 8):
         accept_night(runs / "job", day(number), once=True, reason=f"night {number}")
     assert withdraw_acceptance(runs / "job", day(8)).nights == [day(8)]
-    assert comparable(runs) == [1, 2, 3, 4, 5, 6, 7]
+    assert [read_run(runs / "job" / str(day(number))).good for number in (7, 8)] == [True, False]
+    assert comparable(runs) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_withdrawal_says_that_a_later_change_still_holds(runs: Path) -> None:
@@ -135,6 +136,15 @@ def test_a_withdrawal_says_that_a_later_change_still_holds(runs: Path) -> None:
         0,
         "Withdrawn: job job, 2024-10-07, suspicious again; the reference still begins with 2024-10-12, a later change "
         "that is accepted.\n",
+    )
+
+
+def test_an_acceptance_says_that_a_later_change_still_holds(runs: Path) -> None:
+    keep(runs, 12, unlike_others(), "suspicious")
+    accept_night(runs / "job", day(12))
+    result = commands.batchland("accept", "job", "--date", day(7), "--runs", runs)
+    assert (
+        "; the reference of the coming nights still begins with 2024-10-12, a later accepted change. " in result.stdout
     )
 
 
@@ -159,7 +169,8 @@ def test_a_suspicious_night_of_another_change_is_not_accepted_along(runs: Path) 
     keep(runs, 8, unlike_others(), "suspicious")
     accepted = accept_night(runs / "job", day(9), once=True)
     assert (accepted.nights, accepted.open) == ([day(7), day(9)], [])
-    assert comparable(runs) == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert [read_run(runs / "job" / str(day(number))).good for number in (7, 8, 9)] == [True, False, True]
+    assert comparable(runs) == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_command_says_what_follows(runs: Path) -> None:
@@ -186,8 +197,8 @@ def test_the_command_says_what_follows(runs: Path) -> None:
     )
     assert said("--once") == (
         0,
-        "Accepted: job job, 2024-10-07 to 2024-10-08, 2 nights; all join the reference. Still suspicious by the same "
-        "change: 2024-10-09.\n"
+        "Accepted: job job, 2024-10-07 to 2024-10-08, 2 nights; the nights are good, but do not join the reference; a "
+        "later night with the same fault is suspicious again. Still suspicious by the same change: 2024-10-09.\n"
         "  2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n"
         "  2024-10-08: since 2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n",
     )

@@ -16,9 +16,14 @@ from batchland.errors import UsageError
 from batchland.nightly.contract import read_expected, usual_number
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
+from batchland.nightly.record_files import read_run
 from batchland.nightly.runner import run_night
 
 NIGHT = date(2024, 11, 23)
+ADVICE = (
+    "; run the night again when everything has arrived, or correct [delivery] in {}/toy.toml",
+    "; correct the delivery, or correct [delivery] in {}/toy.toml, then run the night again",
+)
 
 
 def noisy_picture(seed):
@@ -42,10 +47,13 @@ def project(tmp_path, toy_model):
 
 
 def run(project, *contract, night=NIGHT, settings=(), **options):
-    """How the night ended: outcome, exit code, and message without the folder of images."""
+    """How the night ended: outcome, exit code, and message without the folder of images and the advice."""
     job = load_job(project / "toy.toml", [f"delivery.{rule}" for rule in contract] + list(settings))
     attempt = run_night(job, night, **options).attempt
-    return attempt.outcome, attempt.exit_code, attempt.error and attempt.error.removeprefix(f"{project}/in/{night}: ")
+    error = attempt.error
+    for part in (f"{project}/in/{night}: ", *(f"{advice.format(project)}" for advice in ADVICE)):
+        error = error and error.removeprefix(part).removesuffix(part)
+    return attempt.outcome, attempt.exit_code, error
 
 
 def scored(project):
@@ -58,7 +66,7 @@ def scored(project):
         ("min_images=6", ("ok", 0, None)),
         (
             "min_images=7",
-            ("missing_input", 66, "6 images, fewer than min_images 7; is the delivery complete?"),
+            ("missing_input", 66, "6 images, fewer than min_images 7"),
         ),
         ("max_images=6", ("ok", 0, None)),
         ("max_images=5", ("wrong_delivery", 4, "6 images, more than max_images 5")),
@@ -99,7 +107,7 @@ def test_a_part_and_a_multiple_of_the_usual_number_break_the_contract(project):
         deliver(project, NIGHT - timedelta(days=back), number=8)
         assert run(project, night=NIGHT - timedelta(days=back))[0] == "ok"
     assert run(project, "min_of_usual='90%'") == (
-        "missing_input", 66, "6 images, fewer than min_of_usual 90% of 8; is the delivery complete?",
+        "missing_input", 66, "6 images, fewer than min_of_usual 90% of 8",
     )  # fmt: skip
     assert run(project, "max_of_usual='50%'") == (
         "wrong_delivery", 4, "6 images, more than max_of_usual 50% of 8",
@@ -115,20 +123,20 @@ def expect(project, *rows, header="image"):
 def test_expected_images_are_named(project):
     names = [f"{number}.jpg" for number in range(6)]
     assert run(project, expect(project, *names, "x.jpg", "y.jpg")) == (
-        "missing_input", 66, "2 of 8 images expected are missing (x.jpg, y.jpg)",
+        "missing_input", 66, f"lacks 2 of 8 images of the list {project}/expected.csv (x.jpg, y.jpg)",
     )  # fmt: skip
     assert run(project, expect(project, *names[:4])) == (
-        "wrong_delivery", 4, "2 images not in the list (4.jpg, 5.jpg)",
+        "wrong_delivery", 4, f"2 images not in the list {project}/expected.csv (4.jpg, 5.jpg)",
     )  # fmt: skip
     data = (project / "in" / str(NIGHT) / "0.jpg").read_bytes()
     row = f"0.jpg,{len(data)},{hashlib.sha256(data).hexdigest().upper()}"
     rest = [f"{name},," for name in names[1:]]
     for wrong, message in (
         (row.replace(f",{len(data)},", ",7,"), f"has {len(data)} bytes, not 7"),
-        (row[:-1] + ("0" if row[-1] != "0" else "1"), "has another sha256 than in the list"),
+        (row[:-1] + ("0" if row[-1] != "0" else "1"), "has another sha256 than in the list of expected images"),
     ):
         ending = run(project, expect(project, wrong, *rest, header="image,size,sha256"))
-        assert ending == ("missing_input", 66, f"0.jpg: {message}; deliver it again")
+        assert ending == ("missing_input", 66, f"0.jpg: {message}")
     assert not scored(project)
     assert run(project, expect(project, row, *rest, header="image,size,sha256"))[0] == "ok"
 
@@ -197,11 +205,11 @@ def test_one_picture_many_times_and_the_delivery_of_an_earlier_night(project):
     (project / "toy.toml").write_text(f'{job.replace("model = ", "# ")}[models]\nother = "toy.onnx"\n')
     assert run(project, limit)[2].startswith(found)
     (project / "toy.toml").write_text(job)
-    # The copies of a night that was not good are no copies: they may be its repaired delivery.
+    # The images of a night that was not scored are no copies: they may be its repaired delivery.
     for path in (project / "in" / str(NIGHT)).iterdir():
         path.unlink()
     (project / "in" / str(NIGHT) / "red.jpg").write_bytes(picture())
-    assert run(project, limit)[0] == "ok"
+    assert run(project, limit, settings=["max_failed=0"])[0] == "ok"
     # A rerun of the night is no copy of itself.
     assert run(project, limit, force=True)[0] == "ok"
 
@@ -232,6 +240,35 @@ def test_late_images_are_added_to_the_partition(project):
     assert {name: after[name] for name in before} == before
     assert [path.name for path in (project / "out").iterdir()] == [f"date={NIGHT}"]
     assert run_night(job, NIGHT).record.models[0].state == "kept"
+
+
+def test_late_images_must_meet_the_contract_with_the_others(project):
+    names = [f"{number}.jpg" for number in range(6)]
+    late = ("late='score'", "max_images=7", "max_duplicates=0", expect(project, *names))
+    assert run(project, *late)[0] == "ok"
+    before, folder = rows(project), project / "in" / str(NIGHT)
+    for name, copied, message in (
+        ("x.jpg", None, f"1 image not in the list {project}/expected.csv (x.jpg)"),
+        ("x.jpg", "0.jpg", "1 of 7 images are copies (1 of this delivery; x.jpg), more than max_duplicates 0"),
+        ("y.jpg", None, "8 images, more than max_images 7"),
+    ):
+        (folder / name).write_bytes((folder / copied).read_bytes() if copied else noisy_picture(7))
+        expect(project, *names, *(["x.jpg"] if copied else []))
+        settings = [f"delivery.{rule}" for rule in late]
+        (problem,) = plan_night(load_job(project / "toy.toml", settings), NIGHT).problems
+        outcome, code, error = run(project, *late)
+        assert (outcome, code) == ("wrong_delivery", 4)
+        assert error == f"{message}{ADVICE[1].format(project)} (nothing was changed, and the night stays good)"
+        assert str(problem) == f"{folder}: {message}{ADVICE[1].format(project)}"
+    expect(project, *names, "x.jpg", "z.jpg")
+    (folder / "y.jpg").unlink()
+    assert run(project, *late)[1] == 66
+    record = read_run(project / "runs/toy" / str(NIGHT))
+    assert (rows(project), record.good, record.models[0].counts.listed) == (before, True, 6)
+    expect(project, *names, "x.jpg")
+    (folder / "x.jpg").write_bytes(noisy_picture(8))
+    assert run(project, *late)[0] == "ok"
+    assert len(rows(project)) == 7
 
 
 def test_late_images_are_not_added_under_another_model(project):

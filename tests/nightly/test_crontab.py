@@ -286,7 +286,7 @@ def test_cron_mails_the_error_sentence_of_a_night(tmp_path, toy_model):
     code, error, log = result.stdout.splitlines()
     assert code == "batchland toy ended with exit code 66:"
     assert error == (
-        f"batchland: job toy, {today}: missing_input: {tmp_path}/in/{today}: does not exist; is the delivery late, or "
+        f"batchland: job toy, {today}: missing input: {tmp_path}/in/{today}: does not exist; is the delivery late, or "
         f"`images` in {tmp_path}/toy.toml wrong?"
     )
     assert log == f"All output: {tmp_path}/runs/toy/cron.log"

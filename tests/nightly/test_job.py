@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -274,6 +275,11 @@ def test_an_unreadable_file_is_rejected(tmp_path):
         f"{tmp_path}/jobs/toy.toml: is not a TOML file: Exceeds the limit (4300 digits) for integer string conversion: "
         "value has 5000 digits"
     )
+    for twice, key in (("mode = 'all'\nmode = 'new'", "mode"), ("[retry]\n[retry]", "[retry]")):
+        with pytest.raises(
+            UsageError, match=rf"toy\.toml, line 2: {re.escape(key)} is there twice; remove one of them$"
+        ):
+            load_job(write(tmp_path, twice))
     with pytest.raises(UsageError, match=r"toy\.toml: is not a TOML file: its lists are nested too deeply"):
         load_job(write(tmp_path, f"include = {'[' * 100_000}"))
     os.mkfifo(tmp_path / "fifo.toml")

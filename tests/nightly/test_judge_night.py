@@ -212,6 +212,24 @@ def test_what_is_left_in_one_folder_for_all_nights_is_found(project: Path) -> No
     assert run(project, 2, one, "monitor.repeats=true", force=True).attempt.exit_code == 0
 
 
+def test_the_delivery_of_a_failed_night_again_is_found(project: Path) -> None:
+    photos(project, 0)
+    (project / "in" / str(day(0)) / "broken.jpg").write_bytes(b"no picture")
+    assert run(project, 0, "max_failed=0").attempt.outcome == "too_many_failed"
+    for number, name in enumerate(sorted((project / "in" / str(day(0))).glob("0*.jpg"))):
+        (project / "in" / str(day(1))).mkdir(exist_ok=True)
+        shutil.copy(name, project / "in" / str(day(1)) / f"again-{number}.jpg")
+    folder = project / "runs/toy" / str(day(1)) / "monitor"
+    folder.mkdir(parents=True)
+    (folder / ".toy.parquet.0123456789abcdef.new").touch()  # of a killed run
+    ended = run(project, 1).attempt
+    assert [path.name for path in folder.iterdir()] == ["toy.parquet"]
+    assert (ended.outcome, ended.error.split(" (")[0]) == (
+        "suspicious",
+        f"30 of 30 images are copies of earlier ones, most of {day(0)}",
+    )
+
+
 def test_a_check_says_what_to_set_for_one_folder_for_all_nights(project: Path) -> None:
     (project / "in").mkdir()
 
@@ -290,6 +308,7 @@ def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference
         day(6),
         [day(6), day(7)],
         False,
+        None,
         [],
     )
     records = read_runs(six_nights / "runs/toy")
@@ -331,16 +350,19 @@ def test_a_check_reads_the_header_of_the_labels(project: Path, labels: str, mess
     assert found == ([message.format(folder=project)] if message else [])
 
 
-def test_nights_accepted_once_join_the_reference(six_nights: Path) -> None:
-    for number in (6, 7):
+def test_the_fault_of_nights_that_were_accepted_once_is_found_again(six_nights: Path) -> None:
+    for number in (6, 7, 9):
         photos(six_nights, number, light=0.35)
-        run(six_nights, number)
+        if number < 8:
+            run(six_nights, number)
     photos(six_nights, 8)
     both = [day(6), day(7)]
-    assert accept_night(six_nights / "runs/toy", day(7), once=True)[:-1] == (both, day(6), both, False, [])
+    assert accept_night(six_nights / "runs/toy", day(7), once=True)[:-1] == (both, day(6), [], False, None, [])
+    assert [read_run(six_nights / "runs/toy" / str(each)).good for each in both] == [True, True]
     with pytest.raises(UsageError, match=r"run\.json: accepted already on 20..-..-.. by [^,]+$"):
         accept_night(six_nights / "runs/toy", day(6), reason="another")
-    assert reference_of(run(six_nights, 8).record) == [day(number) for number in range(8)]
+    assert reference_of(run(six_nights, 8).record) == [day(number) for number in range(6)]
+    assert run(six_nights, 9).attempt.outcome == "suspicious"
 
 
 @pytest.mark.parametrize("damage", ["junk", "half", "other columns", "folder"])
@@ -488,7 +510,7 @@ def test_a_night_that_failed_for_another_reason_cannot_be_accepted(project: Path
     with pytest.raises(UsageError, match=r"the night failed \(too many failed: .+\); correct that and run it again"):
         accept_night(project / "runs/toy", day(0))
     assert run(project, 0, 'monitor.reference=["2026-10-01", "2026-10-14"]').attempt.outcome == "suspicious"
-    assert accept_night(project / "runs/toy", day(0))[:-1] == ([day(0)], day(0), [], True, [])
+    assert accept_night(project / "runs/toy", day(0))[:-1] == ([day(0)], day(0), [], True, None, [])
 
 
 def test_a_night_without_a_readable_image_cannot_be_accepted(six_nights: Path) -> None:
@@ -505,7 +527,7 @@ def test_a_small_night_does_not_join_the_reference(six_nights: Path) -> None:
     photos(six_nights, 6, count=1)
     photos(six_nights, 7)
     assert run(six_nights, 6).attempt.outcome == "suspicious"
-    assert accept_night(six_nights / "runs/toy", day(6), once=True)[:-1] == ([day(6)], day(6), [], False, [])
+    assert accept_night(six_nights / "runs/toy", day(6), once=True)[:-1] == ([day(6)], day(6), [], False, None, [])
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
 
 

@@ -10,10 +10,11 @@ import pytest
 from batchland.errors import LockedError, UsageError
 from batchland.nightly.good_nights import last_good
 from batchland.nightly.record_files import point_to_latest, read_run, read_runs, remove_record, update_run
-from batchland.nightly.run_record import Attempt, RunRecord
+from batchland.nightly.run_record import Attempt, ModelRun, RunRecord
 from batchland.system.lock import locked
 
 NIGHT = date(2024, 11, 23)
+KEPT = ModelRun(name="toy", partition="/out", state="kept")
 
 
 def at(seconds):
@@ -33,9 +34,16 @@ def attempt(run_id, begin, end=None, outcome="running", exit_code=None, error=No
     )
 
 
-def record(*attempts, night=NIGHT, **fields):
+def record(*attempts, night=NIGHT, models=(KEPT,), **fields):
     return RunRecord(
-        job="toy", job_file="/jobs/toy.toml", date=night, config={}, attempts=attempts, versions={}, **fields
+        job="toy",
+        job_file="/jobs/toy.toml",
+        date=night,
+        config={},
+        attempts=attempts,
+        versions={},
+        models=models,
+        **fields,
     )
 
 
@@ -98,13 +106,15 @@ def test_an_unreadable_record_is_skipped_with_a_warning(tmp_path, caplog):
     update_run(root / "2024-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2024, 11, 22)))
     (root / "2024-11-23").mkdir()
     (root / "2024-11-23" / "run.json").write_text('{"job": 1}')
+    (root / "2024-11-24" / "run.json").mkdir(parents=True)
     assert [str(run.date) for run in read_runs(root)] == ["2024-11-22"]
+    assert "2024-11-24/run.json: cannot be read" in caplog.text
     assert re.search(
         r"2024-11-23/run\.json: is not a record that this version of batchland can read \(job\); move it away",
         caplog.text,
     )
     read_runs(root)  # a night reads them several times
-    assert len(caplog.records) == 1
+    assert len(caplog.records) == 2
 
 
 def test_latest_is_the_newest_record_that_is_not_in_the_future(tmp_path):
@@ -152,6 +162,10 @@ def test_records_that_no_run_wrote_are_unreadable(tmp_path):
         path.write_text(re.sub(r'("started_at": )"[^"]*"', rf'\1"{started_at}"', good))
         with pytest.raises(UsageError, match=r"is not a record that this version .* \(attempts\.0\.started_at\)"):
             read_run(path.parent)
+    emptied = tmp_path / "toy" / "2024-11-25"
+    update_run(emptied, record(attempt("a", 0, 5, "ok", 0), night=date(2024, 11, 25), models=()))
+    with pytest.raises(UsageError, match=r"2024-11-25/run\.json: is damaged, it has no models$"):
+        read_run(emptied)
     path.write_text(good)
     path.parent.rename(tmp_path / "2024-11-24")
     with pytest.raises(UsageError, match=r"run\.json: is the record of the night 2024-11-23, perhaps a copy$"):
@@ -162,6 +176,6 @@ def test_a_record_of_another_job_is_not_read(tmp_path):
     """A copied folder would add its nights to the reference."""
     update_run(tmp_path / "toy" / "2024-11-23", record(attempt("a", 0, 5, "ok", 0)))
     (tmp_path / "toy").rename(tmp_path / "other")
-    with pytest.raises(UsageError, match=r"run\.json: is a record of the job toy, perhaps a copy$"):
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/other: holds records of the job toy, perhaps copies$"):
         read_run(tmp_path / "other" / "2024-11-23")
     assert read_runs(tmp_path / "other") == []

@@ -26,9 +26,10 @@ import batchland.nightly.steps as steps_module
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.refs import MAX_FILE_BYTES
 from batchland.nightly.accept import accept_night
+from batchland.nightly.dates import local_now
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
-from batchland.nightly.record_files import read_run, read_runs
+from batchland.nightly.record_files import read_run, read_runs, update_run
 from batchland.nightly.run_text import describe_run
 from batchland.nightly.runner import run_night
 from batchland.predictions.local import LocalOutput
@@ -212,7 +213,11 @@ def test_a_growing_delivery_is_retried_as_soon_as_it_can_have_settled(project, m
     record, attempt = run(project, NIGHT, "settle='90s'", "retry={attempts=3, wait='100s'}")
     assert waits == [0, 60, 40, 40]  # 60 and 40 are the first 100 seconds
     errors = [(tried.error or "ok").partition("2024-11-23: ")[2] for tried in record.attempts]
-    assert errors == [f"is still growing, it changed {age} s ago; settle is 90 s" for age in (30, 10, 50)] + [""]
+    advice = f"run the night again in {{}} s, or shorten settle (90 s) in {project}/toy.toml"
+    assert errors == [
+        f"is still growing, it changed {age} s ago; {advice.format(rest)}"
+        for age, rest in ((30, 60), (10, 80), (50, 40))
+    ] + [""]
     assert attempt.outcome == "ok"
 
 
@@ -470,6 +475,21 @@ def test_a_second_run_is_locked_out_and_recorded(project):
     again = read_run(project / "runs" / "toy" / "latest")
     assert ([tried.outcome for tried in again.attempts], again.outcome) == (["locked", "ok", "locked"], "ok")
     assert (again.models, again.config) == (record.models, record.config)
+
+
+def test_a_second_start_of_a_running_night_is_not_reported(project):
+    notify = f"notify={{command=['touch', '{project}/notified'], on='failure'}}"
+    job = load_job(project / "toy.toml")
+    record = run(project).record
+    with locked(job.folder / ".lock", "job toy"):
+        assert run(project, NIGHT + timedelta(days=1), notify).attempt.exit_code == 75
+        (project / "notified").unlink()  # this night does not run
+        begun = record.attempts[0].model_copy(
+            update={"outcome": "running", "exit_code": None, "started_at": local_now(), "finished_at": None}
+        )
+        update_run(job.folder / str(NIGHT), record.model_copy(update={"attempts": (begun,)}))
+        assert run(project, NIGHT, notify).attempt.exit_code == 75
+    assert not (project / "notified").exists()
 
 
 SIGNALLED = """

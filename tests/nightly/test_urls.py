@@ -130,7 +130,8 @@ def test_the_delivery_contract_counts_objects(job_file, bucket):
     attempt = run(job_file, NIGHT, "delivery={min_images=10}").attempt
     assert (attempt.exit_code, attempt.error) == (
         66,
-        f"s3://{bucket.name}/in/2024-11-23: 9 images, fewer than min_images 10; is the delivery complete?",
+        f"s3://{bucket.name}/in/2024-11-23: 9 images, fewer than min_images 10; run the night again when everything "
+        f"has arrived, or correct [delivery] in {job_file}",
     )
     assert run(job_file, NIGHT, "delivery={max_duplicates='70%'}").attempt.outcome == "ok"
 

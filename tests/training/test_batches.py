@@ -21,5 +21,5 @@ kept = loader  # with its workers, until the interpreter exits
 
 
 def test_process_ends_while_workers_are_running():
-    run = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=240, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "[[0, 1], [2, 3]]\n", "")

@@ -84,9 +84,10 @@ class JpegHeader(NamedTuple):
 
     @property
     def profile(self) -> bytes | None:
-        """ICC profile, if all of its parts are there."""
+        """ICC profile, if all of its parts are there. None of CMYK: its pixels become RGB without one."""
         parts = sorted(self.icc)
-        return b"".join(part[2:] for part in parts) if parts and parts[0][1] == len(parts) else None
+        is_whole = bool(parts) and parts[0][1] == len(parts) and len(self.component_ids) != 4
+        return b"".join(part[2:] for part in parts) if is_whole else None
 
 
 def read_header(data: bytes) -> JpegHeader:

@@ -34,7 +34,7 @@ def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None
         ("finished_timestamp_seconds", "When the newest night's run ended.", _finished(newest)),
         (
             "success_timestamp_seconds",
-            "When the last run with exit code 0 ended, or that of an accepted night.",
+            "When the run of the newest night that is accepted or has exit code 0 ended.",
             _finished(ended) if ended else None,
         ),
         (

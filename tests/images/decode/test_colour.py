@@ -71,6 +71,13 @@ def test_other_profiles_leave_the_pixels_as_they_are():
     assert not is_srgb(DISPLAY_P3)
 
 
+def test_a_profile_for_rgb_in_a_jpeg_of_cmyk_is_ignored():
+    image = photo(64, 48).convert("CMYK")
+    tagged, plain = (decode(encoded(image, "JPEG", **more), PreprocessSpec(colour="srgb")).pixels
+                     for more in ({"icc_profile": DISPLAY_P3}, {}))  # fmt: skip
+    np.testing.assert_array_equal(tagged, plain)
+
+
 def hdr_profile(transfer: int) -> bytes:
     """A profile with a further tag that gives the transfer characteristics, as those of BT.2100 have it."""
     count = int.from_bytes(SRGB[128:132]) + 1
