@@ -93,8 +93,7 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
 @click.option("--corrections", type=PATH, metavar="FILE.csv",
               help="Corrected labels, as a report's page saves them: count photos for these classes.")  # fmt: skip
 @click.option("-m", "--model", type=PATH,
-              help="A model with features: compare these, too, which finds more of the near-copies that are "
-                   "cropped.")  # fmt: skip
+              help="A model with features: compare these, too, to find more cropped near-copies.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Count notes as problems, too.")
 @json_option
 def check(

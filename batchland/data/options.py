@@ -51,7 +51,7 @@ class SplitOptions(Options):
     near_copies: bool = True
     """Put photos of a class that are nearly the same (resized, compressed, cropped, stamped) into the same part."""
     model: Path | None = None
-    """A model with features: compare these, too, which finds more of the near-copies that are cropped."""
+    """A model with features: compare these, too, to find more cropped near-copies."""
     group_prefix: re.Pattern[str] | None = None
     """Regular expression for the start of file names. Photos of a class with the same match go to the same part:
     `[^-]+` keeps scene7-1.jpg and scene7-2.jpg together."""

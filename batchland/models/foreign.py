@@ -233,7 +233,7 @@ def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoPro
 
 
 def uncomputable(path: Path, model: onnx.ModelProto, error: Exception, otherwise: str | None = None) -> ModelError:
-    """The error for a model that onnxruntime cannot compute. otherwise: the problem if it can read it."""
+    """The error for a model that onnxruntime cannot compute. otherwise: the problem if it can read the model."""
     reason = first_line(error)
     if re.search("opset|IR version", reason):
         return ModelError(

@@ -16,8 +16,8 @@ nights of 50 and 150 images."""
 _LABELLED: Final = ((0.3, 1.05), (1.0, 0.99), (2.0, 0.9), (3.0, 0.8), (4.0, 0.75), (5.0, 0.73))
 """The same with labelled photos as the reference."""
 _GROWTH: Final = 0.15
-"""Growth of the factor when a night has e times as many images, because chance hides rare large differences between
-nights only if they are small. Measured between 150 and 400 images, used up to 1,000; the factor is constant beyond."""
+"""Growth of the factor when a night has e times as many images, because chance hides rare large differences only
+between small nights. Measured between 150 and 400 images, used up to 1,000; the factor is constant beyond."""
 SMALLEST: Final = max(_NIGHTS[0][0], _LABELLED[0][0])
 LARGEST: Final = min(_NIGHTS[-1][0], _LABELLED[-1][0])
 """Smallest and largest measured numbers of false alarms."""

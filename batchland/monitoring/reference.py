@@ -75,11 +75,11 @@ class LikeliestChange(NamedTuple):
     change: str
     """One of CHANGES."""
     share: float
-    """About which share of the images has it."""
+    """Estimated share of the images that have it."""
     left: float
-    """The largest of `changes` of the less likely half without the change: small if it explains the night."""
+    """Largest of `changes` for the less likely half with the change undone; small if it explains the night."""
     rows: npt.NDArray[np.intp]
-    """All images, clearest first."""
+    """All images, the most clearly changed first."""
 
 
 @dataclass(frozen=True)

@@ -185,8 +185,10 @@ class Steps:
         self.recorder.save()
 
     def _keep(self, name: str, manifest: Manifest) -> bool:
-        """Keep a complete partition. Returns whether late images are to be scored: the job says so, and the model and
-        the options are the same."""
+        """Keep a complete partition. Returns whether late images must be scored.
+
+        That is so if the job has `late = "score"`, and model and options are the same.
+        """
         partition = self.job.partition(name, self.night)
         earlier = self.recorder.models.get(name)
         same = earlier if earlier and earlier.run_id == manifest.run_id else None

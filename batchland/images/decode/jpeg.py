@@ -84,7 +84,7 @@ class JpegHeader(NamedTuple):
 
     @property
     def profile(self) -> bytes | None:
-        """ICC profile, if all of its parts are there. None of CMYK: its pixels become RGB without one."""
+        """ICC profile. None if a part is missing, and for CMYK, which is converted to RGB without a profile."""
         parts = sorted(self.icc)
         is_whole = bool(parts) and parts[0][1] == len(parts) and len(self.component_ids) != 4
         return b"".join(part[2:] for part in parts) if is_whole else None

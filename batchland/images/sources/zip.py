@@ -129,9 +129,7 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
     for member in members:
         kind = _kind(member, all_files=all_files)
         renamed = False
-        if (
-            kind not in ("", "file") and checked[kind] < _CHECKED_NAMES
-        ):  # it may be an image whose name in the list is damaged
+        if kind not in ("", "file") and checked[kind] < _CHECKED_NAMES:  # it may be an image with a damaged name
             checked[kind] += 1
             with suppress(OSError):
                 own_name, _ = refs.retries.call(partial(_own_header, file, member.header_offset))
