@@ -5,6 +5,7 @@ The list is streamed, never held in memory, so a path that occurs twice in it ha
 
 import codecs
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,8 @@ _MAX_PATH_BYTES: Final = 4096
 """Bytes, as on Linux."""
 _TRIED: Final = 100
 """At least one of this many first entries of a list must be a usable path or URL."""
+
+_log: Final = logging.getLogger("batchland")
 
 
 class ImageList:
@@ -94,18 +97,17 @@ class ImageList:
                     ignored.counts["blank line"] += 1
 
     def _in_utf8(self, entries: Iterator[Entry], list_name: str) -> Iterator[Entry]:
-        """Pass the entries on. Raises UsageError if the first path that is not UTF-8 names no local file."""
+        """Pass the entries on. A warning names the first path that is not UTF-8 if it is no local file."""
         for number, entry in enumerate(entries, 1):
-            if is_utf8(entry.path):
-                yield entry
-                continue
-            if is_url(self._base) or not os.path.lexists(self._local_path(entry.path)):
-                raise UsageError(
-                    f"{list_name}, entry {number}: '{display_name(entry.path)}' is not UTF-8 text, and there is no "
-                    f"such file; save the list as UTF-8"
-                )
-            yield entry  # the file exists, so the list has names as the file system stores them
-            break
+            yield entry
+            if not is_utf8(entry.path):
+                if is_url(self._base) or not os.path.lexists(self._local_path(entry.path)):
+                    shown = display_name(entry.path)
+                    _log.warning(
+                        "%s, entry %d: '%s' is not UTF-8 text, and there is no such file; save the list as UTF-8",
+                        list_name, number, shown,
+                    )  # fmt: skip
+                break
         yield from entries
 
     def _local_path(self, entry: bytes) -> bytes:

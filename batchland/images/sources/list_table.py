@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 from batchland.errors import UsageError
 from batchland.images.sources.list_content import COLUMNS, problem_with
 from batchland.system.csv_files import separator
-from batchland.system.names import is_utf8
+from batchland.system.names import display_name, is_utf8
 from batchland.system.text import first_line
 from batchland.system.urls import split_url
 
@@ -80,9 +80,7 @@ class CsvTable:
             if not self._warned and self._rows.line_num > line:
                 self._warned = True
                 _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
-            values = tuple(row[place] if place < len(row) else "" for place in own)
-            if not all(is_utf8(os.fsencode(value)) for value in values):
-                raise UsageError(f"{self._name}, line {line}: is not UTF-8 text; save the table as UTF-8")
+            values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
             yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 
     def _checked(self) -> Iterator[tuple[int, list[str]]]:

@@ -102,18 +102,7 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
             "l.csv, line 3: cannot be read as CSV (',' expected after '\"')",
         ),
         ("l.csv", b"image,site\na.jpg,x,\nb.jpg,Paris, France\n", "l.csv, line 3: has 3 values, the header 2"),
-        ("l.csv", b"image,site\na.jpg,x\nb.jpg,\xfc\n", "l.csv, line 3: is not UTF-8 text; save the table as UTF-8"),
         ("l.csv", b"image,gr\xf6\xdfe\na.jpg,x\n", "l.csv: its header is not UTF-8 text; save the table as UTF-8"),
-        (
-            "l.csv",
-            b"image,site\na.jpg,x\n\xe9.jpg,y\n",
-            "l.csv, entry 2: '\\xe9.jpg' is not UTF-8 text, and there is no such file; save the list as UTF-8",
-        ),
-        (
-            "l.txt",
-            b"a.jpg\n\n\xe9.jpg\n",
-            "l.txt, entry 3: '\\xe9.jpg' is not UTF-8 text, and there is no such file; save the list as UTF-8",
-        ),
         ("l.csv", b"Image,image\na.jpg,b.jpg\n", "l.csv: has 2 columns Image; keep one"),
         ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
     ],
@@ -318,6 +307,21 @@ def test_file_names_need_not_be_utf8(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xe9.jpg")).touch()
     (tmp_path / "list.txt").write_bytes(b"\xe9.jpg\n\xfc.jpg\n")
     assert [ref.name for ref in _list(tmp_path / "list.txt", tmp_path)] == ["\\xe9.jpg", "\\xfc.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "entry"),
+    [("l.csv", b"image,site\na.jpg,x\n\xe9.jpg,\xfc\n\xe8.jpg,y\n", 2), ("l.txt", b"a.jpg\n\n\xe9.jpg\n\xe8.jpg\n", 3)],
+)
+def test_the_first_path_that_is_not_utf8_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: bytes, entry: int
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert [ref.name for ref in _list(tmp_path / name)] == ["a.jpg", "\\xe9.jpg", "\\xe8.jpg"]
+    assert caplog.messages == [
+        f"{tmp_path / name}, entry {entry}: '\\xe9.jpg' is not UTF-8 text, and there is no such file; save the list as "
+        "UTF-8"
+    ]
 
 
 def test_the_name_of_the_column_may_begin_with_a_capital_letter(tmp_path: Path) -> None:

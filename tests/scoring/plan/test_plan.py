@@ -471,7 +471,7 @@ def test_a_list_of_objects_that_are_gone_is_refused(tmp_path, photos, toy_model,
     assert (result.exit_code, result.stderr) == (
         2,
         f"batchland: {tmp_path / 'list.txt'}: there is no file 'gone.jpg', nor for any of the first 2 entries; give a "
-        f"list with one path per line\n",
+        f"list with one path per line, relative to the folder or absolute\n",
     )
     shutil.copytree(photos, bucket.folder / "p")
     (tmp_path / "list.txt").write_text("gone.jpg\ncamera-0/000.jpg\n")
