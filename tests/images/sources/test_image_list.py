@@ -412,7 +412,7 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
     )
     (tmp_path / "empty.txt").touch()
     for images, name, found in (
-        ("-", "standard input", "2 blank line"),
+        ("-", "standard input", "2 blank lines"),
         (f"{tmp_path}/empty.txt", "", "nothing at all"),
     ):
         nothing = _piped("\n\n", tmp_path / "none.parquet", toy_model, images=images)
