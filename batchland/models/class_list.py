@@ -26,7 +26,9 @@ _INDEX: Final = re.compile("-?[0-9]{1,6}")
 _INDEX_FIRST: Final = re.compile(
     r"(?P<index>-?[0-9]{1,6})(?P<mark>\s*([,;]|[|=:](?![0-9]))\s*|\s*[-.)]?\s+|\.(?![0-9]))(?P<label>.+)"
 )
-_INDEX_LAST: Final = re.compile(r"(?P<label>.+?)(?P<mark>\s*([,;]|(?<![0-9])[|=:])\s*|\s+)(?P<index>[0-9]{1,6})")
+_INDEX_LAST: Final = re.compile(
+    r"(?P<label>.*[^\s,;|=:])(?P<mark>\s*([,;]|(?<![0-9])[|=:])\s*|\s+)(?P<index>[0-9]{1,6})"
+)
 _COLUMNS: Final = ",;|=:\t"
 """Characters that separate the columns of a table."""
 _HEADER: Final = re.compile(r"[\W_]*((category|categories|class|classes|id|idx|index|labels?|names?|number)[\W_]*)+")
@@ -160,7 +162,8 @@ def _unclear_label(lines: Sequence[_Line]) -> str | None:
 
     Labels that begin with a digit or separator are unclear, too. Without a table, digits do not make labels different.
     """
-    looks = [line.label if _is_table(lines) else re.sub("[0-9]", "", line.label) for line in lines]
+    ignored = "" if _is_table(lines) else "[0-9]"
+    looks = [re.sub(ignored, "", line.label) for line in lines]
     counts = Counter(looks)
     for (_, _, label, is_first), look in zip(lines, looks, strict=True):
         if counts[look] > 1 or re.match(r"[\d,;|=:.)>/-]", label) or (label[-1].isdigit() and not is_first):
