@@ -261,7 +261,7 @@ def load_job(path: Path, settings: Sequence[str] = (), variables: Mapping[str, s
         raise UsageError(f"{path}: is not a TOML file: its lists are nested too deeply") from error
     except ValueError as error:  # also numbers of thousands of digits
         if twice := re.match(r"Cannot (?:overwrite|declare) .*\(at (?:line (\d+)|end)", str(error)):
-            lines = text.split("\n")
+            lines = text.replace("\r\n", "\n").split("\n")  # as tomllib
             line = int(twice[1] or len(lines))  # the end of the value
             while not _is_toml("\n".join(lines[: line - 1])):
                 line -= 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from datetime import date, timedelta
 from pathlib import Path
 
