@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from nights import accepted, night
+from nights import accepted, model_run, night
 from toys import needs_codec, picture, toy_card, write_toy_model
 
 from batchland.cli.main import main
@@ -254,7 +254,7 @@ def test_a_time_zone_that_does_not_exist(job, monkeypatch):
 
 
 def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):
-    record = night(YESTERDAY, outcome="suspicious", error="2 images are copies")
+    record = night(YESTERDAY, model_run(), outcome="suspicious", error="2 images are copies")
     folder = tmp_path / "runs" / "nightly" / str(YESTERDAY)
     update_run(folder, record)
     assert by_name(examine_job(job))["last night"] == Check(

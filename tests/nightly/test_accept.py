@@ -173,6 +173,12 @@ def test_a_suspicious_night_of_another_change_is_not_accepted_along(runs: Path) 
     assert comparable(runs) == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_reference_begins_after_nights_that_were_accepted_once(runs: Path) -> None:
+    accept_night(runs / "job", day(8), once=True)
+    result = commands.batchland("accept", "job", "--date", day(9), "--runs", runs)
+    assert "2024-10-09; a new reference begins with 2024-10-09, without earlier nights;" in result.stdout, result.stdout
+
+
 def test_the_command_says_what_follows(runs: Path) -> None:
     def said(*options: str, number: int = 8) -> tuple[int, str]:
         result = commands.batchland("accept", "job", "--date", day(number), "--runs", runs, *options)

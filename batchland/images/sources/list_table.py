@@ -182,11 +182,13 @@ def _orc(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
 
 
 def _path_column(names: Sequence[str], list_name: str) -> str:
-    found = next((same for column in COLUMNS if (same := [name for name in names if name.lower() == column])), [])
+    exact = [name for column in COLUMNS for name in names if name == column]
+    found = exact or [name for column in COLUMNS for name in names if name.lower() == column]
     if not found:
         raise UsageError(f"{list_name}: has no column {', '.join(COLUMNS)}, only {', '.join(names) or 'nothing'}")
-    if len(found) > 1:
-        raise UsageError(f"{list_name}: has {len(found)} columns {found[0]}; keep one")
+    same = [name for name in found if name.lower() == found[0].lower()]
+    if len(same) > 1:
+        raise UsageError(f"{list_name}: has {len(same)} columns {found[0]}; keep one")
     return found[0]
 
 

@@ -103,7 +103,7 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
         ),
         ("l.csv", b"image,site\na.jpg,x,\nb.jpg,Paris, France\n", "l.csv, line 3: has 3 values, the header 2"),
         ("l.csv", b"image,gr\xf6\xdfe\na.jpg,x\n", "l.csv: its header is not UTF-8 text; save the table as UTF-8"),
-        ("l.csv", b"Image,image\na.jpg,b.jpg\n", "l.csv: has 2 columns Image; keep one"),
+        ("l.csv", b"Image,IMAGE\na.jpg,b.jpg\n", "l.csv: has 2 columns Image; keep one"),
         ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
     ],
 )
@@ -329,6 +329,8 @@ def test_the_name_of_the_column_may_begin_with_a_capital_letter(tmp_path: Path) 
     pq.write_table(pa.table({"Image": ["a.jpg"], "site": ["x"]}), tmp_path / "list.parquet")
     for name in ("list.csv", "list.parquet"):
         assert [(ref.name, ref.own) for ref in _list(tmp_path / name)] == [("a.jpg", ("x",))]
+    (tmp_path / "list.csv").write_bytes(b"Image,path\na title,a.jpg\n")
+    assert [(ref.name, ref.own) for ref in _list(tmp_path / "list.csv")] == [("a.jpg", ("a title",))]
 
 
 def test_missing_source_and_missing_folder_are_usage_errors(tmp_path: Path) -> None:
@@ -412,7 +414,7 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
     )
     (tmp_path / "empty.txt").touch()
     for images, name, found in (
-        ("-", "standard input", "2 blank line"),
+        ("-", "standard input", "2 blank lines"),
         (f"{tmp_path}/empty.txt", "", "nothing at all"),
     ):
         nothing = _piped("\n\n", tmp_path / "none.parquet", toy_model, images=images)
