@@ -1,12 +1,14 @@
 """Read the class labels of a foreign model: lines of text, or a dictionary or list as JSON or Python prints it."""
 
+import csv
 import logging
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from batchland.errors import UsageError
 from batchland.system.files import read_error
@@ -20,22 +22,31 @@ _log = logging.getLogger("batchland")
 _ASSIGNMENT: Final = re.compile(r"\A\s*\w+\s*=\s*(?=[{\[])")
 """`labels = ` before a literal."""
 _BYTE_ORDER_MARK: Final = "\ufeff"
+_INDEX: Final = re.compile("-?[0-9]{1,6}")
 _INDEX_FIRST: Final = re.compile(
-    r'["(#]*(?P<index>-?[0-9]++)(?!\.[0-9])(?P<mark>"?[-,;:|=.)_/>\s]+)(?P<quote>"?)(?P<label>.+)(?P=quote)'
+    r"(?P<index>-?[0-9]{1,6})(?P<mark>\s*([,;]|[|=:](?![0-9]))\s*|\s*[-.)]?\s+|\.(?![0-9]))(?P<label>.+)"
 )
-_INDEX_LAST: Final = re.compile(
-    r'(?P<quote>"?)(?P<label>.+?)(?P=quote)(?P<mark>[-,;:|=(_/>\s]+"?)(?P<index>[0-9]++)[")]*'
-)
-_COLUMNS: Final = ",;:|=\t"
-"""Characters that separate the columns of a table. A number behind or before one of them is not a part of a label."""
+_INDEX_LAST: Final = re.compile(r"(?P<label>.+?)(?P<mark>\s*([,;]|(?<![0-9])[|=:])\s*|\s+)(?P<index>[0-9]{1,6})")
+_COLUMNS: Final = ",;|=:\t"
+"""Characters that separate the columns of a table."""
 _HEADER: Final = re.compile(r"[\W_]*((category|categories|class|classes|id|idx|index|labels?|names?|number)[\W_]*)+")
 """The first line of a table, in lower case."""
+_UNKNOWN_HEADER: Final = re.compile(rf"[^0-9]*[{_COLUMNS}][^0-9]*")
+
+
+class _Line(NamedTuple):
+    number: int
+    mark: str
+    """What separates index and label; it contains a quote if the cells are quoted as in CSV."""
+    label: str
+    is_first: bool
+    """Whether the index is before the label."""
 
 
 def read_class_list(path: Path) -> list[str]:
     """Labels in the order of the model's outputs, in Unicode's composed form (NFC), each of them unique.
 
-    The file has one label per line, or an index and a label per line (see `_labels_of_lines`), or holds a list of
+    The file has one label per line, or an index and a label per line (see `_labels_by_index`), or holds a list of
     labels, a dictionary from index to label or from label to index, or a dictionary with one of these as `id2label`.
     Equal labels get their index appended. Raises UsageError.
     """
@@ -60,56 +71,101 @@ def read_class_list(path: Path) -> list[str]:
 
 
 def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
-    """The lines, or if every line has its index, the labels in the order of the indices. Raises UsageError.
+    """The lines, or their labels in the order of their indices, which may have a header. Raises UsageError."""
+    has_header = bool(_HEADER.fullmatch(lines[0].lower()))
+    is_table = bool(_UNKNOWN_HEADER.fullmatch(lines[0])) and _is_table(_numbered(lines[1:]))
+    labels = _labels_by_index(path, lines[1:] if len(lines) > 2 and (has_header or is_table) else lines)
+    if labels is None and (has_header or (lines[0].startswith("# ") and not lines[-1].startswith("#"))):
+        raise UsageError(
+            f"{path}: line 1, {lines[0]!r}, looks like a header; leave it out, or give a JSON list of the labels"
+        )
+    return labels or lines
 
-    The indices go from 0 to the number of labels minus 1, in any order. They are before the labels, or behind them and
-    one of _COLUMNS. A header may be above them. A number is a part of the label if most lines are equal without it
-    (`class 0`, `class 1`), if numbers without one of _COLUMNS have gaps (`Boeing 747`), or if they are separated by a
-    dot only (`09.Golden_Gate_Bridge`). Everything else is an error.
+
+def _labels_by_index(path: Path, lines: list[str]) -> list[str] | None:
+    """Labels in the order of their indices, or None if numbers are parts of the labels. Raises UsageError.
+
+    | numbers of n lines                                | result                      |
+    | ------------------------------------------------- | --------------------------- |
+    | some lines have none                              | None                        |
+    | column of a table: 0 to n - 1, in any order       | labels                      |
+    | column of a table: others                         | error                       |
+    | at a blank or dot: with gaps                      | None (`Boeing 747`)         |
+    | at a blank or dot: most lines are equal otherwise | None (`class 0`, `class 1`) |
+    | before a dot without a blank: ascending           | None (`09.Lake`)            |
+    | before a blank: 0 to n - 1, ascending             | labels                      |
+    | at a blank or dot: others                         | error                       |
+
+    Labels that `_unclear_label` finds are errors.
     """
     numbered = _numbered(lines)
-    has_header = bool(_HEADER.fullmatch(lines[0].lower()))
-    if numbered is None and len(lines) > 2:
-        body = _numbered(lines[1:])
-        if body and (has_header or _has_columns(body)):
-            numbered = body
-    if numbered is None:
-        if has_header or (lines[0].startswith("# ") and not lines[-1].startswith("#")):
-            raise UsageError(
-                f"{path}: line 1, {lines[0]!r}, looks like a header; leave it out, or give a JSON list of the labels"
-            )
-        return lines
-    by_index = {int(line["index"]): line["label"] for line in numbered}
-    first, count = min(by_index), len(numbered)
-    complete = len(by_index) == count and max(by_index) == first + count - 1 and first in (0, 1)
-    are_folders = all(line["mark"] == "." for line in numbered)
-    if are_folders and complete and (first == 0 or list(by_index) == sorted(by_index)):
-        return [line.string for line in sorted(numbered, key=lambda line: int(line["index"]))]
-    if not (complete or _has_columns(numbered)):
-        return lines
-    certain = numbered[0].re is _INDEX_FIRST or _has_columns(numbered)
-    if not (complete and first == 0 and certain) or all(label.isdigit() for label in by_index.values()):
+    if not numbered:
+        return None
+    indices, count = [line.number for line in numbered], len(numbered)
+    ascends, from_0 = indices == sorted(indices), sorted(indices) == list(range(count))
+    is_certain = from_0
+    if not _is_table(numbered):
+        has_gaps = not from_0 and sorted(indices) != list(range(1, count + 1))
+        are_folders = ascends and all(line.mark == "." for line in numbered)
+        if has_gaps or are_folders or count >= 2 * len({line.label for line in numbered}):
+            return None
+        is_certain = from_0 and ascends and numbered[0].is_first
+    if not is_certain:
         raise UsageError(
             f"{path}: every line has a number that may be its index; give each line its index from 0 to {count - 1}, "
             f"a comma and its label, or give a JSON list of the labels"
         )
-    separators = set.intersection(*(set(line["mark"]) & set(line["label"]) & set(",;|\t") for line in numbered))
-    if separators:
+    separators = [set() if '"' in line.mark else {*line.mark} & {*line.label} & {*",;|\t"} for line in numbered]
+    if set.intersection(*separators):
         raise UsageError(f"{path}: has more than two columns; give one label per line, in the model's order")
-    return [by_index[index] for index in range(count)]
+    if unclear := _unclear_label(numbered):
+        raise UsageError(
+            f"{path}: every line has a number that may be its index or a part of its label: without it, {unclear!r} "
+            f"begins or ends with a digit or separator, or is like another label; give a JSON list of the labels"
+        )
+    return [line.label for line in sorted(numbered)]
 
 
-def _numbered(lines: Sequence[str]) -> list[re.Match[str]] | None:
-    """The number and label of each line; None if a line has no number, or if most lines are equal without it."""
-    for pattern in (_INDEX_FIRST, _INDEX_LAST):
-        found = [match for line in lines if (match := pattern.fullmatch(line))]
-        if len(found) == len(lines) < 2 * len({match["label"] for match in found}):
+def _numbered(lines: Sequence[str]) -> list[_Line]:
+    """Index and label of each line; empty if the lines do not all have an index on the same side."""
+    for is_first in (True, False):
+        found = [numbered for line in lines if (numbered := _quoted(line, is_first) or _unquoted(line, is_first))]
+        if len(found) == len(lines):
             return found
+    return []
+
+
+def _unquoted(line: str, is_first: bool) -> _Line | None:
+    match = (_INDEX_FIRST if is_first else _INDEX_LAST).fullmatch(line)
+    return _Line(int(match["index"]), match["mark"], match["label"], is_first) if match else None
+
+
+def _quoted(line: str, is_first: bool) -> _Line | None:
+    """Two cells with quotes as in CSV; None if the line has no such cells."""
+    for mark in f"{_COLUMNS} " if '"' in line else "":
+        with suppress(csv.Error):
+            cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True, strict=True))
+            index, label = (cells if is_first else cells[::-1]) if len(cells) == 2 else ("", "")
+            if _INDEX.fullmatch(index) and label.strip():
+                return _Line(int(index), f'"{mark}', label.strip(), is_first)
     return None
 
 
-def _has_columns(lines: Sequence[re.Match[str]]) -> bool:
-    return all(set(line["mark"]) & set(_COLUMNS) for line in lines)
+def _is_table(lines: Sequence[_Line]) -> bool:
+    return bool(lines) and all(set(line.mark) & set(_COLUMNS) for line in lines)
+
+
+def _unclear_label(lines: Sequence[_Line]) -> str | None:
+    """The first label that may have its number as a part: it is equal to another, or has a digit beside the number.
+
+    Labels that begin with a digit or separator are unclear, too. Without a table, digits do not make labels different.
+    """
+    looks = [line.label if _is_table(lines) else re.sub("[0-9]", "", line.label) for line in lines]
+    counts = Counter(looks)
+    for (_, _, label, is_first), look in zip(lines, looks, strict=True):
+        if counts[look] > 1 or re.match(r"[\d,;|=:.)>/-]", label) or (label[-1].isdigit() and not is_first):
+            return label
+    return None
 
 
 def _marks(labels: Sequence[str]) -> str | None:

@@ -63,7 +63,17 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
         (b"0,tench\n2,shark\n", "INDEX"),
         (b"0,tench\n0,shark\n", "INDEX"),
         (b"-1: other\n0: tench\n", "INDEX"),
-        (b"0,1\n1,0\n", "INDEX"),
+        (b"2 Tench\n0 cat\n1 shark\n", "INDEX3"),
+        (b"1 person\n0 people\n2 people\n", "INDEX3"),
+        (b"01.Bridge\n00.Lake\n", "INDEX"),
+        (b"0,1\n1,0\n", "UNCLEAR 1"),
+        (b"0, 1 or 2\n1, 2 or 3\n", "UNCLEAR 1 or 2"),
+        (b"0 to 1\n1 to 2\n2 to 3\n", "UNCLEAR to 1"),
+        (b"0 - 1 years\n1 - 2 months\n", "UNCLEAR 1 years"),
+        (b"bis 0,1\nbis 1,0\n", "UNCLEAR bis 0"),
+        (b"0,crane\n1,crane\n", "UNCLEAR crane"),
+        (b"0 -> cat\n1 -> dog\n", "UNCLEAR -> cat"),
+        (b'0,"5"" disk"\n1,cat\n', 'UNCLEAR 5" disk'),
         (b"002.Tench\n001.Shark\n", "INDEX"),
         (
             b"0,n01440764,tench\n1,n01484850,shark\n",
@@ -96,6 +106,10 @@ def test_other_contents_are_errors(tmp_path, content, message):
         "label a line, in the model's order",
         "INDEX": "every line has a number that may be its index; give each line its index from 0 to 1, a comma and its "
         "label, or give a JSON list of the labels",
+        "INDEX3": "every line has a number that may be its index; give each line its index from 0 to 2, a comma and "
+        "its label, or give a JSON list of the labels",
+        "UNCLEAR": f"every line has a number that may be its index or a part of its label: without it, {value!r} "
+        "begins or ends with a digit or separator, or is like another label; give a JSON list of the labels",
         "HEADER": f"line 1, {value}, looks like a header; leave it out, or give a JSON list of the labels",
     }
     assert str(caught.value) == f"{path}: {long.get(kind, message)}"
@@ -130,7 +144,9 @@ def test_invisible_characters_at_the_ends_of_labels_are_named(tmp_path, caplog):
 @pytest.mark.parametrize(
     "text",
     [
-        "2 Tench\n0 cat, Felis\n1 shark",
+        "0 cat, Felis\n1 shark\n2 Tench",
+        '2,Tench\n0,"cat, Felis"\n1,"shark"',
+        '"cat, Felis",0\n"shark",1\n"Tench",2',
         "2,Tench\n0,cat, Felis\n1,shark",
         "cat, Felis,0\nshark,1\nTench,2",
         "Tench;2\nshark;1\ncat, Felis;0",
@@ -159,6 +175,16 @@ def test_labels_are_in_the_order_of_their_indices(tmp_path, text):
         ["class_2", "class_0", "class_1"],
         ["0 people", "1 person", "2 people", "3 people"],
         ["0-2", "3-9", "10-19"],
+        ["0-1 years", "1-2 years", "2-3 years"],
+        ["0-1m", "1-2m"],
+        ["0-0 draw", "1-0 win"],
+        ["0:00-1:00", "1:00-2:00", "2:00-3:00"],
+        ["0:1 left", "1:0 right"],
+        ["1:0", "0:0", "2:1"],
+        ["team 1:0", "team 0:1"],
+        ["background", "0,cat", "1,dog"],
+        ["1" * 5000 + ",a", "2,b"],
+        ["1234567,a", "0,b", "1,c"],
         ["0.5", "1.0", "2.5"],
         ["Boeing 747", "Airbus 320"],
         ["normal", "mild 1", "severe 2"],
@@ -166,12 +192,18 @@ def test_labels_are_in_the_order_of_their_indices(tmp_path, text):
         ["001.Albatross", "002.Auklet"],
         ["00.Lake", "01.Bridge"],
     ],
-    ids=lambda labels: labels[0],
+    ids=lambda labels: labels[0][:12],
 )
 def test_numbers_that_are_part_of_labels_are_kept(tmp_path, labels):
     path = tmp_path / "labels"
     path.write_text("\n".join(labels))
     assert read_class_list(path) == labels
+
+
+def test_quoted_cells_are_read_as_csv(tmp_path):
+    path = tmp_path / "labels"
+    path.write_text('1,"say ""x"""\n0,"a, b"\n2,c\n')
+    assert read_class_list(path) == ["a, b", 'say "x"', "c"]
 
 
 def test_a_label_with_its_index_is_never_another_label(tmp_path):
