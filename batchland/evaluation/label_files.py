@@ -234,6 +234,8 @@ class _Csv(_Table):
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         from pyarrow import csv as arrow_csv
 
+        if self._header.alone:  # Arrow refuses a header without a line end
+            return
         checked = False
         try:
             batches = arrow_csv.open_csv(

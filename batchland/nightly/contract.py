@@ -117,6 +117,8 @@ def read_expected(path: Path) -> dict[str, ExpectedImage]:
         raise IncompleteDeliveryError(f"{path}: the list of expected images does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a CSV file ({error})") from error
+    if fault := first_fault(path, "image"):
+        raise UsageError(f"{path}, {fault}")
     delimiter, before = separator(lines[0] if lines else "")
     rows = csv.DictReader(lines[before:], delimiter=delimiter)
     for name in rows.fieldnames or []:
@@ -124,8 +126,6 @@ def read_expected(path: Path) -> dict[str, ExpectedImage]:
             raise UsageError(f"{path}: rename the column {name!r} to {meant!r}")
     if (rows.fieldnames or []).count("image") != 1:
         raise UsageError(f"{path}: needs one column image; give a CSV file with image (size, sha256 optional)")
-    if fault := first_fault(path, "image"):
-        raise UsageError(f"{path}, {fault}")
     found: dict[str, ExpectedImage] = {}
     for row in rows:
         expected = _expected(path, before + rows.line_num, row)

@@ -126,18 +126,21 @@ class Steps:
         manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.model_names}
         delivered = False
         for name, manifest in manifests.items():
+            late = 0
             state: WorkState = "replaced" if manifest else "scored"
             if manifest is not None and not self._force:
                 with self._model_errors(name, refused):
-                    if self._keep(name, manifest):
-                        state = "extended"
-                if state != "extended":
+                    late = self._keep(name, manifest)
+                if not late:
                     continue
+                state = "extended"
             skip = self._skip(name)
             listing = delivered_images(self.job, self.job.images_of(self.night), skip, settled=delivered)
             if not delivered:
                 check_contract(self.job, self.night, records, skip)
                 delivered = True
+            if late:
+                _log.info("%s: scoring %s that came late", name, images(late))
             if manifest is None:
                 partition = display_location(self.job.partition(name, self.night))
                 self.recorder.models[name] = ModelRun(name=name, partition=partition, state="unfinished")
@@ -184,10 +187,10 @@ class Steps:
             refused.append(error)
         self.recorder.save()
 
-    def _keep(self, name: str, manifest: Manifest) -> bool:
-        """Keep a complete partition. Returns whether late images must be scored.
+    def _keep(self, name: str, manifest: Manifest) -> int:
+        """Keep a complete partition. Returns the number of late images that must be scored.
 
-        That is so if the job has `late = "score"`, and model and options are the same.
+        It is 0 unless the job has `late = "score"`, and model and options are the same.
         """
         partition = self.job.partition(name, self.night)
         earlier = self.recorder.models.get(name)
@@ -209,8 +212,7 @@ class Steps:
         if text := (delivered._replace(late=[]) if add else delivered).describe():
             self.recorder.warn(f"{model}: {text}")
         if add:
-            _log.info("%s: scoring %s that came late", model, images(len(delivered.late)))
-            return True
+            return len(delivered.late)
         run = _model_run(model, partition, "kept", manifest)
         if earlier:
             run = run.model_copy(update={"canaries": earlier.canaries})
@@ -219,7 +221,7 @@ class Steps:
         elif not changes:
             run = run.model_copy(update={"version": self.job.model_version(name)})
         self.recorder.add(name, run)
-        return False
+        return 0
 
     def _skip(self, name: str) -> Skip | None:
         """With mode "new": whether another partition of the model holds an image unchanged."""
@@ -306,8 +308,8 @@ class Steps:
             return _Checked(engine, None)
         last, scored = (None, 0) if self._force else last_canaries(records, self.night, name)
         check = check_canaries(engine, last, scored)
-        canaries = counted(check.images, "canary", "canaries")
-        _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
+        canaries = counted(check.images, "canary agrees", "canaries agree")
+        _log.info("%s: %s, largest difference %.1e", name, canaries, check.largest_difference)
         return _Checked(engine, check)
 
     def _judge(self, records: list[RunRecord]) -> None:

@@ -47,10 +47,10 @@ class Changes(Document):
     """Its name."""
     worse: bool
     """Whether it is worse by more than chance."""
-    before: float
-    """Accuracy of the baseline on the compared images."""
-    now: float
-    p_value: float
+    before: float | None
+    """Accuracy of the baseline on the compared images. It, `now` and `p_value` are None if nothing can be compared."""
+    now: float | None
+    p_value: float | None
     paired: bool
     """Whether the same images are compared, with McNemar's exact test; otherwise Fisher's exact test, of all images."""
     text: str
@@ -79,7 +79,8 @@ def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
     """Compare with the baseline; None if one of the two has no scored image.
 
     Paired by image (exact McNemar test) if the images are the same, else as independent samples (Fisher's exact test).
-    Classes are adjusted by Holm for their number.
+    Classes are adjusted by Holm for their number. Nothing can be compared if all labels of the same images are
+    different.
     """
     now, before = evaluation.summary, baseline.report.summary
     if now.figures.top1 is None or before.figures.top1 is None:
@@ -89,8 +90,10 @@ def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
     common = account.images_a - account.only_a
     same_model = now.model.sha256 == before.model.sha256
     model = "The model is the same" if same_model else "The model is another one"
-    if account.paired and common >= PAIRED_SHARE * account.images_b:
+    if common >= PAIRED_SHARE * account.images_b:
         left_out = _left_out(account)
+        if not account.paired:
+            return _nothing(baseline, f"{model}, {images(common)} are the same.{left_out}", account)
         same = f"{images(account.paired)} are the same" if left_out else "the images are the same"
         return _paired(evaluation, baseline, f"{model}, {same}.{left_out}", matched)
     if not common:
@@ -105,6 +108,23 @@ def _left_out(account: PairAccount) -> str:
     reasons = ((account.relabelled, "with different labels"), (one_side, "that only one of the two scored"))
     left = [f"{images(number)} {why}" for number, why in reasons if number]
     return f" Not compared: {', '.join(left)}." if left else ""
+
+
+def _nothing(baseline: Baseline, cause: str, account: PairAccount) -> Changes:
+    common = account.images_a - account.only_a
+    scored = "" if account.relabelled == common else "was scored in both and "
+    none = f"none of the same {count(common)} {scored}has the same label"
+    return Changes(
+        baseline=baseline.name,
+        worse=False,
+        before=None,
+        now=None,
+        p_value=None,
+        paired=True,
+        text=f"Nothing can be compared with {baseline.name}: {none}.",
+        classes=(),
+        cause=cause,
+    )
 
 
 def _paired(evaluation: "Evaluation", baseline: Baseline, cause: str, matched: tuple[Pairs, PairAccount]) -> Changes:

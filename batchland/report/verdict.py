@@ -59,13 +59,15 @@ def _result(gates: Sequence["GateResult"], found: Changes | None, baseline: Base
     if failed:
         return "failed", "Fails the gate." if len(gates) == 1 else f"Fails {count(failed)} of {number}."
     passes = f"Passes {'the gate' if len(gates) == 1 else f'all {number}'}" if gates else ""
-    if found and baseline:
+    if found and baseline and found.p_value is not None:
         if found.worse:
             return ("warning", f"{passes}, but is worse than {baseline.name}.") if gates else ("failed", found.text)
         also = f"not worse than {baseline.name} by more than chance."
         return "passed", f"{passes}, and is {also}" if gates else f"{also[0].upper()}{also[1:]}"
     if gates:
         return "passed", f"{passes}."
+    if found:
+        return "open", found.text
     return "open", "No gates were set, so only you can say whether this is good enough."
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
-from batchland.system.text import counted, first_line
+from batchland.system.text import count, counted, first_line
 
 FORMULA: Final = r"^('*[=+\-@\t\r])"
 """The beginning of text that a spreadsheet runs as a formula, or that looks like text of `csv_text`."""
@@ -75,6 +75,8 @@ class Header(NamedTuple):
     separator: str
     lines: int
     """Number of lines up to the end of the header."""
+    alone: bool
+    """Whether nothing follows it."""
 
 
 def read_header(path: Path) -> Header:
@@ -84,7 +86,7 @@ def read_header(path: Path) -> Header:
         delimiter, before = separator(first)
         rows = csv.reader(text if before else chain([first], text), delimiter=delimiter, strict=True)
         names = next(rows, []) or [""]
-        return Header([name.strip() for name in names], delimiter, before + rows.line_num)
+        return Header([name.strip() for name in names], delimiter, before + rows.line_num, alone=not text.read(1))
 
 
 def first_fault(path: Path, filled: str = "") -> str | None:
@@ -105,10 +107,12 @@ def first_fault(path: Path, filled: str = "") -> str | None:
                     return f"line {line}: is not UTF-8"
                 if row and len(row) != len(header):
                     return f"line {line}: has {counted(len(row), 'value')}, the header has {len(header)}"
-                if row and filled and not row[header.index(filled)]:
+                if row and filled in header and not row[header.index(filled)]:
                     return f"line {line}: has no {filled}"
                 line = rows.line_num + 1
         except csv.Error as error:
-            unclosed = "end of data" in str(error) or "field larger" in str(error)
-            return f"line {line}: {'a quote is not closed' if unclosed else error}"
+            if "field larger" in str(error):
+                limit = count(csv.field_size_limit())
+                return f"line {line}: a value has more than {limit} characters; shorten it, or close its quote"
+            return f"line {line}: {'a quote is not closed' if 'end of data' in str(error) else error}"
     return None

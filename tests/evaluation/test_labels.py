@@ -136,6 +136,14 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
             "l.csv", b'image,label,site\na,Red,"north\nb,Red,\n',
             "cannot be read as CSV (line 2: a quote is not closed)",
         ),
+        (
+            "l.csv", b"image,label," + b"x" * 131_073 + b"\na,Red,1\n",
+            "cannot be read as CSV (line 1: a value has more than 131,072 characters; shorten it, or close its quote)",
+        ),
+        *(
+            ("l.csv", header, "holds no labelled image; give class folders with images, or a filled table")
+            for header in (b"image,label", b"image,label\n", b"sep=;\nimage;label")
+        ),
         ("l.csv", b"image,label\na,Red\nb,Gr\xfcn\n", "cannot be read as CSV (line 3: is not UTF-8)"),
         (
             "l.csv", "image,label\na,Red\n".encode("utf-16"),

@@ -73,7 +73,7 @@ def test_some_canaries_are_enough_while_the_conditions_stay(model, monkeypatch):
     assert len({each.conditions for each in checks}) == 1
 
 
-def test_nights_score_some_canaries_after_a_good_night(model, tmp_path, monkeypatch):
+def test_nights_score_some_canaries_after_a_good_night(model, tmp_path, monkeypatch, caplog):
     deliver_photos(tmp_path / "in", 6, seed=1)
     (tmp_path / "toy.toml").write_text(
         'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n[monitor]\naction = "off"\n'
@@ -85,6 +85,10 @@ def test_nights_score_some_canaries_after_a_good_night(model, tmp_path, monkeypa
         return result.attempt.outcome, result.record.models[0].canaries and result.record.models[0].canaries.images
 
     assert [scored(day) for day in (1, 2, 3)] == [("ok", 24), ("ok", 1), ("ok", 1)]
+    assert [text.partition(",")[0] for text in caplog.messages if "largest difference" in text] == [
+        "toy: 24 canaries agree",
+        *["toy: 1 canary agrees"] * 2,
+    ]
     assert scored(3, force=True) == ("ok", 24)
     monkeypatch.setattr(canaries, "versions", lambda: {"onnxruntime": "9.9"})
     assert [scored(day) for day in (4, 5)] == [("ok", 24), ("ok", 1)]

@@ -161,6 +161,7 @@ def test_a_list_that_is_missing_or_invalid(tmp_path, project):
         (b"sep=;\nimage;size\na.jpg;many\n", "line 3: size 'many' is not a number of bytes"),
         (b'image,size\n"a.jpg,1\n', "line 2: a quote is not closed"),
         (b"image,size\n,1\n", "line 2: has no image"),
+        (b"image," + b"x" * 131_073 + b"\na.jpg,1\n", "line 1: a value has more than 131,072 characters"),
         (b"image,size\na.jpg,1\na.jpg,2\n", "line 3: a.jpg has other values than before"),
     ):
         path.write_bytes(content)
@@ -242,7 +243,7 @@ def test_late_images_are_added_to_the_partition(project):
     assert run_night(job, NIGHT).record.models[0].state == "kept"
 
 
-def test_late_images_must_meet_the_contract_with_the_others(project):
+def test_late_images_must_meet_the_contract_with_the_others(project, caplog):
     names = [f"{number}.jpg" for number in range(6)]
     late = ("late='score'", "max_images=7", "max_duplicates=0", expect(project, *names))
     assert run(project, *late)[0] == "ok"
@@ -265,9 +266,11 @@ def test_late_images_must_meet_the_contract_with_the_others(project):
     assert run(project, *late)[1] == 66
     record = read_run(project / "runs/toy" / str(NIGHT))
     assert (rows(project), record.good, record.models[0].counts.listed) == (before, True, 6)
+    assert "that came late" not in caplog.text  # none was scored
     expect(project, *names, "x.jpg")
     (folder / "x.jpg").write_bytes(noisy_picture(8))
     assert run(project, *late)[0] == "ok"
+    assert "toy: scoring 1 image that came late" in caplog.messages
     assert len(rows(project)) == 7
 
 

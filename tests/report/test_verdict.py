@@ -91,6 +91,27 @@ def test_images_that_are_not_compared_with_the_baseline_are_counted(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("failed", "why"), [(0, ""), (2, "was scored in both and ")])
+def test_nothing_is_compared_if_all_labels_are_different(tmp_path, failed, why):
+    """Even if the accuracies differ by more than chance, as after a shift of the classes."""
+    names = [f"{folder}/{number}.jpg" for folder in FOLDERS for number in range(100)]
+    names += [f"{FOLDERS[0]}/broken{number}.jpg" for number in range(failed)]
+    good = made(tmp_path, GOOD, failed=failed)
+    table = tmp_path / "shifted.csv"
+    shifted = {name: FOLDERS[(FOLDERS.index(name[: name.index("/")]) + ("broken" not in name)) % 3] for name in names}
+    table.write_text("image,label\n" + "".join(f"{name},{label}\n" for name, label in shifted.items()))
+    other = evaluate(tmp_path / "toy0.parquet", table)
+    text = f"Nothing can be compared with monday: none of the same {300 + failed} {why}has the same label."
+    same = f"The model is the same, {300 + failed} images are the same."
+    for evaluation, before in ((other, good), (good, other)):
+        found = verdict(evaluation, (), Baseline(before, "monday"))
+        assert (found.kind, found.text) == ("open", text)
+        assert found.changed == (f"{same} Not compared: 300 images with different labels.",)
+        assert found.changes is not None
+        assert (found.changes.worse, found.changes.p_value) == (False, None)
+        assert judge(evaluation, "top1 < 0.01", baseline=Baseline(before, "monday")) == ("passed", "Passes the gate.")
+
+
 def test_a_difference_within_chance_is_none(tmp_path):
     good, similar = made(tmp_path, GOOD), made(tmp_path, GOOD | {2: (88, 100)}, model="b")
     p = binomtest(2, 2).pvalue
