@@ -158,13 +158,12 @@ def _is_table(lines: Sequence[_Line]) -> bool:
 
 
 def _unclear_label(lines: Sequence[_Line]) -> str | None:
-    """The first label that may have its number as a part: it is equal to another, or has a digit beside the number.
+    """The first label that may have its number as a part: it begins with a digit or separator, or ends with a digit.
 
-    Labels that begin with a digit or separator are unclear, too. Without a table, digits do not make labels different.
+    So may labels without a table that are equal but for digits.
     """
-    ignored = "" if _is_table(lines) else "[0-9]"
-    looks = [re.sub(ignored, "", line.label) for line in lines]
-    counts = Counter(looks)
+    looks = [re.sub("[0-9]", "", line.label) for line in lines]
+    counts = Counter() if _is_table(lines) else Counter(looks)
     for (_, _, label, is_first), look in zip(lines, looks, strict=True):
         if counts[look] > 1 or re.match(r"[\d,;|=:.)>/-]", label) or (label[-1].isdigit() and not is_first):
             return label

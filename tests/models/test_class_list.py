@@ -71,7 +71,6 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
         (b"0 to 1\n1 to 2\n2 to 3\n", "UNCLEAR to 1"),
         (b"0 - 1 years\n1 - 2 months\n", "UNCLEAR 1 years"),
         (b"bis 0,1\nbis 1,0\n", "UNCLEAR bis 0"),
-        (b"0,crane\n1,crane\n", "UNCLEAR crane"),
         (b"0 -> cat\n1 -> dog\n", "UNCLEAR -> cat"),
         (b'0,"5"" disk"\n1,cat\n', 'UNCLEAR 5" disk'),
         (b"002.Tench\n001.Shark\n", "INDEX"),
@@ -132,6 +131,13 @@ def test_labels_that_differ_only_in_their_unicode_form_get_their_index(tmp_path,
     path.write_text("Caf\u00e9\nbar\nCafe\u0301\n", "utf-8")
     assert read_class_list(path) == ["Caf\u00e9 (0)", "bar", "Caf\u00e9 (2)"]
     assert caplog.messages == [f"{path}: Caf\u00e9 appears more than once; their indices are appended"]
+
+
+def test_equal_labels_with_indices_get_them_appended(tmp_path):
+    """As ImageNet's cranes."""
+    path = tmp_path / "labels.csv"
+    path.write_text("2,crane\n0,dog\n1,crane\n")
+    assert read_class_list(path) == ["dog", "crane (1)", "crane (2)"]
 
 
 def test_invisible_characters_at_the_ends_of_labels_are_named(tmp_path, caplog):
