@@ -18,7 +18,7 @@ _log = logging.getLogger("batchland")
 def report_failures(manifest: "Manifest", limit: "FailureLimit | None") -> None:
     """Raise TooManyFailedError as `check_failures` does, and warn of folders that could not be listed.
 
-    Without a limit, a shard whose images all failed raises nothing, because `merge` checks the images of all shards.
+    If all images of a shard failed, this is an error only with a limit: `merge` checks the images of all shards.
     """
     from batchland.scoring.options import check_failures, unlisted_folders
 

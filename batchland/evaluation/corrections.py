@@ -63,8 +63,8 @@ class CorrectedLabels:
     def blocks(self) -> Iterator[LabelBlock]:
         """The labels. Raises UsageError if there are corrections, but none for a labelled image.
 
-        Warnings name corrected images without a label, and images whose label is not the kept one any more; the latter
-        do not count as reviewed.
+        Warnings name corrected images without a label, and images that have another label than the one that was kept.
+        The latter do not count as reviewed.
         """
         images = pa.array(self._decided, pa.string())
         decided = np.array([label for label, _ in self._decided.values()], object)

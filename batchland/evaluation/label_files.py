@@ -301,8 +301,8 @@ def _check_columns(source: Path, found: Sequence[str]) -> None:
         )
     if {"stratum", "weight"} <= set(found):
         raise UsageError(
-            f"{source}: is a plan of `batchland label-plan`, whose images are not a random sample; estimate the "
-            f"accuracy with `batchland label-plan`"
+            f"{source}: is a plan of `batchland label-plan`, and the images of a plan are not a random sample; "
+            f"estimate the accuracy with `batchland label-plan`"
         )
     if {"status", "probability"} <= set(found):  # predictions compared with themselves would be perfect
         raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")

@@ -182,8 +182,8 @@ def test_a_filled_plan_is_rejected_because_its_images_are_not_a_random_sample(tm
     path = tmp_path / "plan.csv"
     path.write_text("image,label,predicted,probability,stratum,weight\n1.jpg,a,a,0.9,0,2\n")
     assert refusal(path) == (
-        "is a plan of `batchland label-plan`, whose images are not a random sample; estimate the accuracy with "
-        "`batchland label-plan`"
+        "is a plan of `batchland label-plan`, and the images of a plan are not a random sample; estimate the "
+        "accuracy with `batchland label-plan`"
     )
 
 

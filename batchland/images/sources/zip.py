@@ -43,7 +43,7 @@ _SIZES: Final = 1
 """ZIP64 extra field: sizes and a position that do not fit into the entry."""
 _UNKNOWN_FIELD: Final = 0xFFFF
 _CHECKED_NAMES: Final = 100
-"""Number of skipped members of each extension whose names are compared with those in their own headers."""
+"""Skipped members of each extension that are checked: is the name in the list that of the member's own header?"""
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
 
@@ -156,7 +156,7 @@ def _read_list(file: RandomAccess) -> list[ZipInfo]:
     try:
         with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
             members = archive.infolist()
-    except (BadZipFile, NotImplementedError, UnicodeDecodeError):  # the second one for a version it does not know
+    except (BadZipFile, NotImplementedError, UnicodeDecodeError):  # zipfile raises the second one for unknown versions
         with ZipFile(cast("IO[bytes]", _TolerantReader(file))) as archive:
             members = archive.infolist()
     begin = min((member.header_offset for member in members), default=archive.start_dir)
