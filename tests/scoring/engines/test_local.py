@@ -70,6 +70,20 @@ def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
     assert 1 < most <= 4
 
 
+def test_calls_share_a_batch_that_is_not_full(tmp_path, photos, toy_model, monkeypatch):
+    """60 photos in batches of 50: the last ten are answered by four calls, whose rows come in order."""
+    real, sizes = Session.answer, []
+
+    def answer(self, pixels, jpegs):
+        sizes.append(len(pixels))
+        return real(self, pixels, jpegs)
+
+    monkeypatch.setattr(Session, "answer", answer)
+    engine = LocalEngine(toy_model, ScoreOptions(device="cpu", batch_size=50), cores=4)
+    assert scored(engine, photos, tmp_path) == [ref.name for ref in list_images(photos)]
+    assert sorted(sizes) == [1, 3, 3, 3, 50]
+
+
 def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypatch):
     real = Session.answer
 
