@@ -139,8 +139,8 @@ class LocalEngine:
         pool = ThreadPoolExecutor(self._calls, "infer")
         try:
             for batch in batches:
-                whole = len(batch.refs) == options.batch_size or self.model.device != "cpu"
-                for share in (batch,) if whole else batch.shares(self._calls):  # it may be the only batch
+                only = not in_progress and len(batch.refs) < options.batch_size and self.model.device == "cpu"
+                for share in batch.shares(self._calls) if only else (batch,):
                     in_progress.append(pool.submit(score, share))
                     if len(in_progress) > self._calls:
                         yield in_progress.popleft().result()
