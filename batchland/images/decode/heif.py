@@ -28,14 +28,14 @@ _SPARE: Final = 16
 
 
 def decode_avif(data: bytes, max_pixels: int) -> Picture:
-    """Decode an AVIF; of a sequence, the first picture. Raises ImageError."""
+    """Decode an AVIF. Raises ImageError."""
     begin = data.find(b"meta")
     if b"clap" in data[begin : begin - 4 + int.from_bytes(data[begin - 4 : begin])]:
         raise ImageError("unsupported_format", "an AVIF that crops its picture, not a kind that is read here")
     check_avif_properties(data)
     with open_with_pillow(data, "AVIF") as image:
         check_size(*image.size, max_pixels)
-        check_avif_sizes(data, image.size, max_pixels)
+        check_avif_sizes(data, max_pixels)
         check_colours(data)
         check_pictures(data)
         image.load()

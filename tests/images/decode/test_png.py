@@ -19,7 +19,7 @@ def with_chunk(kind: bytes, data: bytes) -> bytes:
     return PNG[:HEADER_END] + png_chunk(kind, data) + PNG[HEADER_END:]
 
 
-@pytest.mark.parametrize(("colour_type", "bits"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)])
+@pytest.mark.parametrize(("colour_type", "bits"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8)])
 def test_transparent_colour_becomes_white_and_no_other(colour_type, bits):
     """Two neighbours, which differ in the lowest bit only; one of them is transparent."""
     channels = 3 if colour_type == 2 else 1
