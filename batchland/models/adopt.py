@@ -443,11 +443,8 @@ def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: 
     pictures = probe_pictures(shape, _PICTURES)
     try:
         predict = predictor(raw)
-    except Exception as error:  # onnxruntime's errors share no base class but Exception
-        raise uncomputable(path, raw, error) from error
-    try:
         outputs = [predict(picture[None]) for picture in pictures]
-    except Exception as error:  # as above
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
         likely = None
         if source.batch not in (None, 1):
             likely = f"takes batches of {source.batch} pictures only; export it with a dynamic batch dimension"

@@ -681,7 +681,6 @@ def test_a_model_with_one_number_for_each_picture_is_refused(tmp_path, labels, c
         ("unknown operator", 8),
         ("unknown operator", "side"),
         ("wrong type", 8),
-        ("wrong type", "side"),
         ("no output", 8),
     ],
 )

@@ -124,7 +124,7 @@ def check_avif_sizes(data: bytes, max_pixels: int) -> None:
 
 
 def check_avif_properties(data: bytes) -> None:
-    """Raise ImageError (`unsupported_format`) for animations, and what libavif does not read or reads in its own way."""
+    """Raise ImageError (`unsupported_format`) for animations, and what libavif does not read or reads differently."""
     try:
         if b"moov" in _children(data, 0, len(data)):
             raise ImageError("unsupported_format", "an AVIF animation, not a kind that is read here")

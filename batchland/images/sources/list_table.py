@@ -54,7 +54,7 @@ class CsvTable:
     """
 
     def __init__(self, text: TextIO, list_name: str) -> None:
-        self._name, self._warned = list_name, False
+        self._name = list_name
         first = text.readline().lstrip(BOM)
         delimiter, before = separator(first)
         self._rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
@@ -77,9 +77,6 @@ class CsvTable:
         for line, row in self._checked():
             if any(row[len(self._header) :]):
                 raise UsageError(f"{self._name}, line {line}: has {len(row)} values, the header {len(self._header)}")
-            if not self._warned and self._rows.line_num > line:
-                self._warned = True
-                _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
             values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
             yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 
