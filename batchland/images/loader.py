@@ -2,9 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 
@@ -16,33 +17,14 @@ from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit
 from batchland.images.signals import sample
 from batchland.images.sources.refs import ImageRef, read_image
 
+if TYPE_CHECKING:
+    from batchland.images.decoding_processes import DecodingProcesses
+
+Decoders: TypeAlias = "DecodingThreads | DecodingProcesses"
 _END: Final = object()
 
 
-class Decoders(Protocol):
-    """The interface of DecodingThreads and DecodingProcesses, which load batches into buffers."""
-
-    @property
-    def buffers(self) -> Sequence[Pixels]:
-        """uint8 [batch_size, height, width, 3] each."""
-
-    def start(self, refs: Sequence[ImageRef], buffer: int) -> Any:
-        """Load images into a buffer, given by its index."""
-
-    def finish(self, batch: Any, on_wait: Callable[[], None] | None = None) -> Batch:
-        """Wait for a batch that `start` returned. Raises what `on_wait` raises."""
-
-    def stop(self) -> None:
-        """End the threads or processes."""
-
-
-class LaterDecoders(Decoders, Protocol):
-    """Decoders that take over from the threads of this process."""
-
-    def take_over(self, images: int) -> bool:
-        """Whether they load all further batches. images: number of images so far."""
-
-
+@dataclass(eq=False)
 class BatchLoader:
     """Iterate over `images` as batches, in order, decoding ahead with threads.
 
@@ -65,46 +47,28 @@ class BatchLoader:
     poll_seconds: time between two checks for images that take too long.
     """
 
-    def __init__(
-        self,
-        images: Iterable[ImageRef | None],
-        spec: PreprocessSpec,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        prefetch_factor: int = 2,
-        timeout: float = 60.0,
-        *,
-        held: int = 0,
-        on_wait: Callable[[], None] | None = None,
-        load: Load | None = None,
-        load_isolated: Load | None = None,
-        later: LaterDecoders | None = None,
-        start_small: bool = False,
-        cores: int | None = None,
-        max_hanging: int = MAX_HANGING,
-        poll_seconds: float = POLL_SECONDS,
-    ) -> None:
-        self.images = images
-        self.spec = spec
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor
-        self.timeout = timeout
-        self.held = held
-        self.on_wait = on_wait
-        self.load = load or load_image
-        self.load_isolated = load_isolated
-        self.later = later
-        self.start_small = start_small
-        self.cores = cores
-        self.max_hanging = max_hanging
-        self.poll_seconds = poll_seconds
+    images: Iterable[ImageRef | None]
+    spec: PreprocessSpec
+    batch_size: int = 32
+    num_workers: int | None = None
+    prefetch_factor: int = 2
+    timeout: float = 60.0
+    _: KW_ONLY
+    held: int = 0
+    on_wait: Callable[[], None] | None = None
+    load: Load | None = None
+    load_isolated: Load | None = None
+    later: "DecodingProcesses | None" = None
+    start_small: bool = False
+    cores: int | None = None
+    max_hanging: int = MAX_HANGING
+    poll_seconds: float = POLL_SECONDS
 
     def __iter__(self) -> Generator[Batch]:
         """Batches in order. Raises what the iterable of images raises, and InputError if the storage hangs."""
         images = iter(self.images)
         threads = None if self._later_takes_over(0) else self._threads()
-        decoders: Decoders = threads or cast("Decoders", self.later)
+        decoders: Decoders = threads or cast("DecodingProcesses", self.later)
         free = list(range(len(decoders.buffers)))
         pending: deque[tuple[Decoders, int, Any]] = deque()
         held: deque[tuple[Decoders, int]] = deque()
@@ -112,7 +76,7 @@ class BatchLoader:
         try:
             while pending or not exhausted:
                 if decoders is threads and self._later_takes_over(count):
-                    decoders = cast("Decoders", self.later)
+                    decoders = cast("DecodingProcesses", self.later)
                     free = list(range(len(decoders.buffers)))
                 while free and not exhausted:
                     refs = next_refs(images, self.batch_size)
@@ -142,7 +106,7 @@ class BatchLoader:
         return DecodingThreads(
             self.spec,
             [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(count)],
-            self.load,
+            self.load or load_image,
             self.load_isolated,
             num_workers=self.num_workers,
             start_small=self.start_small,

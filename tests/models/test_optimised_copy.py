@@ -44,7 +44,7 @@ def copies() -> list[Path]:
 
 def copy_is_used(model: Path) -> bool:
     copy = optimised_copy.find_copy(model)
-    return copy is not None and optimised_copy.open_copy(copy, Threads()) is not None
+    return copy is not None and optimised_copy.open_copy(copy, None) is not None
 
 
 def test_copy_gives_the_same_session(model):
