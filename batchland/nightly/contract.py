@@ -215,6 +215,6 @@ def _earlier_contents(job: Job, scored: Sequence[RunRecord]) -> Iterator[tuple[d
         for partition in (*now, *(run.partition for run in record.models)):
             stored = StoredPredictions(partition)
             if stored.is_complete() and all("sha256" in stored.schema(part).names for part in stored.parts()):
-                tables = (stored.table(part, ["sha256"]) for part in stored.parts())
-                yield record.date, {digest for table in tables for digest in table["sha256"].to_pylist() if digest}
+                rows = stored.rows(["sha256"])
+                yield record.date, {digest for batch in rows for digest in batch["sha256"].to_pylist() if digest}
                 break

@@ -126,19 +126,14 @@ def _sorted(digests: Iterable[bytes]) -> np.ndarray:
 
 def _rows(stored: StoredPredictions) -> Iterator[tuple[str, int | None, int | None]]:
     """Name, size and modification time (microseconds) of each file, as they were read; None where unknown."""
-    for part in stored.parts():
-        for batch in stored.batches(part, _COLUMNS):
-            modified = batch["modified_at"].cast(pa.int64())
-            yield from zip(
-                batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
-            )
+    for batch in stored.rows(_COLUMNS):
+        modified = batch["modified_at"].cast(pa.int64())
+        yield from zip(batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True)
 
 
 def _name_digests(partition: Location) -> Iterator[bytes]:
-    stored = StoredPredictions(partition)
-    for part in stored.parts():
-        for batch in stored.batches(part, ["image"]):
-            yield from map(_name_digest, batch["image"].to_pylist())
+    for batch in StoredPredictions(partition).rows(["image"]):
+        yield from map(_name_digest, batch["image"].to_pylist())
 
 
 def _name_digest(name: str) -> bytes:
