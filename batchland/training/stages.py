@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from batchland.training.backbones import find_blocks
-from batchland.training.batches import FeatureBatches, ImageBatches, InOrder, images_in_order
+from batchland.training.batches import FeatureBatches, ImageBatches, InOrder
 from batchland.training.compute import Compute
 from batchland.training.dataset import PhotoDataset, TrainingData
 from batchland.training.features import FeatureExtractor, OnBatch
@@ -77,7 +78,9 @@ class ModelStages:
     def _image_loop(self, name: StageName, recipe: Recipe, reports: list[EpochReport]) -> Loop:
         dataset = PhotoDataset(self.data.training, self.data.spec, recipe.augment)
         training = ImageBatches(dataset, self._draws(), self.options.batch_size, self._workers, self.compute)
-        validation = images_in_order(self.data.validation, self.options.batch_size, self.compute.device)
+        held_out = self.data.validation  # as they are scored
+        batches = partial(held_out.batches, self.options.batch_size)
+        validation = InOrder(batches, held_out.labels, self.compute.device)
         stage = Stage(name, self.model, self.model.logits, validation, recipe, self.compute, self.options.patience)
         return Loop(stage, training, self.name, reports, self.epochs)
 

@@ -12,9 +12,9 @@ from batchland.report.plots import WIDTH
 from batchland.system.text import visible
 from batchland.trend.findings import findings, headline
 from batchland.trend.measure import Trend
-from batchland.trend.model_view import Row, model_view
+from batchland.trend.model_view import model_view
 from batchland.trend.overview import JobView, overview_headline
-from batchland.trend.plots import Calendar
+from batchland.trend.plots import Calendar, Row
 from batchland.trend.timeline import WIDE, is_suspicious, lanes, marks, timeline
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
