@@ -45,6 +45,9 @@ def headline_differences(pairs: Pairs, options: CompareOptions) -> Differences:
     found["macro_precision"] = _average_difference(pairs, "precision", confidence)
     found["macro_f1"] = _average_difference(pairs, "f1", confidence)
     found["ece"] = _calibration_difference(pairs, options)
+    for name, change in found.items():
+        if name != "log_loss" and change.low is not None and change.high is not None:  # of figures from 0 to 1
+            found[name] = change.model_copy(update={"low": max(change.low, -1.0), "high": min(change.high, 1.0)})
     if pairs.identical:
         found = {name: change.model_copy(update={"low": 0.0, "high": 0.0}) for name, change in found.items()}
     return Differences.model_validate({name: found.get(name) for name in Differences.model_fields})
