@@ -92,7 +92,7 @@ def _shown(trend: Trend) -> tuple[list[Row], dict[str, list[Row]]]:
     }
     suspicious = {row["date"] for row in every if is_suspicious([row])}
     for row in every:
-        outcome = visible(row["outcome"]).replace("_", " ")
+        outcome = visible(row["outcome"])
         row["ended"] = outcome_text(outcome, suspicious=row["date"] in suspicious, accepted=row["accepted"])
         keys = (row["model_sha256"], row["model"], None)
         row["reference_rows"] = [

@@ -99,7 +99,7 @@ def _marks(night: Sequence[Row], calendar: Calendar) -> Iterator[NightMark]:
     day, outcome, accepted = (night[0][name] for name in ("date", "outcome", "accepted"))
     suspicious = is_suspicious(night)
     since = min((row["since"] for row in night if row["since"]), default=None) if suspicious else None
-    text = outcome_text(visible(outcome).replace("_", " "), suspicious=suspicious, accepted=accepted, since=since)
+    text = outcome_text(visible(outcome), suspicious=suspicious, accepted=accepted, since=since)
     fault = outcome not in ("ok", "suspicious")
     mark = NightMark(calendar(day), f"{day}: {text}", "fault")
     if fault:
