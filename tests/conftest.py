@@ -56,6 +56,14 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves_of_training() -> Iterator[None]:
+    """Matplotlib takes a second to draw them, most of a small training; test_metrics.py draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchland.training.metrics.draw_curves", lambda reports, file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _short_waits() -> None:
     refs.retries.reset(first_wait=0.001)
