@@ -50,6 +50,9 @@ def headline_differences(pairs: Pairs, options: CompareOptions) -> Differences:
     for name, kind in kinds:
         found[name] = _average_difference(pairs, kind, confidence)
     found["ece"] = _calibration_difference(pairs, options)
+    for name, change in found.items():
+        if name != "log_loss" and change.low is not None and change.high is not None:  # of figures from 0 to 1
+            found[name] = change.model_copy(update={"low": max(change.low, -1.0), "high": min(change.high, 1.0)})
     if pairs.identical:
         found = {name: change.model_copy(update={"low": 0.0, "high": 0.0}) for name, change in found.items()}
     return Differences.model_validate({name: found.get(name) for name in Differences.model_fields})

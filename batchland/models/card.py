@@ -230,9 +230,10 @@ class ModelCard(Document):
 def class_names(folders: Sequence[str]) -> tuple[ClassName, ...]:
     """Classes of training folders: `09.Golden_Gate_Bridge` gets the label `Golden Gate Bridge`.
 
-    Folders that would get the same label, or another folder's name, get their own names as labels.
+    `1.5_tonne` keeps its number. Folders that would get the same label, or another folder's name, get their own names
+    as labels.
     """
-    labels = [re.sub(r"^\d+\.(?=.)", "", folder).replace("_", " ").strip() or folder for folder in folders]
+    labels = [re.sub(r"^\d+\.(?=\D)", "", folder).replace("_", " ").strip() or folder for folder in folders]
     counts = Counter(labels) + Counter(folders)
     return tuple(
         ClassName(folder=folder, label=label if counts[label] == 1 + (label == folder) else folder)

@@ -204,6 +204,19 @@ def test_an_index_is_not_a_class_name() -> None:
     assert match_classes({"0", "1"}, class_names(["a", "b"])).unknown == ("0", "1")
 
 
+def test_a_number_with_a_point_is_a_number() -> None:
+    classes = class_names(["0", "1", "1.5_tonne", "5"])
+    assert [name.label for name in classes] == ["0", "1", "1.5 tonne", "5"]
+    names = ("0.0", "1.5", "1.5 tonne", "2.5", "5.00")
+    assert match_classes(names, classes) == ClassMatch({"0.0": 0, "1.5 tonne": 2, "5.00": 3}, {}, ("1.5", "2.5"))
+
+
+def test_names_that_differ_only_in_the_number_are_unknown() -> None:
+    classes = class_names(["Elm", "03.Oak"])
+    match = match_classes({"1.Oak", "2.Oak", "7.Elm"}, classes)
+    assert match == ClassMatch({"7.Elm": 0}, {"7.Elm": "Elm"}, ("1.Oak", "2.Oak"))
+
+
 def test_an_ambiguous_class_name_is_rejected() -> None:
     classes = class_names(["Red_Tower", "Red Tower"])  # two folders of one label keep their names
     assert match_classes({"Red Tower", "Red_Tower"}, classes).index == {"Red_Tower": 0, "Red Tower": 1}
