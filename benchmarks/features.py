@@ -55,7 +55,7 @@ def nodes(width: int, *, known: bool) -> float:
         add_distance(model, pictures / np.linalg.norm(pictures, axis=1, keepdims=True))
     session = create_session(model.SerializeToString(), [(CPU, {})], Threads(1))
     feed = {"images": pictures[:BATCH]}
-    return 1e6 / BATCH * min(_seconds(lambda: session.run(None, feed)) for _ in range(50))
+    return 1e6 / BATCH * _least(lambda: session.run(None, feed), 50)
 
 
 def vectors(count: int, width: int) -> npt.NDArray[np.float32]:
@@ -68,13 +68,14 @@ def steps(width: int) -> dict[str, float]:
     kind, pictures = features_column(width).type, vectors(ROWS, width)
     column = pa.FixedSizeListArray.from_arrays(pa.array(pictures.astype(np.float16).ravel()), type=kind)
     table, file = pa.table({"features": column}), io.BytesIO()
-    write = _seconds(lambda: write_table(table, file, {}))
+    write = _least(lambda: write_table(table, io.BytesIO(), {}))
+    write_table(table, file, {})
     return {
         "nodes for features": nodes(width, known=False),
         "these and those for the distance": nodes(width, known=True),
-        "conversion to half floats": 1e6 / ROWS * _seconds(lambda: pictures.astype(np.float16)),
+        "conversion to half floats": 1e6 / ROWS * _least(lambda: pictures.astype(np.float16)),
         "writing once": 1e6 / ROWS * write,
-        "reading once": 1e6 / ROWS * _seconds(lambda: pq.read_table(io.BytesIO(file.getvalue()))),
+        "reading once": 1e6 / ROWS * _least(lambda: pq.read_table(io.BytesIO(file.getvalue()))),
         "bytes in the file": len(file.getvalue()) / ROWS,
     }
 
@@ -83,6 +84,10 @@ def _seconds(action: Callable[[], object]) -> float:
     begin = time.process_time()
     action()
     return time.process_time() - begin
+
+
+def _least(action: Callable[[], object], times: int = 5) -> float:
+    return min(_seconds(action) for _ in range(times))
 
 
 def whole_runs(name: str, work: Path, count: int, pairs: int, width: int | None) -> str:
