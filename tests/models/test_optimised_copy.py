@@ -17,7 +17,6 @@ from toys import write_dense_model
 
 from batchland.errors import BatchlandError, ModelError
 from batchland.models import optimised_copy, ort
-from batchland.models.ort import Threads
 from batchland.models.session import ModelContent, begin_opening, open_session
 from batchland.system.folders import cache_folder
 
