@@ -114,8 +114,9 @@ class Run:
             problem = OutputError(f"{self._common.name}: cannot be listed ({reason}); fix this")
             raise self._common.first_error(error) or problem from error
         if others := {int(match[3]) for match in found if match} - {shard.count}:
-            problem = f"{self._common.name}: holds shards I/{min(others)}, and this is shard {shard}"
-            raise UsageError(problem, advice="other_out")
+            raise UsageError(
+                f"{self._common.name}: holds shards I/{min(others)}, and this is shard {shard}", advice="other_out"
+            )
 
     def remove_merged_manifest(self) -> None:
         """Remove a manifest of `merge_in_place` over the shards, because it is not valid for new rows."""
