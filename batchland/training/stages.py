@@ -89,6 +89,8 @@ class ModelStages:
         extractor = FeatureExtractor(
             self.model, self.data, self.compute, self._workers, self.features, self.on_features
         )
+        if self.options.weights == "none":
+            extractor.calibrate()
         training = extractor.training(self.recipe.augment, self.options.views, self.options.seed)
         validation = extractor.validation()
         mean, std = training.mean((0, 1)), training.std((0, 1))

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from batchland.errors import UsageError
 from batchland.training.backbones import Backbone, weights_url
@@ -23,6 +24,8 @@ _COUNTER: Final = "num_batches_tracked"
 """A buffer of batch norm that eval mode does not use and some files lack."""
 _ZIP: Final = b"PK\3\4"
 """First bytes of a file of torch.save."""
+_RANDOM_RESIDUAL_GAIN: Final = 0.2
+"""Random weights only: gain of a residual branch relative to its shortcut. See `_shrink_residuals`."""
 
 
 def load_weights(network: nn.Module, backbone: Backbone, weights: str) -> None:
@@ -36,6 +39,7 @@ def load_weights(network: nn.Module, backbone: Backbone, weights: str) -> None:
             "transfer: the backbone has random weights, so it distinguishes only colours and textures; "
             "use pretrained weights for real work"
         )
+        _shrink_residuals(network)
     elif weights == "imagenet":
         network.load_state_dict(_download(network, backbone))
     else:
@@ -65,6 +69,20 @@ def find_weights(weights: str) -> Path:
         names = ", ".join(map(str, found)) or "none"
         raise UsageError(f"weights {weights}: the package should contain one weights file, it contains: {names}")
     return Path(str(found[0].locate()))
+
+
+def _shrink_residuals(network: nn.Module) -> None:
+    """Reduce the gain of each residual branch, so that the shortcuts carry the image through fifty random layers.
+
+    Measured with ResNet50 on 5 classes of real landmarks (169 to train, 99 to test, a linear classifier on standardised
+    features, two seeds each, with calibrated batch norm): gain 0 or 0.2: 66 to 70 %, 0.5: 54 to 60 %, 1 (the usual):
+    38 to 43 %. Without calibration, gain 1 and a fifth of the features dead: 57 to 68 %.
+    """
+    for module in network.modules():
+        if isinstance(module, Bottleneck):
+            nn.init.constant_(module.bn3.weight, _RANDOM_RESIDUAL_GAIN)
+        elif isinstance(module, BasicBlock):
+            nn.init.constant_(module.bn2.weight, _RANDOM_RESIDUAL_GAIN)
 
 
 def _download(network: nn.Module, backbone: Backbone) -> Mapping[str, Tensor]:
