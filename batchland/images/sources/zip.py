@@ -160,8 +160,10 @@ def _read_list(file: RandomAccess) -> list[ZipInfo]:
     at, end = next((record for record in records if record[1] == len(tail)), records[0])  # others are in a comment
     with ZipFile(cast("IO[bytes]", Reader(file, size=file.size - len(tail) + at + _RECORD_BYTES))) as archive:
         members = archive.infolist()
-    begin = min((member.header_offset for member in members), default=archive.start_dir)
-    if (begin and begins_with_member) or _HEADER_MARK in tail[end:]:
+    # A position behind the list is damaged, and may be that of the first member.
+    first_is_listed = any(not 0 < member.header_offset < archive.start_dir for member in members)
+    lacks_first = begins_with_member and not first_is_listed
+    if lacks_first or _HEADER_MARK in tail[end:]:
         raise BadZipFile("its list lacks members: it was cut, or zip files were joined by cat; deliver it again")
     return members
 
