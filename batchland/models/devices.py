@@ -118,15 +118,11 @@ def library_problem(kind: GpuKind) -> str | None:
     """
     for name in dict.fromkeys((kind, "cuda")):
         try:
-            ctypes.CDLL(str(_provider_library(name)))
+            ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"))
         except OSError as error:
             if "Provider_GetHost" not in str(error):  # onnxruntime itself defines that symbol
                 return explain(str(error))
     return None
-
-
-def _provider_library(name: str) -> Path:
-    return Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
 
 
 def _number(function: Callable[[Any], int]) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -112,6 +112,21 @@ class StoredFolder:
             (self.location / name).unlink(missing_ok=True)
         else:
             self._objects.remove(self._path(name))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files directly in this folder, by name; empty if there is no such folder."""
+        if isinstance(self.location, Path):
+            files = [path for path in self.location.iterdir() if path.is_file()] if self.location.is_dir() else []
+            return {path.name: path.stat().st_size for path in files}
+        return {name: info.size for name, info in self._objects.list(self._path("")).items() if info.is_file}
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is in it."""
+        with suppress(OSError):  # something is in it, or the store has no folders
+            if isinstance(self.location, Path):
+                self.location.rmdir()
+            elif not self._objects.list(self._path("")):
+                self._objects.remove_folder(self._path(""))
 
     @cached_property
     def _objects(self) -> "Objects":

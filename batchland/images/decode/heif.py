@@ -13,12 +13,13 @@ from batchland.images.decode.iso_media import (
     check_pictures,
     without_end_of_picture,
 )
-from batchland.images.decode.orientation import orientation_of
+from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import (
     Picture,
     Pixels,
     check_size,
     grey_to_rgb,
+    is_decoded,
     open_with_pillow,
     rgb_pixels,
 )
@@ -40,8 +41,8 @@ def decode_avif(data: bytes, max_pixels: int) -> Picture:
         check_pictures(data)
         image.load()
         _check_end(data)
-        image.info.pop("xmp", None)  # Pillow would look there for an orientation
-        return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
+        orientation = find_orientation(image.info.get("exif"))
+        return Picture(rgb_pixels(image), *image.size, orientation, image.info.get("icc_profile"))
 
 
 def _check_end(data: bytes) -> None:
@@ -50,14 +51,8 @@ def _check_end(data: bytes) -> None:
     Damage shifts where the data ends. The decoder reports only data that ends too early.
     """
     shortened = without_end_of_picture(data, _SPARE)
-    if shortened is None:
-        return
-    try:
-        with open_with_pillow(shortened, "AVIF") as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, ImageError):
-        return
-    raise ImageError("corrupt", "its compressed data goes on after the last pixel")
+    if shortened is not None and is_decoded(shortened, "AVIF"):
+        raise ImageError("corrupt", "its compressed data goes on after the last pixel")
 
 
 def decode_heif(data: bytes, max_pixels: int) -> Picture:

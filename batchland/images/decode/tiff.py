@@ -206,15 +206,11 @@ def _scaled(rows: Pixels, count: int, page: Page) -> Samples:
     for top in range(0, len(rows), step):
         bits = np.unpackbits(rows[top : top + step], axis=1)[:, : count * page.bits].reshape(-1, count, page.bits)
         upper = np.packbits(bits[:, :, :8], axis=2)[:, :, 0]
-        scaled[top : top + step] = _full_range(upper >> np.uint8(max(0, 8 - page.bits)), page)
+        values = upper >> np.uint8(max(0, 8 - page.bits))
+        if page.photometric != tiff.PALETTE and page.bits < 8:
+            values = values.astype(np.uint16) * 255 // ((1 << page.bits) - 1)
+        scaled[top : top + step] = values
     return scaled
-
-
-def _full_range(values: Pixels, page: Page) -> Pixels:
-    """Samples of at most 8 bits as 0 to 255."""
-    if page.photometric == tiff.PALETTE or page.bits >= 8:
-        return values
-    return (values.astype(np.uint16) * 255 // ((1 << page.bits) - 1)).astype(np.uint8)
 
 
 def _decode_jpegs(data: bytes, page: Page) -> Pixels:

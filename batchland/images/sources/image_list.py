@@ -87,9 +87,6 @@ class ImageList:
                 else:
                     ignored.counts["blank line"] += 1
 
-    def _local_path(self, entry: bytes) -> bytes:
-        return os.path.join(os.fsencode(self._base), entry)  # noqa: PTH118 - bytes
-
     def _prefix(self, bucket: str) -> str:
         """The prefix of the keys of an inventory's images. Raises UsageError if the folder is not in its bucket."""
         parts = split_url(self._base) if is_url(self._base) else None
@@ -140,7 +137,7 @@ class ImageList:
             return ImageRef(bare_url(text), b"", ("io_error", f"it {INVALID}"))
         if is_url(self._base) and not text.startswith("/"):
             return _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
-        return ImageRef(display_name(entry), self._local_path(entry))
+        return ImageRef(display_name(entry), os.path.join(os.fsencode(self._base), entry))  # noqa: PTH118 - bytes
 
     def _web_ref(self, url: str) -> ImageRef:
         from batchland.images.sources.web import WebImages  # imports urllib3, which other lists do not need
