@@ -153,7 +153,8 @@ def read_predictions(location: str | os.PathLike[str]) -> Predictions:
     if stored.kind is None:
         raise UsageError(f"{source}: does not exist; give predictions that `batchland score` wrote")
     if stored.kind == "folder" and stored.manifest() is None:
-        raise UsageError(f"{source}: {_without_manifest(stored)}")
+        unfinished = "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
+        raise UsageError(f"{source}: {stored.several() or unfinished}")
     schema = stored.schema(stored.parts()[0])
     if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
@@ -283,13 +284,3 @@ def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label
 
 def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
     return pc.fill_null(column, float("nan")).to_numpy()
-
-
-def _without_manifest(folder: StoredPredictions) -> str:
-    folders = folder.folders()
-    if any(name.lstrip(".").startswith("shard-") for name in folders):
-        return "holds shards; run `batchland merge`, and give its output"
-    partitions = [name for name in folders if name.startswith(("date=", "model="))]
-    if partitions:
-        return f"holds the partitions of a job, each of them a separate run; give one, like {partitions[-1]}"
-    return "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
