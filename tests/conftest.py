@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from s3_server import _paused_s3_server, bucket, own_s3_server, s3_server
-from toys import COLOURS, picture, write_toy_model
+from toys import COLOURS, picture, write_photos, write_toy_model
 
 from batchland.images.sources import refs
 from batchland.system.cores import usable_cores
@@ -53,6 +53,14 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     """No test of this process survives a power cut, so none needs to wait until its files are on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves_of_training() -> Iterator[None]:
+    """Matplotlib takes a second to draw them, most of a small training; test_metrics.py draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchland.training.metrics.draw_curves", lambda reports, file: None)
         yield
 
 
@@ -147,13 +155,4 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Sixty images in folders, of colours that say their labels, some of them broken."""
-    root = tmp_path / "photos"
-    for number in range(60):
-        folder = root / f"camera-{number // 20}"
-        folder.mkdir(parents=True, exist_ok=True)
-        data = picture(list(COLOURS.values())[number % 3])
-        if number % 10 == 7:
-            data = data[: len(data) // 2]
-        (folder / f"{number:03}.jpg").write_bytes(data)
-    return root
+    return write_photos(tmp_path / "photos")

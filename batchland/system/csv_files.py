@@ -3,9 +3,9 @@
 import csv
 import re
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TextIO
 
 import pyarrow as pa
 
@@ -16,6 +16,8 @@ from batchland.system.text import count, counted, first_line
 
 FORMULA: Final = r"^('*[=+\-@\t\r])"
 """The beginning of text that a spreadsheet runs as a formula, or that looks like text of `csv_text`."""
+BOM: Final = "\ufeff"
+"""Byte order mark, at the begin of a file of some editors. Two, or one inside, if files were joined."""
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
 
@@ -27,6 +29,13 @@ def separator(first: str) -> tuple[str, int]:
     """
     named = _SEPARATOR_LINE.fullmatch(first)
     return (named[1], 1) if named else (max(",;\t", key=_QUOTED.sub("", first).count), 0)
+
+
+def open_csv(text: TextIO) -> tuple[Any, str, int]:
+    """A reader of an open CSV file's rows, the separator, and the number of lines before the header, which is first."""
+    first = text.readline().lstrip(BOM)
+    delimiter, before = separator(first)
+    return csv.reader(text if before else chain([first], text), delimiter=delimiter, strict=True), delimiter, before
 
 
 def csv_text(text: str) -> str:
@@ -87,9 +96,7 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Read the header of a CSV file. Raises OSError, UnicodeDecodeError or csv.Error."""
     with path.open(encoding="utf-8-sig", newline="") as text:
-        first = text.readline()
-        delimiter, before = separator(first)
-        rows = csv.reader(text if before else chain([first], text), delimiter=delimiter, strict=True)
+        rows, delimiter, before = open_csv(text)
         names = next(rows, []) or [""]
         return Header([name.strip() for name in names], delimiter, before + rows.line_num, alone=not text.read(1))
 
@@ -100,13 +107,11 @@ def first_fault(path: Path, filled: str = "") -> str | None:
     filled: the name of a column that may not be empty.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        first = text.readline()
-        delimiter, before = separator(first)
-        rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+        rows, _, before = open_csv(text)
         header: list[str] = []
         line = before + 1
         try:
-            for row in islice(rows, before, None):
+            for row in rows:
                 header = header or row
                 if any("\udc80" <= sign <= "\udcff" for sign in "".join(row)):  # bytes that could not be decoded
                     return f"line {line}: is not UTF-8"
@@ -114,7 +119,7 @@ def first_fault(path: Path, filled: str = "") -> str | None:
                     return f"line {line}: has {counted(len(row), 'value')}, the header has {len(header)}"
                 if row and filled in header and not row[header.index(filled)]:
                     return f"line {line}: has no {filled}"
-                line = rows.line_num + 1
+                line = before + rows.line_num + 1
         except csv.Error as error:
             if "field larger" in str(error):
                 limit = count(csv.field_size_limit())

@@ -221,6 +221,8 @@ def test_unusable_folders_are_errors(tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "a.jpg").write_bytes(picture())
     assert message(tmp_path / "flat") == f"{tmp_path}/flat: no class folders; {asks}"
+    blank = message(write_classes(tmp_path / "blank", {"  ": 3, "a": 3}))
+    assert blank == f"{tmp_path}/blank: the name of the class folder '  ' is blank; rename it"
     assert message(write_classes(tmp_path / "one", {"a": 3})) == f"{tmp_path}/one: only one class folder (a); {asks}"
     assert message(write_classes(tmp_path / "empty", {"a": 3, "b": 0})) == (
         f"{tmp_path}/empty/b: the folder is empty; {needs}"

@@ -8,10 +8,8 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import IO, Final, cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -24,26 +22,15 @@ from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
 
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
-_ENTRY: Final = struct.Struct("<6x2H10x2I3H8xI")
-"""Of the list: version that is needed, flags, sizes as stored and unpacked, sizes of the name, the extra fields and the
-comment, and the position of the member."""
 _ENTRY_MARK: Final = b"PK\x01\x02"
 _HEADER_MARK: Final = b"PK\x03\x04"
 _END_MARK: Final = b"PK\x05\x06"
 _END_BYTES: Final = 22 + 65_535
 """Largest size of the record at the end of a zip file, with its comment."""
-_VERSION: Final = 45
-"""A higher version is only needed for methods and encryption that are not read."""
-_SIZE_ELSEWHERE: Final = 0xFFFFFFFF
 _ENCRYPTED: Final = 0x1
 _UTF8: Final = 0x800
 _UNICODE_PATH: Final = 0x7075
 """Extra field with the name in UTF-8: a version, the checksum of the plain name, and the name."""
-_SIZES: Final = 1
-"""ZIP64 extra field: sizes and a position that do not fit into the entry."""
-_UNKNOWN_FIELD: Final = 0xFFFF
-_CHECKED_NAMES: Final = 100
-"""Skipped members of each extension that are checked: is the name in the list that of the member's own header?"""
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
 
@@ -98,8 +85,7 @@ class Zips(Containers):
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The members of one file, as stored."""
         location = self._files.locations[container]
-        members = list_members(container, location, ignored.counts, all_files=self._all_files)
-        return self._with_warning(container, members)
+        return list_members(container, location, ignored.counts, all_files=self._all_files)
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name, or all images of ZIP/."""
@@ -125,16 +111,9 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
         reason = getattr(error, "strerror", None) or (str(error) if known else "its list of members is damaged")
         yield ImageRef(f"{zip_name}/", b"", ("unreadable", f"the zip file cannot be read: {reason}"))
         return
-    checked = Counter[str]()
     for member in members:
         kind = _kind(member, all_files=all_files)
-        renamed = False
-        if kind not in ("", "file") and checked[kind] < _CHECKED_NAMES:  # it may be an image with a damaged name
-            checked[kind] += 1
-            with suppress(OSError):
-                own_name, _ = refs.retries.call(partial(_own_header, file, member.header_offset))
-                renamed = own_name not in (None, _name_bytes(member))
-        if kind == "file" or renamed:
+        if kind == "file":
             name = display_name(name_in_archive(_stored_path(member)))
             yield ImageRef(f"{zip_name}/{name}", _facts(member), store=store)
         elif kind:
@@ -153,12 +132,8 @@ def _own_header(file: RandomAccess, offset: int) -> tuple[bytes | None, int]:
 
 def _read_list(file: RandomAccess) -> list[ZipInfo]:
     """The members. Raises almost anything if the list is damaged, or BadZipFile if the file holds several zip files."""
-    try:
-        with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
-            members = archive.infolist()
-    except (BadZipFile, NotImplementedError, UnicodeDecodeError):  # zipfile raises the second one for unknown versions
-        with ZipFile(cast("IO[bytes]", _TolerantReader(file))) as archive:
-            members = archive.infolist()
+    with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
+        members = archive.infolist()
     begin = min((member.header_offset for member in members), default=archive.start_dir)
     if _list_before(file, begin) or _HEADER_MARK in _after_list(file):
         raise BadZipFile("it holds several zip files, perhaps joined by cat; unpack them")
@@ -183,47 +158,6 @@ def _after_list(file: RandomAccess) -> bytes:
     end = file.read_at(max(0, file.size - _END_BYTES), _END_BYTES)
     record = end[end.rfind(_END_MARK) :]
     return record[22 + int.from_bytes(record[20:22], "little") :]
-
-
-class _TolerantReader(Reader):
-    """Changes what zipfile cannot read in an entry of the list; it would refuse the whole list."""
-
-    def read(self, size: int = -1) -> bytes:
-        """See `Reader.read`."""
-        data = super().read(size)
-        if not data.startswith(_ENTRY_MARK):
-            return data
-        changed, at = bytearray(data), 0
-        while data.startswith(_ENTRY_MARK, at) and at + _ENTRY.size <= len(data):
-            version, flags, *sizes, name_size, extra_size, comment_size, place = _ENTRY.unpack_from(data, at)
-            name_at = at + _ENTRY.size
-            extra_at = name_at + name_size
-            if flags & _UTF8 and _decoded(data[name_at:extra_at]) is None:
-                flags &= ~_UTF8
-            struct.pack_into("<2H", changed, at + 6, min(version, _VERSION), flags)
-            extra = data[extra_at : extra_at + extra_size]
-            if len(extra) >= 4 and not _is_readable(extra, 8 * [*sizes, place].count(_SIZE_ELSEWHERE)):
-                struct.pack_into("<2H", changed, extra_at, _UNKNOWN_FIELD, len(extra) - 4)
-            at = extra_at + extra_size + comment_size
-        return bytes(changed)
-
-
-def _fields(extra: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The extra fields of a member: kind, size and content. The content of the last one is shorter if it is cut."""
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<2H", extra)
-        yield kind, size, extra[4 : 4 + size]
-        extra = extra[4 + size :]
-
-
-def _is_readable(extra: bytes, sizes: int) -> bool:
-    """Whether extra fields are whole, and have that many bytes of sizes."""
-    for kind, size, content in _fields(extra):
-        if len(content) < size or (kind == _SIZES and size < sizes):
-            return False
-        if kind == _UNICODE_PATH and (size < 5 or _decoded(content[5:]) is None):
-            return False
-    return True
 
 
 def _inflated(data: bytes, size: int) -> bytes:
@@ -272,7 +206,9 @@ def _decoded(name: bytes) -> str | None:
 
 def _unicode_path(extra: bytes, checksum: int) -> str | None:
     """The name in a Unicode Path field that belongs to the name with that checksum; None if there is none."""
-    for kind, _, value in _fields(extra):
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<2H", extra)
+        value, extra = extra[4 : 4 + size], extra[4 + size :]
         if kind == _UNICODE_PATH and value[:5] == struct.pack("<BI", 1, checksum):
             return _decoded(value[5:])
     return None
