@@ -2,10 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
@@ -17,11 +17,31 @@ from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit
 from batchland.images.signals import sample
 from batchland.images.sources.refs import ImageRef, read_image
 
-if TYPE_CHECKING:
-    from batchland.images.decoding_processes import DecodingProcesses
-
-Decoders: TypeAlias = "DecodingThreads | DecodingProcesses"
 _END: Final = object()
+
+
+class Decoders(Protocol):
+    """The interface of DecodingThreads and DecodingProcesses, which load batches into buffers."""
+
+    @property
+    def buffers(self) -> Sequence[Pixels]:
+        """uint8 [batch_size, height, width, 3] each."""
+
+    def start(self, refs: Sequence[ImageRef], buffer: int) -> Any:
+        """Load images into a buffer, given by its index."""
+
+    def finish(self, batch: Any, on_wait: Callable[[], None] | None = None) -> Batch:
+        """Wait for a batch that `start` returned. Raises what `on_wait` raises."""
+
+    def stop(self) -> None:
+        """End the threads or processes."""
+
+
+class LaterDecoders(Decoders, Protocol):
+    """Decoders that take over from the threads of this process."""
+
+    def take_over(self, images: int) -> bool:
+        """Whether they load all further batches. images: number of images so far."""
 
 
 @dataclass(eq=False)
@@ -58,7 +78,7 @@ class BatchLoader:
     on_wait: Callable[[], None] | None = None
     load: Load | None = None
     load_isolated: Load | None = None
-    later: "DecodingProcesses | None" = None
+    later: LaterDecoders | None = None
     start_small: bool = False
     cores: int | None = None
     max_hanging: int = MAX_HANGING
@@ -68,7 +88,7 @@ class BatchLoader:
         """Batches in order. Raises what the iterable of images raises, and InputError if the storage hangs."""
         images = iter(self.images)
         threads = None if self._later_takes_over(0) else self._threads()
-        decoders: Decoders = threads or cast("DecodingProcesses", self.later)
+        decoders: Decoders = threads or cast("Decoders", self.later)
         free = list(range(len(decoders.buffers)))
         pending: deque[tuple[Decoders, int, Any]] = deque()
         held: deque[tuple[Decoders, int]] = deque()
@@ -76,7 +96,7 @@ class BatchLoader:
         try:
             while pending or not exhausted:
                 if decoders is threads and self._later_takes_over(count):
-                    decoders = cast("DecodingProcesses", self.later)
+                    decoders = cast("Decoders", self.later)
                     free = list(range(len(decoders.buffers)))
                 while free and not exhausted:
                     refs = next_refs(images, self.batch_size)
