@@ -128,18 +128,17 @@ def colour_folders(tmp_path: Path) -> Path:
 def web_server() -> Iterator[tuple[str, list[str]]]:
     """The address of a server, and the paths that it was asked for.
 
-    It does not know those with `missing` in them; it redirects those with `moved` to a page, `secured` to https.
+    It does not know those with `missing` in them; it redirects those with `moved` to a page.
     """
     heard: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             heard.append(self.path)
-            moved = {"moved": "/page", "secured": f"https://{self.headers['Host']}{self.path}"}
-            to = next((to for part, to in moved.items() if part in self.path), None)
-            self.send_response(404 if "missing" in self.path else 302 if to else 200)
-            if to:
-                self.send_header("Location", to)
+            moved = "moved" in self.path
+            self.send_response(404 if "missing" in self.path else 302 if moved else 200)
+            if moved:
+                self.send_header("Location", "/page")
             self.end_headers()
 
         def log_message(self, *args: object) -> None:

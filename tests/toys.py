@@ -25,7 +25,7 @@ from batchland.models.gpu.device import Device
 from batchland.models.gpu.runners import BatchModel
 from batchland.models.gpu.tuning import Settings
 from batchland.models.known import add_distance
-from batchland.models.ort import CPU, Threads, create_session
+from batchland.models.ort import CPU, create_session
 from batchland.models.session import open_session
 from batchland.scoring.account import Progress
 
@@ -207,7 +207,7 @@ def batch_model_on_cpu(
     def on_cpu(device: Device, settings: Settings) -> Any:
         if settings_seen is not None:
             settings_seen.append((device, dict(settings)))
-        return create_session(content, [(CPU, {})], Threads(1), record_placement=True)
+        return create_session(content, [(CPU, {})], 1, record_placement=True)
 
     card = open_session(path, "cpu").card
     check = cpu_check(content, hashlib.sha256(content).hexdigest(), card.preprocess.shape, 1e-6)

@@ -141,9 +141,11 @@ def class_curve(cells: ScoreCells, positives: int, negatives: int) -> ClassCurve
         return None
     hits, false = np.cumsum(cells.hits[::-1]), np.cumsum((cells.images - cells.hits)[::-1])
     thresholds = cells.low[::-1]
-    if not len(hits) or hits[-1] < positives or false[-1] < negatives:  # the images beyond the choices kept
+    if not len(hits) or thresholds[-1] > 0:  # the images for which the class was not kept have the score 0
         hits, false = np.r_[hits, positives], np.r_[false, negatives]
         thresholds = np.r_[thresholds, np.float32(0)]
+    else:
+        hits[-1], false[-1] = positives, negatives
     areas = _average_precision(hits, false), _auroc(hits, false)
     return ClassCurve(thresholds, hits, false, positives, negatives, *areas)
 

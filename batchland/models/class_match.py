@@ -1,5 +1,6 @@
 """Match the class names of labels to a model's classes."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,25 +24,31 @@ class ClassMatch:
 def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> ClassMatch:
     """Match each name with the model's class folders, then its labels, then its labels without the folder's number.
 
-    Composed and decomposed Unicode characters (NFC, NFD) match each other, unless two classes differ only in that.
+    Names that differ only in that number are unknown. `3.0` also matches `3`, because many programs write whole numbers
+    so. Composed and decomposed Unicode characters (NFC, NFD) match each other, unless two classes differ only in that.
     """
     by_folder = name_indices([name.folder for name in classes])
     by_label = name_indices([name.label for name in classes])
     index: dict[str, int] = {}
-    renamed: dict[str, str] = {}
-    unknown = []
+    renamed: dict[str, int] = {}
     for name in sorted(names):
-        exact = {found for found in (find_name(by_folder, name), find_name(by_label, name)) if found is not None}
-        if len(exact) > 1:
-            raise UsageError(f"class name {name!r} is one class's folder and another's label; use folder names only")
-        found = next(iter(exact), find_name(by_label, class_names([name])[0].label))
-        if found is None:
-            unknown.append(name)
-            continue
-        index[name] = found
-        if not exact:
-            renamed[name] = classes[found].folder
-    return ClassMatch(index, renamed, tuple(unknown))
+        for form in (name, re.sub(r"^(\d+)\.0+$", r"\1", name)):
+            exact = {found for indices in (by_folder, by_label) if (found := find_name(indices, form)) is not None}
+            if len(exact) > 1:
+                raise UsageError(
+                    f"class name {form!r} is one class's folder and another's label; use folder names only"
+                )
+            if exact:
+                index[name] = exact.pop()
+                break
+        else:
+            if (found := find_name(by_label, class_names([name])[0].label)) is not None:
+                renamed[name] = found
+    counts = Counter(renamed.values())
+    renamed = {name: found for name, found in renamed.items() if counts[found] == 1}
+    index |= renamed
+    unknown = tuple(name for name in sorted(names) if name not in index)
+    return ClassMatch(index, {name: classes[found].folder for name, found in renamed.items()}, unknown)
 
 
 def name_indices(names: Sequence[str]) -> dict[str, int]:
@@ -57,9 +64,14 @@ def find_name(indices: dict[str, int], name: str) -> int | None:
     return indices.get(name, indices.get(composed(name)))
 
 
+def class_texts(classes: Sequence[ClassName]) -> list[str]:
+    """All names of the classes: labels and folders."""
+    return [name for pair in classes for name in (pair.label, pair.folder)]
+
+
 def unknown_classes_message(source: str, unknown: Sequence[str], classes: Sequence[ClassName]) -> str:
     """One line that lists the unknown names, similar known ones, and the model's classes."""
-    known = [name for pair in classes for name in (pair.label, pair.folder)]
+    known = class_texts(classes)
     guesses = ((name, near_miss(name, known)) for name in unknown)
     some = first_few([f"{name!r} (did you mean {near!r}?)" if near else repr(name) for name, near in guesses], 10)
     return (

@@ -64,6 +64,17 @@ def approx(value: float) -> tuple[object]:
     return (pytest.approx(value),)
 
 
+def test_intervals_of_differences_stay_between_minus_one_and_one(tmp_path: Path) -> None:
+    names = [f"{folder}/{number}.jpg" for folder in FOLDERS for number in (1, 2)]
+    right = (RED, RED, GREEN, GREEN, BLUE, BLUE)
+    wrong = (GREEN, GREEN, RED, RED, RED, BLUE)
+    pair = [evaluation(tmp_path / side, *map(Row, names, answers)) for side, answers in (("a", right), ("b", wrong))]
+    figures = dict(compare(*pair).summary.figures)
+    lows = {name: change.low for name, change in figures.items() if change and change.low is not None}
+    assert lows["balanced_accuracy"] == -1
+    assert min(low for name, low in lows.items() if name != "log_loss") >= -1
+
+
 def test_agreement(tmp_path: Path) -> None:
     agreement = changed(tmp_path).summary.agreement
     assert agreement.model_dump() == {

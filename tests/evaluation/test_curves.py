@@ -25,8 +25,11 @@ def counted(truth: np.ndarray, probabilities: np.ndarray, exact: int, bins: int 
     return counts
 
 
-def evaluated(folder: Path, top_k: int = CLASSES) -> tuple[Evaluation, np.ndarray, np.ndarray]:
+def evaluated(folder: Path, top_k: int = CLASSES, sure: bool = False) -> tuple[Evaluation, np.ndarray, np.ndarray]:
+    """sure: probabilities of 0 and 1."""
     truth, probabilities = random_case(CLASSES, 400)
+    if sure:
+        probabilities = np.eye(CLASSES)[probabilities.argmax(axis=1)]
     names = [f"{number:03}.jpg" for number in range(400)]
     folders = [f"class {number}" for number in range(CLASSES)]
     predictions = write_arrays(folder / "p.parquet", class_names(folders), names, probabilities, top_k=top_k)
@@ -51,12 +54,15 @@ def test_areas_equal_scikit_learn(tmp_path: Path) -> None:
     assert (figures.macro_auroc.low or 1) < figures.macro_auroc.value < (figures.macro_auroc.high or 0)
 
 
-def test_choices_that_were_not_kept_have_the_lowest_score(tmp_path: Path) -> None:
-    evaluation, truth, probabilities = evaluated(tmp_path, top_k=2)
+@pytest.mark.parametrize("sure", [False, True])
+def test_choices_that_were_not_kept_have_the_score_0(sure: bool, tmp_path: Path) -> None:
+    evaluation, truth, probabilities = evaluated(tmp_path, 2, sure)
     second = np.sort(probabilities, axis=1)[:, -2:-1]
     kept = np.where(probabilities >= second, probabilities, 0)
-    expected = average_precision_score(np.eye(CLASSES)[truth], kept, average=None)
-    assert evaluation.per_class["average_precision"].to_pylist() == pytest.approx(expected.tolist())
+    one_hot = np.eye(CLASSES)[truth]
+    for name, area in (("average_precision", average_precision_score), ("auroc", roc_auc_score)):
+        expected = area(one_hot, kept, average=None).tolist()
+        assert evaluation.per_class[name].to_pylist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 6])

@@ -51,7 +51,7 @@ def test_the_first_folder_is_the_class(tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     labels = read(tmp_path)
     assert pairs(labels) == {"a/1.jpg": "a", "b/deep/er/1.PNG": "b"}
-    assert pairs(labels, doubtful=True) == {"a/2.data": "a", "a/3.txt": "a"}  # they count if they were predicted
+    assert pairs(read(tmp_path), doubtful=True) == {"a/2.data": "a", "a/3.txt": "a"}  # they count if predicted
     assert (labels.kind, labels.folders, labels.loose_images) == ("folder", ("a", "b", "empty"), 1)
 
 
@@ -202,6 +202,19 @@ def test_classes_match_by_folder_by_label_or_without_the_number() -> None:
 
 def test_an_index_is_not_a_class_name() -> None:
     assert match_classes({"0", "1"}, class_names(["a", "b"])).unknown == ("0", "1")
+
+
+def test_a_number_with_a_point_is_a_number() -> None:
+    classes = class_names(["0", "1", "1.5_tonne", "5"])
+    assert [name.label for name in classes] == ["0", "1", "1.5 tonne", "5"]
+    names = ("0.0", "1.5", "1.5 tonne", "2.5", "5.00")
+    assert match_classes(names, classes) == ClassMatch({"0.0": 0, "1.5 tonne": 2, "5.00": 3}, {}, ("1.5", "2.5"))
+
+
+def test_names_that_differ_only_in_the_number_are_unknown() -> None:
+    classes = class_names(["Elm", "03.Oak"])
+    match = match_classes({"1.Oak", "2.Oak", "7.Elm"}, classes)
+    assert match == ClassMatch({"7.Elm": 0}, {"7.Elm": "Elm"}, ("1.Oak", "2.Oak"))
 
 
 def test_an_ambiguous_class_name_is_rejected() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import mmap
 import os
+import platform
 import posix
 import shutil
 import subprocess
@@ -15,8 +16,7 @@ import pytest
 from toys import write_dense_model
 
 from batchland.errors import BatchlandError, ModelError
-from batchland.models import optimised_copy
-from batchland.models.ort import Threads
+from batchland.models import optimised_copy, ort
 from batchland.models.session import ModelContent, begin_opening, open_session
 from batchland.system.folders import cache_folder
 
@@ -43,7 +43,7 @@ def copies() -> list[Path]:
 
 def copy_is_used(model: Path) -> bool:
     copy = optimised_copy.find_copy(model)
-    return copy is not None and optimised_copy.open_copy(copy, Threads()) is not None
+    return copy is not None and optimised_copy.open_copy(copy, None) is not None
 
 
 def test_copy_gives_the_same_session(model):
@@ -287,3 +287,9 @@ def test_broken_model_is_reported_and_leaves_nothing(model):
         open_session(model, "cpu", keep_copy=True)
     assert copies() == []
     shutil.rmtree(cache_folder())
+
+
+def test_the_instruction_sets_are_found_without_starting_a_process(monkeypatch):
+    monkeypatch.delattr("platform.processor")  # on Linux, it runs `uname`
+    monkeypatch.setattr(ort, "cpuinfo", lambda: "processor : 0\nflags : fpu avx2\nflags : fpu\n")
+    assert ort.instruction_sets.__wrapped__() == f"{platform.machine()} flags : fpu avx2"

@@ -89,7 +89,7 @@ def test_estimator_of_a_model_from_photos(tmp_path: Path, toy_model: Path) -> No
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        ("nowhere", "is not a folder; give a folder of class folders"),
+        ("nowhere", "does not exist"),
         ("few", "2 readable photos; an estimate needs at least 100"),
         ("other", "1 class name that the model does not have: 'cats'"),
     ],

@@ -77,7 +77,11 @@ class LocalEngine:
         *,
         top_k: int | None = None,
     ) -> Generator[Scored, None, None]:
-        """See `Engine.score`.
+        """Batches of `images`, scored, in order. A None among the images ends the batch.
+
+        notes_dir: a folder of the unfinished run, for notes from one run to the next; os.devnull for none. on_wait: is
+        called about twice a second while a batch is waited for, and may raise. A bounded number of images is taken
+        ahead. top_k: instead of that of the options.
 
         Raises ModelError if onnxruntime fails, InputError if the storage does not answer, UsageError if processes
         cannot decode here.
@@ -139,9 +143,11 @@ class LocalEngine:
         pool = ThreadPoolExecutor(self._calls, "infer")
         try:
             for batch in batches:
-                in_progress.append(pool.submit(score, batch))
-                if len(in_progress) > self._calls:
-                    yield in_progress.popleft().result()
+                only = not in_progress and len(batch.refs) < options.batch_size and self.model.device == "cpu"
+                for share in batch.shares(self._calls) if only else (batch,):
+                    in_progress.append(pool.submit(score, share))
+                    if len(in_progress) > self._calls:
+                        yield in_progress.popleft().result()
             while in_progress:
                 yield in_progress.popleft().result()
         finally:
