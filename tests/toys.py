@@ -147,6 +147,18 @@ def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = 
     return buffer.getvalue()
 
 
+def write_photos(root: Path) -> Path:
+    """Sixty images in folders, of colours that say their labels, some of them broken."""
+    for number in range(60):
+        folder = root / f"camera-{number // 20}"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = picture(list(COLOURS.values())[number % 3])
+        if number % 10 == 7:
+            data = data[: len(data) // 2]
+        (folder / f"{number:03}.jpg").write_bytes(data)
+    return root
+
+
 def options(model: Path, **changes: Any) -> ScoreOptions:
     """Small batches and parts, so that a few dozen images make many."""
     return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)

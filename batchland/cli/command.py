@@ -16,7 +16,7 @@ from batchland.errors import BatchlandError, InputError, LockedError, UsageError
 from batchland.system.cores import require_address_space
 from batchland.system.names import display_path
 from batchland.system.paths import require_current_folder
-from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
+from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout, stdout_has_reader
 from batchland.system.text import one_line
 
 _LONGEST_MESSAGE: Final = 1000
@@ -91,6 +91,9 @@ class Command(click.Command):
             flags = {flag for parameter in self.params for flag in parameter.opts}
             _fail(ctx, with_advice(error, flags), error.exit_code, as_json=as_json)
         except OSError as error:
+            if error.errno == errno.EPIPE and not stdout_has_reader():
+                drop_broken_stdout()
+                ctx.exit(InputError.exit_code)
             if (message := _storage_failure(error)) is None:
                 raise
             _fail(ctx, message, InputError.exit_code, as_json=as_json)

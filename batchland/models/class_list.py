@@ -18,10 +18,14 @@ _log = logging.getLogger("batchland")
 
 _ASSIGNMENT: Final = re.compile(r"\A\s*\w+\s*=\s*(?=[{\[])")
 """`labels = ` before a literal."""
-_INDEXED: Final = re.compile(r'("?)(?P<index>[0-9]{1,6})\1(?P<mark>\s*[,;\t]|[.:)]?\s)\s*(?P<label>.+)')
+_INDEXED: Final = re.compile(r'("?)(?P<index>\d{1,6})\1(?P<mark>\s*[,;\t]|[.:)]?\s)\s*(?P<label>.+)')
 """A line with an index before its label: in a table, or as text."""
-_FIRST_NUMBER: Final = re.compile(r"^\W*([0-9]{1,6})\W")
-_LAST_NUMBER: Final = re.compile(r"\W([0-9]{1,6})\W*$")
+_NUMBER: Final = r"(?>\d{1,6}(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+_FIRST_NUMBER: Final = re.compile(rf"^\W*({_NUMBER})\W")
+_LAST_NUMBER: Final = re.compile(rf"\W({_NUMBER})\W*$")
+_NUMBER_CELL: Final = re.compile(rf'\W*{_NUMBER}[ "]*[,;\t].*|.*[,;\t][ "]*{_NUMBER}[ "]*')
+"""A line of a table with a number in its first or last column."""
+_HEADER: Final = re.compile(r"[^\d,;\t]*[,;\t]\D*")
 
 
 def read_class_list(path: Path) -> list[str]:
@@ -66,17 +70,22 @@ def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
     """The lines, or their labels in the order of their indices. Raises UsageError.
 
     Numbers before all labels are indices in a table (`2,cat`), in any order, and as text (`0 cat`) if they ascend from
-    0. Other numbers are parts of the labels, but not if they look like indices in another order.
+    0. A table may have a header. Other numbers are parts of the labels, but not if they are in a column of a table
+    (`cat,0` or `0.0,cat`) or look like indices in another order.
     """
     if "" in lines:
         number = lines.index("") + 1
         raise UsageError(f"{path}: line {number} is empty; give one label per line, in the model's order")
+    if len(lines) > 2 and _HEADER.fullmatch(lines[0]) and all(map(_NUMBER_CELL.fullmatch, lines[1:])):
+        lines = lines[1:]
     found = [match for line in lines if (match := _INDEXED.fullmatch(line))]
-    indices = [int(match["index"]) for match in found]
+    indices, in_order = [int(match["index"]) for match in found], list(range(len(lines)))
     is_table = len(found) == len(lines) and all(match["mark"].strip(" ") in (*",;", "\t") for match in found)
-    are_indices = is_table or indices == list(range(len(lines)))
-    is_valid = sorted(indices) == list(range(len(lines))) if are_indices else not _are_shuffled(_FIRST_NUMBER, lines)
-    if not is_valid or _are_shuffled(_LAST_NUMBER, lines):
+    if are_indices := is_table or indices == in_order:
+        is_unclear = sorted(indices) != in_order or all(re.fullmatch(_NUMBER, match["label"]) for match in found)
+    else:
+        is_unclear = _are_shuffled(_FIRST_NUMBER, lines) or all(map(_NUMBER_CELL.fullmatch, lines))
+    if is_unclear or _are_shuffled(_LAST_NUMBER, lines):
         raise UsageError(
             f"{path}: every line has a number that may be its index; give each line its index from 0 to "
             f"{len(lines) - 1}, a comma and its label, or give a JSON list of the labels"
@@ -89,7 +98,7 @@ def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
 
 def _are_shuffled(number: re.Pattern[str], lines: Sequence[str]) -> bool:
     """Whether the numbers of the lines are 0 to n - 1 or 1 to n in another order."""
-    numbers = [int(match[1]) for line in lines if (match := number.search(line))]
+    numbers = [float(match[1]) for line in lines if (match := number.search(line))]
     starts = (0, 1) if len(numbers) == len(lines) else ()
     return any(numbers != ordered == sorted(numbers) for ordered in (list(range(s, s + len(lines))) for s in starts))
 

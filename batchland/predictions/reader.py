@@ -128,6 +128,11 @@ class StoredPredictions:
         with self._open(part) as parquet:
             yield from parquet_batches(parquet, columns)
 
+    def rows(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The given columns of all parts, in order, in blocks of rows."""
+        for part in self.parts():
+            yield from self.batches(part, columns)
+
     @contextmanager
     def _open(self, part: str) -> Iterator[pq.ParquetFile]:
         with self._opened(part) as file, pq.ParquetFile(file) as parquet:

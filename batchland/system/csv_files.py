@@ -48,32 +48,37 @@ def plain_text(text: str) -> str:
     return text[1:] if text.startswith("'") and re.match(FORMULA, text) else text
 
 
-def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]:
-    """Columns of a CSV file as text, in the order of `names`. what: the kind of file, for errors: "a plan".
+def read_columns(path: Path, names: Sequence[str], what: str, optional: Sequence[str] = ()) -> list[list[str]]:
+    """Columns of a CSV file as text, in the order of `names` and `optional`. what: for errors, like "a plan".
 
+    Names of columns may have capital letters and blanks around them. An optional column that is missing is empty.
     Raises UsageError if the file is missing, is no CSV in UTF-8 or lacks a column; InputError if the storage fails.
     """
     from pyarrow import csv as arrow_csv
 
     expected = f"{what}, with the columns {', '.join(names)}"
     try:
-        delimiter, before = separator(read_regular(path).decode("utf-8-sig").partition("\n")[0])
+        content = pa.BufferReader(read_regular(path))
+        header = read_header(path)
+        found = [name.lower() for name in header.names]
         table = arrow_csv.read_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(skip_rows=before),
-            parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
-            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            content,
+            read_options=arrow_csv.ReadOptions(skip_rows=header.lines, column_names=found),
+            parse_options=arrow_csv.ParseOptions(delimiter=header.separator),
+            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(found, pa.string())),
         )
     except OSError as error:
         raise read_error(error, str(path), expected=expected) from error
-    except (UnicodeDecodeError, pa.ArrowException) as error:
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         reason = first_fault(path) or first_line(error)
         raise UsageError(f"{path}: is not {expected} ({reason})") from error
-    for name in names:
-        if (number := table.column_names.count(name)) != 1:
+    for name in (*names, *optional):
+        number = found.count(name)
+        if number > 1 or (not number and name in names):
             has = f"{number} columns {name!r}" if number else f"no column {name!r}"
             raise UsageError(f"{path}: is not {expected}; it has {has}")
-    return [table[name].to_pylist() for name in names]
+    empty = [""] * len(table)
+    return [table[name].to_pylist() if name in found else empty for name in (*names, *optional)]
 
 
 class Header(NamedTuple):

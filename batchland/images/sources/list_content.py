@@ -13,6 +13,8 @@ _KINDS: Final = {
     codecs.BOM_UTF16_BE: "UTF-16 text; save it as UTF-8",
     b"\x1f\x8b": "a gzip file",
     b"PK\x03\x04": "a zip file (as .xlsx and .docx are)",
+    b"7z\xbc\xaf": "a 7z file",
+    b"Rar!": "a RAR file",
     b"PAR1": "a Parquet file; call it NAME.parquet",
 }
 """By the bytes that a file begins with."""
