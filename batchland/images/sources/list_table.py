@@ -52,7 +52,7 @@ class CsvTable:
     """
 
     def __init__(self, text: TextIO, list_name: str) -> None:
-        self._name = list_name
+        self._name, self._warned = list_name, False
         self._rows, _, self._before = open_csv(text)
         _, self._header = next(self._checked(), (1, []))
         if not is_utf8(os.fsencode("".join(self._header))):
@@ -73,6 +73,9 @@ class CsvTable:
         for line, row in self._checked():
             if any(row[len(self._header) :]):
                 raise UsageError(f"{self._name}, line {line}: has {len(row)} values, the header {len(self._header)}")
+            if not self._warned and self._before + self._rows.line_num > line:
+                self._warned = True
+                _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
             values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
             yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 

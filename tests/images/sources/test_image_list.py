@@ -200,6 +200,13 @@ def test_byte_order_marks_and_line_ends_are_no_part_of_a_path(
     assert caplog.messages == []
 
 
+def test_a_value_with_a_line_break_gives_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    listing = tmp_path / "list.csv"
+    listing.write_bytes(b'image,note\na.jpg,x\nb.jpg,"two\nc.jpg,z\nd.jpg,lines"\n"e\nf.jpg",y\ng.jpg,z\n')
+    assert [ref.name for ref in _list(listing)] == ["a.jpg", "b.jpg", "e\nf.jpg", "g.jpg"]
+    assert caplog.messages == [f"{listing}, line 3: a value contains a line break; is a quote missing?"]
+
+
 def test_names_may_have_one_character(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"a\0b\0c\0d\0")
     assert [ref.name for ref in _list(tmp_path / "list")] == ["a", "b", "c", "d"]
