@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
+from functools import partial, reduce
 from math import ceil
 from pathlib import Path
 from typing import Final, Self
@@ -23,7 +23,7 @@ from batchland.images.decoding_processes import (
 from batchland.images.loader import BatchLoader, decode_image, keep_jpegs_encoded
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import ModelContent, open_session
-from batchland.scoring.engines.engine import Scored, score_batch
+from batchland.scoring.engines.engine import Scored, Work, score_batch
 from batchland.scoring.options import MAX_CPU_CALLS, ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
 from batchland.system.memory import keep_freed_memory
@@ -158,8 +158,5 @@ class LocalEngine:
 
 def _joined(shares: Sequence[Future[Scored]]) -> Scored:
     """A batch that calls of the model have shared."""
-    first, *others = (each.result() for each in shares)
-    if not others:
-        return first
-    rows = pa.concat_batches([each.rows for each in (first, *others)])
-    return Scored(rows, *map(sum, zip(*(each[1:] for each in (first, *others)), strict=True)))
+    scored = [share.result() for share in shares]
+    return Scored(pa.concat_batches([each.rows for each in scored]), reduce(Work.plus, (each.work for each in scored)))
