@@ -1,7 +1,12 @@
 """Fixtures that several test modules share."""
 
-import gc
 import os
+
+# Several workers share the cores. With more threads, OpenBLAS waits busily after each product of matrices: 20 times the
+# CPU seconds. Before numpy and torch are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import gc
 import shutil
 import tempfile
 import threading
