@@ -209,7 +209,7 @@ def _labels_of(path: Path, value: Any) -> list[str]:
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
     """Labels in Unicode's composed form (NFC), without invisible characters at their ends (with a warning).
 
-    Labels that look the same get their index appended, with a warning. Raises UsageError if one is not text.
+    Labels that look the same get their index appended, with a warning. Raises UsageError if one is not text or is blank.
     """
     for number, label in enumerate(labels):
         if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in label):
@@ -219,6 +219,8 @@ def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
     if changed := [label for label, before in zip(labels, written, strict=True) if label != before]:
         _log.warning("%s: invisible characters are left out at the ends of: %s", path, first_few(changed))
     looks = ["".join(sign for sign in label if not _is_invisible(sign)) for label in labels]
+    if blank := [number for number, look in enumerate(looks) if not look.strip()]:
+        raise UsageError(f"{path}: label {blank[0]} is blank; give every class a name")
     counts = Counter(looks)
     duplicates = [look for look, count in counts.items() if count > 1]
     if duplicates:
