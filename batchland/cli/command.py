@@ -35,6 +35,11 @@ class Command(click.Command):
 
     _params: list[Any]
 
+    def __init__(self, *arguments: Any, tables: bool = False, **attributes: Any) -> None:
+        """tables: whether it uses pyarrow, so that pandas is to be kept out."""
+        super().__init__(*arguments, **attributes)
+        self._tables = tables
+
     @property
     def params(self) -> list[click.Parameter]:
         """All parameters. The first access imports the option models."""
@@ -73,6 +78,10 @@ class Command(click.Command):
         try:
             require_address_space()
             require_current_folder()
+            if self._tables:
+                from batchland.system.arrow import keep_pandas_out
+
+                keep_pandas_out()
             return super().invoke(ctx)
         except click.UsageError as error:
             if not as_json:

@@ -236,16 +236,6 @@ def test_unusable_folders_are_errors(tmp_path: Path) -> None:
     assert message(broken) == f"{broken}/b: none of its images can be read; {needs}"
 
 
-def test_test_set_of_other_classes_gives_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_classes(data / "test", {"00.Red_Tower": 1, "07.Old_Bridge": 1})
-    with caplog.at_level(logging.WARNING, "batchland"):
-        load_data(data, SPEC)
-    assert caplog.messages == [
-        f"{data}/test: 1 class folders are missing in {data}/train: 07.Old_Bridge",
-        f"{data}/test: 1 class folders are missing here but in {data}/train: 01.Blue_Lake",
-    ]
-
-
 def test_images_in_no_class_folder_give_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     (data / "train" / "loose.jpg").write_bytes(picture())
     with caplog.at_level(logging.WARNING, "batchland"):
