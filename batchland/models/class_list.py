@@ -117,7 +117,7 @@ def _literal(path: Path, text: str) -> Any:
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
     """Labels in Unicode's composed form (NFC), without invisible characters at their ends.
 
-    Labels that look the same get their index appended, with a warning. Raises UsageError if one is not text or is blank.
+    Labels that look the same get their index appended, with a warning. Raises UsageError if one is blank or not text.
     """
     for number, label in enumerate(labels):
         if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in label):
