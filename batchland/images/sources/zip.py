@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Final, cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -147,18 +148,18 @@ def _own_header(file: RandomAccess, offset: int) -> tuple[bytes | None, int]:
 
 def _read_list(file: RandomAccess) -> list[ZipInfo]:
     """The members. Raises almost anything if the list is damaged, or BadZipFile if it is not that of the whole file."""
-    head = file.read_at(0, _HEAD_BYTES, alone=True)
+    head = refs.retries.call(partial(file.read_at, 0, _HEAD_BYTES, alone=True))
     begins_with_member = head.startswith(_HEADER_MARK)
     kind = "a tar file" if head[_TAR_MARK] == b"ustar" else kind_of(head)
     if kind and not begins_with_member:
         raise BadZipFile(f"it is {kind}")
-    tail = file.read_at(max(0, file.size - _END_BYTES), _END_BYTES)
+    tail = refs.retries.call(partial(file.read_at, max(0, file.size - _END_BYTES), _END_BYTES))
     records = _end_records(tail)
     if not records:
         cut = "the list of its members, at its end, is missing, so it was cut; deliver it again"
         raise BadZipFile(cut if begins_with_member else "it is not a zip file")
     at, end = next((record for record in records if record[1] == len(tail)), records[0])  # others are in a comment
-    with ZipFile(cast("IO[bytes]", Reader(file, size=file.size - len(tail) + at + _RECORD_BYTES))) as archive:
+    with ZipFile(cast("IO[bytes]", _ListReader(file, size=file.size - len(tail) + at + _RECORD_BYTES))) as archive:
         members = archive.infolist()
     # A position behind the list is damaged, and may be that of the first member.
     first_is_listed = any(not 0 < member.header_offset < archive.start_dir for member in members)
@@ -166,6 +167,14 @@ def _read_list(file: RandomAccess) -> list[ZipInfo]:
     if lacks_first or _HEADER_MARK in tail[end:]:
         raise BadZipFile("its list lacks members: it was cut, or zip files were joined by cat; deliver it again")
     return members
+
+
+class _ListReader(Reader):
+    """Repeats reads that fail, because zipfile takes a failed one for a damaged file."""
+
+    def read(self, size: int = -1) -> bytes:
+        """See `Reader.read`."""
+        return refs.retries.call(partial(super().read, size))
 
 
 def _end_records(tail: bytes) -> list[tuple[int, int]]:

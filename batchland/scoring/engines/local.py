@@ -1,13 +1,15 @@
 """The local engine: threads that decode, and one session, in this process."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
+from functools import partial, reduce
 from math import ceil
 from pathlib import Path
 from typing import Final, Self
+
+import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.images.batch import Batch, Decode
@@ -21,7 +23,7 @@ from batchland.images.decoding_processes import (
 from batchland.images.loader import BatchLoader, decode_image, keep_jpegs_encoded
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import ModelContent, open_session
-from batchland.scoring.engines.engine import Scored, score_batch
+from batchland.scoring.engines.engine import Scored, Work, score_batch
 from batchland.scoring.options import MAX_CPU_CALLS, ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
 from batchland.system.memory import keep_freed_memory
@@ -139,16 +141,22 @@ class LocalEngine:
             with guard.noted(batch.refs[row] for row in batch.encoded):
                 return score_batch(batch, self.model, options)
 
-        in_progress: deque[Future[Scored]] = deque()
+        in_progress: deque[list[Future[Scored]]] = deque()
         pool = ThreadPoolExecutor(self._calls, "infer")
         try:
             for batch in batches:
                 only = not in_progress and len(batch.refs) < options.batch_size and self.model.device == "cpu"
-                for share in batch.shares(self._calls) if only else (batch,):
-                    in_progress.append(pool.submit(score, share))
-                    if len(in_progress) > self._calls:
-                        yield in_progress.popleft().result()
+                shares = batch.shares(self._calls) if only else [batch]
+                in_progress.append([pool.submit(score, share) for share in shares])
+                if len(in_progress) > self._calls:
+                    yield _joined(in_progress.popleft())
             while in_progress:
-                yield in_progress.popleft().result()
+                yield _joined(in_progress.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _joined(shares: Sequence[Future[Scored]]) -> Scored:
+    """A batch that calls of the model have shared."""
+    scored = [share.result() for share in shares]
+    return Scored(pa.concat_batches([each.rows for each in scored]), reduce(Work.plus, (each.work for each in scored)))

@@ -1,6 +1,8 @@
 """Zip files: the members of the standard library's writer, damage, and what must not be unpacked."""
 
+import errno
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -123,6 +125,20 @@ def test_an_invalid_zip_file_is_one_row(tmp_path, content, reason):
     (tmp_path / "d.zip").write_bytes(content)
     (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
     assert (ref.name, ref.error) == ("d.zip/", ("unreadable", f"the zip file cannot be read: {reason}"))
+
+
+def test_each_read_of_the_list_is_repeated_if_it_fails(tmp_path, monkeypatch):
+    path = write_zip(tmp_path / "d.zip", {"a.jpg": b"good"})
+    real, failed = os.pread, set()
+
+    def pread(*arguments: int) -> bytes:
+        if arguments not in failed:
+            failed.add(arguments)
+            raise OSError(errno.EIO, "failed once")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert [ref.name for ref in open_source(path).images(Ignored())] == ["d.zip/a.jpg"]
 
 
 @pytest.mark.parametrize("far", [False, True])

@@ -80,8 +80,10 @@ def test_calls_share_the_only_batch(tmp_path, photos, toy_model, monkeypatch, ba
         return real(self, pixels, jpegs)
 
     monkeypatch.setattr(Session, "answer", answer)
-    engine = LocalEngine(toy_model, ScoreOptions(device="cpu", batch_size=batch_size), cores=4)
-    assert scored(engine, photos, tmp_path) == [ref.name for ref in list_images(photos)]
+    with LocalEngine(toy_model, ScoreOptions(device="cpu", batch_size=batch_size), cores=4) as engine:
+        batches = [each.rows for each in engine.score(list_images(photos), tmp_path, lambda: None)]
+    assert [rows.num_rows for rows in batches] == [min(batch_size, 60), 60 - batch_size][: len(batches)]
+    assert [name for rows in batches for name in rows["image"].to_pylist()] == [ref.name for ref in list_images(photos)]
     assert sorted(sizes) == calls
 
 
