@@ -117,13 +117,15 @@ def _literal(path: Path, text: str) -> Any:
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
     """Labels in Unicode's composed form (NFC), without invisible characters at their ends.
 
-    Labels that look the same get their index appended, with a warning. Raises UsageError if one is not text.
+    Labels that look the same get their index appended, with a warning. Raises UsageError if one is blank or not text.
     """
     for number, label in enumerate(labels):
         if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in label):
             raise UsageError(f"{path}: label {number}, {label!r}, has control characters; give text in UTF-8")
     labels = [_trimmed(composed(label)) for label in labels]
     looks = ["".join(sign for sign in label if not _is_invisible(sign)) for label in labels]
+    if blank := [number for number, look in enumerate(looks) if not look.strip()]:
+        raise UsageError(f"{path}: label {blank[0]} is blank; give every class a name")
     counts = Counter(looks)
     if duplicates := [look for look, count in counts.items() if count > 1]:
         verb = "appears" if len(duplicates) == 1 else "appear"

@@ -83,6 +83,7 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
             "tench\n".encode("utf-16-le"),
             "label 0, 't\\x00e\\x00n\\x00c\\x00h\\x00', has control characters; give text in UTF-8",
         ),
+        ("tench\n\u200b\n".encode(), "label 1 is blank; give every class a name"),
         (b"tench\n\x1b[31mshark\n", "label 1, '\\x1b[31mshark', has control characters; give text in UTF-8"),
         (
             b"[" * 5000,
