@@ -121,9 +121,9 @@ class Recorder:
     def start(self) -> None:
         """Begin an attempt."""
         self._attempts.append(self._new_attempt())
+        self.save()
         data = self._attempts[-1].model_dump(include={"pid", "host", "started_at"})
         _log.info("job %s, %s: begins", self.job.name, self.night, extra={"data": data})
-        self.save()
 
     def finish(self, ending: Ending) -> None:
         """End the running attempt; one that ended before it began is added."""
