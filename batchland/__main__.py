@@ -6,7 +6,7 @@ import sys
 
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes a tenth of a second
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")  # numpy's threads spin for 2**20 cycles, not 2**28
-gc.set_threshold(10_000)  # with Python's 700, looking for cyclic garbage is a tenth of the time of imports
+gc.set_threshold(100_000)  # with Python's 700, looking for cyclic garbage is a fifth of the time of imports
 
 
 def run() -> None:

@@ -35,13 +35,13 @@ FIGURES = {
     "inventory_price": Figure(0.0025, "$ for a million objects in an inventory", "*, the same"),
     "list_seconds": Figure(0.1, "s for a LIST request of 1,000 keys", "*"),
     "names_per_second": Figure(300_000, "names/s dealt out by one process", "shards.md"),
-    "planned_per_second": Figure(400_000, "keys/s planned by one process", "plans.md"),
+    "planned_per_second": Figure(280_000, "keys/s planned by one process", "plans.md"),
     "plan_bytes": Figure(2.2, "bytes a key in a plan", "plans.md, keys in order"),
     "parts_per_second": Figure(1000, "parts/s through the driver of Ray", "plans.md, on a busy machine"),
     "range_megabytes": Figure(8, "MB a GET of a tar file", "*"),
     "row_bytes": Figure(400, "bytes a row of predictions", "268 landmark photos, 50 classes, all columns"),
     "part_size": Figure(8192, "images in a part", "the default of --part-size"),
-    "merged_per_second": Figure(35_000, "rows/s merged by --out, with all columns", "shards.md, CPU seconds"),
+    "merged_per_second": Figure(16_000, "rows/s merged by --out, with all columns", "shards.md, CPU seconds"),
 }
 
 
@@ -125,7 +125,7 @@ def _sizes(of: dict[str, float]) -> list[str]:
         f"| minutes of Ray's driver | parts / parts_per_second / 60 | {parts / of['parts_per_second'] / 60:,.1f} |",
         f"| a part, kB | part_size x row_bytes | {of['part_size'] * of['row_bytes'] / 1e3:,.0f} |",
         f"| a shard's manifest, kB | parts / gpus x {entry} bytes | {parts / shards * entry / 1e3:,.0f} |",
-        f"| manifest of a merged folder, MB | parts x {entry} bytes | {parts * entry / 1e6:,.1f} |",
+        f"| manifest of a merged folder, MB | parts x 215 bytes, shards.md | {parts * 215 / 1e6:,.1f} |",
         f"| hours to merge, in one process | images / merged_per_second / 3600 | {merging:,.1f} |",
     ]
 

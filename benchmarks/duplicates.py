@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from batchland.embeddings.copies import COPY_WITH_FEATURES, find_copies
+from batchland.embeddings.copies import COPY_WITH_FEATURES, copy_limit, find_copies
 from batchland.embeddings.signatures import COPY, signatures
 from batchland.images.preprocess import PreprocessSpec, decode, fit
 from batchland.images.signals import SIGNAL_DTYPE, measure
@@ -83,7 +83,8 @@ def main() -> None:
             print(f"{number} of {len(refs)}", file=sys.stderr)
     vectors = np.stack([part[0] for part in parts])  # [photos, 1 + kinds, 112]
     features = np.stack([part[1] for part in parts]) if session else None
-    print(f"{len(refs)} photos of {', '.join(str(folder) for folder in options.folders)}")
+    limit = copy_limit(vectors[:, 0], None if features is None else features[:, 0])
+    print(f"{len(refs)} photos of {', '.join(str(folder) for folder in options.folders)}; default distance {limit}\n")
     print("| distance | features | " + " | ".join(KINDS) + " | pairs among the photos | photos in them |")
     print("| ---: | --- |" + " ---: |" * (len(KINDS) + 2))
     for limit in LIMITS:

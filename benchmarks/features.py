@@ -1,12 +1,13 @@
 """The cost of features: CPU microseconds per image of each step, and bytes in the file. Prints a Markdown table.
 
     python -m benchmarks.features
-    python -m benchmarks.features --runs scratch --work FOLDER [--count 400] [--pairs 7] [--width 2048]
+    python -m benchmarks.features --runs MODEL --work FOLDER [--count 400] [--pairs 7] [--width 2048]
 
---runs scores the same photos with a model without features, and with the same model with features, in turn. It gives
-the CPU seconds of whole runs: medians, the median of the ratios within a pair, and its interval with 95 % confidence by
-the bootstrap. `scratch`, `transfer` (ResNet50), or a path. With --width 2048, a small model has as many features as
-ResNet50, so that the cost of its features is not lost in the noise of a large one.
+--runs scores the same photos with a model without features, and with the same model with features, at the same time in
+two processes. On one core (`taskset -c 1`) both are slowed down alike by other programs. It gives the CPU seconds of
+whole runs: medians, the median of the ratios within a pair, and its interval with 95 % confidence by the bootstrap.
+MODEL is `scratch`, `transfer` (ResNet50), or a path of a model without features. With --width 2048, a small model has
+as many features as ResNet50, so that the cost of its features is not lost in the noise of a large one.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import io
 import shutil
 import time
 from collections.abc import Callable
-from itertools import cycle, islice
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -53,7 +55,7 @@ def nodes(width: int, *, known: bool) -> float:
         add_distance(model, pictures / np.linalg.norm(pictures, axis=1, keepdims=True))
     session = create_session(model.SerializeToString(), [(CPU, {})], Threads(1))
     feed = {"images": pictures[:BATCH]}
-    return 1e6 / BATCH * min(_seconds(lambda: session.run(None, feed)) for _ in range(50))
+    return 1e6 / BATCH * _least(lambda: session.run(None, feed), 50)
 
 
 def vectors(count: int, width: int) -> npt.NDArray[np.float32]:
@@ -66,13 +68,14 @@ def steps(width: int) -> dict[str, float]:
     kind, pictures = features_column(width).type, vectors(ROWS, width)
     column = pa.FixedSizeListArray.from_arrays(pa.array(pictures.astype(np.float16).ravel()), type=kind)
     table, file = pa.table({"features": column}), io.BytesIO()
-    write = _seconds(lambda: write_table(table, file, {}))
+    write = _least(lambda: write_table(table, io.BytesIO(), {}))
+    write_table(table, file, {})
     return {
         "nodes for features": nodes(width, known=False),
         "these and those for the distance": nodes(width, known=True),
-        "conversion to half floats": 1e6 / ROWS * _seconds(lambda: pictures.astype(np.float16)),
+        "conversion to half floats": 1e6 / ROWS * _least(lambda: pictures.astype(np.float16)),
         "writing once": 1e6 / ROWS * write,
-        "reading once": 1e6 / ROWS * _seconds(lambda: pq.read_table(io.BytesIO(file.getvalue()))),
+        "reading once": 1e6 / ROWS * _least(lambda: pq.read_table(io.BytesIO(file.getvalue()))),
         "bytes in the file": len(file.getvalue()) / ROWS,
     }
 
@@ -83,6 +86,10 @@ def _seconds(action: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
+def _least(action: Callable[[], object], times: int = 5) -> float:
+    return min(_seconds(action) for _ in range(times))
+
+
 def whole_runs(name: str, work: Path, count: int, pairs: int, width: int | None) -> str:
     """A row of the table: CPU seconds without and with features, and the difference in a pair."""
     plain, photos = find_model(name, work), draw_photos(work / "photos", "small", count)
@@ -91,15 +98,23 @@ def whole_runs(name: str, work: Path, count: int, pairs: int, width: int | None)
     model = Path(shutil.copy(plain, work / f"with-features-of-{plain.name}"))
     keep_features(model)
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    for features in (False, True, *islice(cycle((False, True, True, False)), 2 * pairs)):
-        options = ScoreOptions(model=model if features else plain, device="cpu", features=features, overwrite=True)
-        seconds[features].append(_seconds(lambda options=options: score(photos, work / "p.parquet", options)))
-    without, used = seconds[False][1:], seconds[True][1:]  # the first ones open caches
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for _ in range(1 + pairs):  # the first pair opens caches
+            both = {used: pool.submit(_run, model if used else plain, photos, work, features=used) for used in seconds}
+            for used, run in both.items():
+                seconds[used].append(run.result())
+    without, used = seconds[False][1:], seconds[True][1:]
     ratios = np.array(used) / np.array(without)
     drawn = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     what = f"{name} | {width or ''} | {count} | {pairs} | {median(without):.2f} | {median(used):.2f}"
     return f"| {what} | {median(ratios) - 1:+.1%} | {low - 1:+.1%} to {high - 1:+.1%} |"
+
+
+def _run(model: Path, photos: Path, work: Path, *, features: bool) -> float:
+    """CPU seconds."""
+    options = ScoreOptions(model=model, device="cpu", features=features, overwrite=True)
+    return _seconds(lambda: score(photos, work / f"features-{features}.parquet", options))
 
 
 def widened(model: Path, width: int, out: Path) -> Path:

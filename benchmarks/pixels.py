@@ -131,7 +131,8 @@ def _share_held() -> float:
     """Share of the next seconds in which a thread of this process holds the lock; this one waits meanwhile."""
     runtime = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
     interval, mark = sys.getswitchinterval(), random.randrange(4000, 5000)
-    sys.setswitchinterval(mark / 1e6)  # the first field of the lock; the third says whether it is held
+    sys.setswitchinterval((mark + 0.5) / 1e6)  # rounded down
+    # It is the first field of the lock; the third says whether the lock is held.
     at = ctypes.string_at(runtime, 4096).find(struct.pack("<Q", mark))
     sys.setswitchinterval(interval)
     if at < 0:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -92,14 +93,14 @@ def _run(way: str, images: Path, model: Path) -> dict[str, Any]:
             text=True,
         )
         at_peak: list[tuple[str, float]] = []
-        processes, cpu = 0, {}
+        processes, ticks = 0, Counter[str]()
         while process.poll() is None:
             tree = _tree(mark.encode())
             memory = {pid: _pss_mb(pid) for pid in tree}
             if sum(memory.values()) > sum(each for _, each in at_peak):
                 at_peak = [(_name(pid), each) for pid, each in memory.items()]
             processes = max(processes, len(tree))
-            cpu |= {pid: _cpu_seconds(pid) for pid in tree}
+            ticks |= {pid: _cpu_ticks(pid) for pid in tree}  # the larger: a process that has ended has 0
             time.sleep(0.5)
         wall = time.time() - begin
         times = json.loads(process.communicate()[0].splitlines()[-1])
@@ -111,7 +112,7 @@ def _run(way: str, images: Path, model: Path) -> dict[str, Any]:
         "first": times[0][1],
         "whole": total / wall,
         "steady": (total - quarter[0]) / (last - quarter[1]),
-        "cpu": sum(cpu.values()),
+        "cpu": ticks.total() / os.sysconf("SC_CLK_TCK"),
         "peak_mb": sum(each for _, each in at_peak),
         "worker_mb": max((each for name, each in at_peak if "PartWorker" in name), default=at_peak[0][1]),
         "processes": processes,
@@ -137,10 +138,10 @@ def _name(pid: str) -> str:
     return "driver" if "benchmarks.ray" in words else words[0].rpartition("/")[2]
 
 
-def _cpu_seconds(pid: str) -> float:
-    """Of a process so far, without its children."""
+def _cpu_ticks(pid: str) -> int:
+    """CPU time of a process so far, without its children, in clock ticks."""
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+    return sum(map(int, fields[11:13]))
 
 
 def _read(path: str) -> bytes:

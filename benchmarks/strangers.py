@@ -21,6 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from batchland import ScoreOptions, score
+from batchland.models.decisions import STRANGER, KnownPhotos
+from batchland.models.known import different_pictures, distances_within
 from batchland.predictions.reader import StoredPredictions
 from benchmarks.machine import describe_machine
 
@@ -138,8 +140,8 @@ def told_apart(known: Floats, strangers: Floats) -> Found:
     return Found(float(roc_auc_score(truth, np.concatenate([known, strangers]))), float((strangers >= limit).mean()))
 
 
-def halves(photos: Photos) -> Iterator[tuple[Photos, Photos]]:
-    for seed in range(SPLITS):
+def halves(photos: Photos, splits: int = SPLITS) -> Iterator[tuple[Photos, Photos]]:
+    for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(photos.labels))
         yield photos.take(order[::2]), photos.take(order[1::2])
 
@@ -155,6 +157,19 @@ def of_set(known: Photos, strangers: Photos, *, other_head: bool = False) -> dic
         for name, method in METHODS.items():
             found[name].append(told_apart(*(method(sets[0], photos) for photos in sets[1:])))
     return {name: Found(*np.mean(each, axis=0)) for name, each in found.items()}
+
+
+def flagged(known: Photos) -> npt.NDArray[np.floating[Any]]:
+    """Shares of known photos that are called strangers: of each half, with a model that knows the other. Ten times."""
+    found = []
+    for part, held_out in halves(known, 10):
+        photos = different_pictures(part.features)
+        rule = KnownPhotos(
+            images=len(photos), labels_fingerprint="", distances=tuple(distances_within(photos).tolist())
+        )
+        distance = 1 - nearest(NEIGHBOURS[0], mean=True)(part._replace(features=photos), held_out)
+        found.append((rule.share_as_far(distance) < STRANGER).mean())
+    return np.array(found)
 
 
 def of_left_out_classes(known: Photos) -> dict[str, Found]:
@@ -189,6 +204,9 @@ def main() -> None:
     results["a class left out"] = of_left_out_classes(known)
     print(describe_machine())
     print(f"\n{len(known.labels)} known photos of {given.known}\n\n{table(results)}")
+    shares = flagged(known)
+    mean, least, most = (f"{share:.1%}" for share in (shares.mean(), shares.min(), shares.max()))
+    print(f"\nKnown photos called strangers: {mean} on average, {least} to {most} in single halves")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from batchland.embeddings.neighbours import Floats, Rows, Vectors, close_pairs, 
 from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
-SURE: Final = 0.45
+SURE: Final = 0.5
 """Up to this distance of signatures, features are not compared: different photos have a larger distance, and a stamp on
 a small picture changes its features more than its signature."""
 MIN_SIMILARITY: Final = 0.75

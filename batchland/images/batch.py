@@ -1,6 +1,7 @@
 """Batches of loaded images: pixels in a buffer, and the outcome of each image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -52,6 +53,13 @@ class Batch(NamedTuple):
     def failed(self) -> int:
         """Number of images without pixels."""
         return sum(outcome.error is not None for outcome in self.outcomes)
+
+    def shares(self, count: int) -> "Iterator[Batch]":
+        """Consecutive shares of equal size, at most `count`, of a batch without encoded images."""
+        size = ceil(len(self.refs) / count)
+        for start in range(0, len(self.refs), size):
+            share = slice(start, start + size)
+            yield Batch(self.refs[share], self.pixels[share], self.outcomes[share])
 
 
 Loaded = tuple[Outcome, Pixels | Encoded | None]

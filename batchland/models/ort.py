@@ -60,11 +60,13 @@ def has_vnni() -> bool:
 @cache
 def instruction_sets() -> str:
     """Those of the CPU; onnxruntime arranges weights for them."""
-    lines = cpuinfo().splitlines()  # none on macOS
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    flags = next((line for line in cpuinfo().splitlines() if line.startswith(("flags", "Features"))), None)
+    if flags is None:  # on macOS; on Linux, platform.processor() would start a process
+        flags = platform.processor()
     return f"{platform.machine()} {flags}"
 
 
+@cache
 def cpuinfo() -> str:
     """Linux's description of the CPUs; elsewhere empty."""
     try:

@@ -1,11 +1,9 @@
 """Copies of pictures are found by their signatures, and confirmed by features."""
 
 import numpy as np
-import pytest
 from photo_like import photo
 from PIL import Image
 
-from batchland.embeddings import copies
 from batchland.embeddings.copies import copy_limit, find_copies, groups, near_copies
 from batchland.embeddings.signatures import mirrored, signatures
 from batchland.images.signals import SIGNAL_DTYPE, measure
@@ -40,13 +38,11 @@ def test_the_mirrored_signature_is_that_of_the_mirrored_picture() -> None:
     assert np.mean(turned[:, :64] == expected[:, :64]) > 0.99  # not where neighbouring cells are equal
 
 
-def test_features_rule_out_pairs_that_are_not_sure(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = vectors([PHOTOS[0], PHOTOS[0], PHOTOS[0]])
-    features = np.eye(2, dtype=np.float16)[[0, 0, 1]]
-    assert len(find_copies(rows, features).left) == 3
-    monkeypatch.setattr(copies, "SURE", -1.0)
-    pairs = find_copies(rows, features)
-    assert list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)) == [(0, 1)]
+def test_features_rule_out_pairs_that_are_not_sure() -> None:
+    rows = np.zeros((6, 112), np.float32)
+    rows[:, 0] = [0, 0.49, 10, 10.51, 20, 20.51]
+    pairs = find_copies(rows, np.eye(6, dtype=np.float16)[[0, 1, 2, 3, 4, 4]])
+    assert sorted(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)) == [(0, 1), (4, 5)]
 
 
 def test_the_limit_is_larger_with_features_that_distinguish_pictures() -> None:

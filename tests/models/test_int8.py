@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -143,18 +144,44 @@ def test_int8_needs_labelled_photos(tmp_path, options):
     )  # fmt: skip
 
 
-def test_speed_is_the_ratio_of_cpu_times():
-    def burn(seconds):
+@pytest.mark.parametrize(
+    ("rounds_under_load", "slowdowns", "expected"),
+    [
+        (0, (1, 1), 2.0),
+        (4, (5, 1), 2.0),
+        (14, (5, 5), 2.0),
+        (14, (5, 1), 2.0),  # the median of 15 rounds would be 10
+        (25, (1, 5), 2.0),
+        (60, (5, 1), None),
+        (60, (1, 5), None),
+    ],
+)
+def test_the_speed_of_int8_is_measured_right_or_not_at_all(monkeypatch, rounds_under_load, slowdowns, expected):
+    """By a clock that only the calls move. Under load, each call of fp32 and of int8 is slowed down by a factor."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "thread_time", lambda: clock[0])
+
+    def network(seconds, slowdown):
+        calls = []
+
         def predict(pixels):
-            until = time.process_time() + seconds
-            while time.process_time() < until:
-                pass
+            calls.append(seconds * (1 if len(calls) % 15 == 5 or len(calls) > rounds_under_load else slowdown))
+            clock[0] += calls[-1]
             return pixels
 
         return predict
 
-    assert speed(burn(0.02), burn(0.01), PIXELS) == pytest.approx(2, rel=0.2)
-    assert speed(burn(0.01), burn(0.02), PIXELS) == pytest.approx(0.5, rel=0.2)
+    networks = network(1.0, slowdowns[0]), network(0.5, slowdowns[1])
+    if expected:
+        assert speed(Path("m.onnx"), *networks, PIXELS) == pytest.approx(expected)
+        return
+    with pytest.raises(ModelError) as caught:
+        speed(Path("m.onnx"), *networks, PIXELS)
+    factor = slowdowns[0] / slowdowns[1]
+    assert str(caught.value) == (
+        "m.onnx: not written, the speed of int8 cannot be measured beside the other programs on this machine "
+        f"({2 * factor:.2f} or 2.00 times as fast as fp32); run the command again when they have ended"
+    )
 
 
 def test_onnxruntimes_tools_can_be_imported_in_any_order():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import mmap
 import os
+import platform
 import posix
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from toys import write_dense_model
 
 from batchland.errors import BatchlandError, ModelError
-from batchland.models import optimised_copy
+from batchland.models import optimised_copy, ort
 from batchland.models.ort import Threads
 from batchland.models.session import ModelContent, begin_opening, open_session
 from batchland.system.folders import cache_folder
@@ -287,3 +288,9 @@ def test_broken_model_is_reported_and_leaves_nothing(model):
         open_session(model, "cpu", keep_copy=True)
     assert copies() == []
     shutil.rmtree(cache_folder())
+
+
+def test_the_instruction_sets_are_found_without_starting_a_process(monkeypatch):
+    monkeypatch.delattr("platform.processor")  # on Linux, it runs `uname`
+    monkeypatch.setattr(ort, "cpuinfo", lambda: "processor : 0\nflags : fpu avx2\nflags : fpu\n")
+    assert ort.instruction_sets.__wrapped__() == f"{platform.machine()} flags : fpu avx2"

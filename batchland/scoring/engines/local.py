@@ -139,9 +139,11 @@ class LocalEngine:
         pool = ThreadPoolExecutor(self._calls, "infer")
         try:
             for batch in batches:
-                in_progress.append(pool.submit(score, batch))
-                if len(in_progress) > self._calls:
-                    yield in_progress.popleft().result()
+                only = not in_progress and len(batch.refs) < options.batch_size and self.model.device == "cpu"
+                for share in batch.shares(self._calls) if only else (batch,):
+                    in_progress.append(pool.submit(score, share))
+                    if len(in_progress) > self._calls:
+                        yield in_progress.popleft().result()
             while in_progress:
                 yield in_progress.popleft().result()
         finally:

@@ -70,6 +70,21 @@ def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
     assert 1 < most <= 4
 
 
+@pytest.mark.parametrize(("batch_size", "calls"), [(64, [15, 15, 15, 15]), (60, [60]), (50, [10, 50])])
+def test_calls_share_the_only_batch(tmp_path, photos, toy_model, monkeypatch, batch_size, calls):
+    """60 photos: if the first batch is not full, no other one follows."""
+    real, sizes = Session.answer, []
+
+    def answer(self, pixels, jpegs):
+        sizes.append(len(pixels))
+        return real(self, pixels, jpegs)
+
+    monkeypatch.setattr(Session, "answer", answer)
+    engine = LocalEngine(toy_model, ScoreOptions(device="cpu", batch_size=batch_size), cores=4)
+    assert scored(engine, photos, tmp_path) == [ref.name for ref in list_images(photos)]
+    assert sorted(sizes) == calls
+
+
 def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypatch):
     real = Session.answer
 
