@@ -55,10 +55,11 @@ def _accepted(name: str, accepted: "Accepted", runs: Path, *, once: bool) -> str
     if accepted.open:
         text += f" Still suspicious by the same change: {first_few([str(night) for night in accepted.open])}."
     if not once and not accepted.fixed:
-        again = f"batchland accept {name} --date {nights[-1]} --runs {shlex.quote(os.path.abspath(runs))}"  # noqa: PTH100
+        folder = shlex.quote(os.path.abspath(runs))  # noqa: PTH100 - keeps links
+        again = f"batchland accept {name} --date {nights[-1]} --runs {folder}"
         text += (
-            f" If nothing has changed and only this night is odd, withdraw this and accept it once: `{again} --withdraw "
-            f"&& {again} --once`."
+            " If nothing has changed and only this night is odd, withdraw this and accept it once: "
+            f"`{again} --withdraw && {again} --once`."
         )
     if len(nights) > 1:
         text += "".join(f"\n  {night}: {found}" for night, found in zip(nights, accepted.unusual, strict=True))

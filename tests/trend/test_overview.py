@@ -189,7 +189,7 @@ def test_a_page_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     (tmp_path / "index.html").mkdir()
     write_night_pages(tmp_path / "job", TODAY)
     assert [each.getMessage() for each in caplog.records] == [
-        f"{tmp_path}/index.html: cannot be written (Is a directory)"
+        f"{tmp_path}/index.html: cannot be written (Is a directory); write elsewhere"
     ]
     assert (tmp_path / "job" / "trend.html").exists()
 

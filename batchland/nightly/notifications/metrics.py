@@ -21,7 +21,8 @@ _log = logging.getLogger("batchland")
 def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None:
     """Write the metrics of a job's newest night that is not in the future, and of the last one that ended well.
 
-    The file is replaced by rename, and everybody may read it: the node exporter is another user. records: as `read_runs` gives them, at least one. Raises OutputError.
+    The file is replaced by rename, and everybody may read it, because the node exporter is another user.
+    records: as `read_runs` gives them, at least one. Raises OutputError.
     """
     registry = CollectorRegistry()
     records = without_future(records, today)
