@@ -27,7 +27,8 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     wrong. Prints how many labels a random choice would need for the same interval, and whether a plan is worth it.
 
     With --labelled, reads the table with its labels and prints the accuracy over all images of PREDS. Labels are the
-    classes' folders or labels, as for evaluate. The plan must be one of PREDS.
+    classes' folders or labels, as for evaluate. For an image of none of the classes, write any other word, such as
+    none: the prediction counts as wrong. The plan must be one of PREDS.
     """
     from batchland.errors import UsageError
     from batchland.evaluation.label_plan import LabelPlanOptions, plan_labels
@@ -35,7 +36,7 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     from batchland.evaluation.saved import write_csv
     from batchland.system.arrow import keep_pandas_out
     from batchland.system.files import check_new_file, write_file
-    from batchland.system.text import count, images, interval, percent
+    from batchland.system.text import count, first_few, images, interval, percent
 
     keep_pandas_out()
     if (out is None) == (labelled is None):
@@ -53,6 +54,9 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
         if result.unlabelled:
             verb = "has" if result.unlabelled == 1 else "have"
             click.echo(f"note: {count(result.unlabelled)} of {count(result.rows)} rows of the plan {verb} no label")
+        if result.foreign:
+            names = first_few([*map(repr, result.foreign)], 10)
+            click.echo(f"note: labels of none of the model's classes, which count as wrong: {names}")
         if result.unplanned:
             click.echo(
                 f"note: the rows of the plan do not represent {images(result.unplanned)}: rows are missing, or weights "

@@ -14,8 +14,9 @@ from batchland.evaluation.intervals import rate
 from batchland.evaluation.label_plan import LABEL_PLAN, MIN_BUDGET, allot, estimated_accuracy, first_probabilities
 from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
-from batchland.models.class_match import match_classes, unknown_classes_message
+from batchland.models.class_match import class_texts, match_classes, unknown_classes_message
 from batchland.system.csv_files import plain_text, read_columns
+from batchland.system.text import near_miss
 
 _ENOUGH_LABELS: Final = 30
 """Labels from which the widths of two intervals are compared."""
@@ -29,6 +30,8 @@ class LabelledAccuracy(NamedTuple):
     """Rows of the plan."""
     unlabelled: int
     """Rows of the plan without a label."""
+    foreign: tuple[str, ...]
+    """Labels of none of the model's classes: their images count as wrong."""
     unplanned: int
     """Scored images that no row of the plan represents, because rows were removed from it."""
     half_width: float
@@ -55,7 +58,8 @@ class PlanRow(NamedTuple):
 def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
     """Accuracy over all scored images, from a plan with labels. Classes are named as for `evaluate`.
 
-    Raises UsageError if the file is no plan of these predictions, has no labels, or classes unknown to the model.
+    An image with a label of none of the classes counts as wrong. Raises UsageError if the file is no plan of these
+    predictions, has no labels, or a label that seems to be a misspelt class.
     """
     run = read_predictions(predictions)
     rows = read_plan(plan)
@@ -64,13 +68,13 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
         raise UsageError(f"{plan}: no row has a label; fill in the column `label`")
     match = match_classes({row.label for row in filled}, run.info.classes)
     for row in filled:
-        if row.label not in match.index:
+        if row.label in match.unknown and near_miss(row.label, class_texts(run.info.classes)):
             raise UsageError(unknown_classes_message(f"{plan}: row {row.number}", [row.label], run.info.classes))
     scored, answers = _answers(plan, rows, run)
     sizes = _images_of_strata(plan, rows)
     accuracy = estimated_accuracy(
         np.array([row.stratum for row in filled]),
-        np.array([match.index[row.label] == answers[row.image] for row in filled]),
+        np.array([match.index.get(row.label) == answers[row.image] for row in filled]),
         np.array([sizes[number] for number in sorted(sizes)]),
     )
     represented = sum(row.weight for row in rows)
@@ -85,7 +89,8 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
     half_width, expected = _width(accuracy) / 2, None
     if MIN_BUDGET <= len(filled) <= scored:
         expected = allot(first_probabilities(run), len(filled))[2].half_width
-    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned, half_width, expected, paid)
+    unlabelled = len(rows) - len(filled)
+    return LabelledAccuracy(accuracy, len(rows), unlabelled, match.unknown, unplanned, half_width, expected, paid)
 
 
 def _width(figure: Figure) -> float:

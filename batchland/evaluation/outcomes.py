@@ -292,15 +292,6 @@ def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
 def _parts(folder: StoredPredictions) -> list[str]:
     manifest = folder.manifest()
     if manifest is None:
-        raise UsageError(f"{folder.name}: {_without_manifest(folder)}")
+        unfinished = "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
+        raise UsageError(f"{folder.name}: {folder.several() or unfinished}")
     return [file.path for file in manifest.files]
-
-
-def _without_manifest(folder: StoredPredictions) -> str:
-    folders = folder.folders()
-    if any(name.lstrip(".").startswith("shard-") for name in folders):
-        return "holds shards; run `batchland merge`, and give its output"
-    partitions = [name for name in folders if name.startswith(("date=", "model="))]
-    if partitions:
-        return f"holds the partitions of a job, each of them a separate run; give one, like {partitions[-1]}"
-    return "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"

@@ -64,9 +64,14 @@ def find_name(indices: dict[str, int], name: str) -> int | None:
     return indices.get(name, indices.get(composed(name)))
 
 
+def class_texts(classes: Sequence[ClassName]) -> list[str]:
+    """All names of the classes: labels and folders."""
+    return [name for pair in classes for name in (pair.label, pair.folder)]
+
+
 def unknown_classes_message(source: str, unknown: Sequence[str], classes: Sequence[ClassName]) -> str:
     """One line that lists the unknown names, similar known ones, and the model's classes."""
-    known = [name for pair in classes for name in (pair.label, pair.folder)]
+    known = class_texts(classes)
     guesses = ((name, near_miss(name, known)) for name in unknown)
     some = first_few([f"{name!r} (did you mean {near!r}?)" if near else repr(name) for name, near in guesses], 10)
     return (

@@ -72,6 +72,16 @@ class StoredPredictions:
         """Names of the folders directly in a folder, in order."""
         return self._read(self._files.folders)
 
+    def several(self) -> str | None:
+        """What a folder holds instead of one output: shards, or the partitions of a job. None if neither."""
+        folders = self.folders()
+        if any(name.lstrip(".").startswith("shard-") for name in folders):
+            return "holds shards; run `batchland merge`, and give its output"
+        partitions = [name for name in folders if name.startswith(("date=", "model="))]
+        if partitions:
+            return f"holds the partitions of a job, each of them a separate run; give one, like {partitions[-1]}"
+        return None
+
     def stamp(self, part: str) -> Stamp:
         """Size and modification time of a part."""
         return self._read(lambda: self._files.stamp(part))
@@ -102,6 +112,8 @@ class StoredPredictions:
         """The document about the run in the first part's metadata."""
         parts = self.parts()
         if not parts:
+            if several := self.several():
+                raise UsageError(f"{self.name}: {several}")
             raise UsageError(f"{self.name}: is a folder without predictions", advice="photos")
         first = parts[0]
         info = predictions_info(self.schema(first), self.name)

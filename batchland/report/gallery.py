@@ -99,7 +99,7 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
     missing = None
     if chosen and not any(picture.thumbnail.uri for picture in chosen):
         reasons = Counter(picture.thumbnail.missing for picture in chosen)
-        missing = f"the images below {evaluation.image_root} are {reasons.most_common(1)[0][0]}"
+        missing = f"{reasons.most_common(1)[0][0]} (the images below {evaluation.image_root})"
         if not budget:
             missing = "switched off"
     errors = evaluation.summary.label_errors

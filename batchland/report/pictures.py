@@ -47,7 +47,7 @@ class Thumbnails:
         try:
             data = (self._root / os.fsdecode(file_name(name))).read_bytes()
             if file_size is not None and len(data) != file_size:
-                return Thumbnail(None, missing="changed since it was scored")
+                return Thumbnail(None, missing="changed after scoring")
             jpeg, size = small_jpeg(data, self._side)
         except OSError:
             return Thumbnail(None, missing="no longer there")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
 
 MAX_SHARDS: Final = 1_000_000
+SHARD_FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,6})-of-([0-9]{5,6}|1000000)(\.parts)?")
+"""The folder of a shard, or of the parts of an unfinished one."""
 MAX_CPU_CALLS: Final = 4
 """Calls of the model at once on a CPU; each takes memory for the activations of its batch."""
 TopK = Annotated[int, Field(gt=0, le=1_000_000)]

@@ -11,23 +11,24 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from batchland.errors import UsageError
+from batchland.errors import OutputError, UsageError
 from batchland.models.session import OpenModel
-from batchland.predictions.layout import is_file_output
+from batchland.predictions.layout import MANIFEST, is_file_output
 from batchland.predictions.parts import Entry, PartSpec
 from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import Manifest, ShardInfo, predictions_schema
 from batchland.predictions.storage import display_location, join_location, open_output, output_location
+from batchland.predictions.stored_folder import StoredFolder
 from batchland.predictions.writer import PredictionSink, Survey, cut
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.manifest import fingerprint
-from batchland.scoring.options import ScoreOptions, Shard
+from batchland.scoring.options import SHARD_FOLDER, ScoreOptions, Shard
 from batchland.system.names import display_path
 from batchland.system.paths import resolved
 
 
 class Run:
-    """Score all images of a listing into `out`, an absolute path or a URL.
+    """Score all images of a listing into `out`, an absolute path or a URL; a shard into its folder below `out`.
 
     Raises UsageError if `out` is inside the images to score or would replace an input.
     """
@@ -39,8 +40,9 @@ class Run:
 
     def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions) -> None:
         self.listing = listing
-        self.out = out
+        self.out = out if options.shard is None else _shard_location(out, options.shard)
         self.options = options
+        self._common = StoredFolder(out)
         self._check_output()
 
     @property
@@ -83,6 +85,8 @@ class Run:
 
     def open_sink(self, model: OpenModel, checkpoint_seconds: float) -> PredictionSink:
         """The output, to be entered as a context."""
+        if self.options.shard:
+            self._check_common_folder(self.options.shard)
         spec = PartSpec.of(
             self.fingerprint(model),
             batch_size=self.options.batch_size,
@@ -99,6 +103,29 @@ class Run:
             checkpoint_seconds=checkpoint_seconds,
         )
 
+    def _check_common_folder(self, shard: Shard) -> None:
+        """Raise UsageError if it has shards of another number, as of another plan: they could not be merged."""
+        try:
+            found = map(SHARD_FOLDER.fullmatch, self._common.names())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            reason = error.strerror or str(error)
+            problem = OutputError(f"{self._common.name}: cannot be listed ({reason}); fix this")
+            raise self._common.first_error(error) or problem from error
+        if others := {int(match[3]) for match in found if match} - {shard.count}:
+            raise UsageError(
+                f"{self._common.name}: holds shards I/{min(others)}, and this is shard {shard}", advice="other_out"
+            )
+
+    def remove_merged_manifest(self) -> None:
+        """Remove a manifest of `merge_in_place` over the shards, because it is not valid for new rows."""
+        try:
+            self._common.remove(MANIFEST)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{self._common.name}/{MANIFEST}: cannot be removed ({reason}); remove it") from error
+
     def _check_output(self) -> None:
         name, out = display_location(self.out), _resolved(self.out)
         if self.options.image_list is None and out.startswith(self.listing.source.name.rstrip("/") + "/"):
@@ -112,7 +139,7 @@ class Run:
             raise UsageError(f"{name}: its name is not valid UTF-8", advice="other_out") from error
 
 
-def shard_location(out: Path | str, shard: Shard) -> Path | str:
+def _shard_location(out: Path | str, shard: Shard) -> Path | str:
     """The folder of a shard below `out`, the common folder of all. Raises UsageError if `out` is the name of a file."""
     if is_file_output(PurePath(display_location(out))):
         raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")

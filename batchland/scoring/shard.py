@@ -17,7 +17,7 @@ from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.predictions.writer import Survey
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
-from batchland.scoring.run import Run, shard_location
+from batchland.scoring.run import Run
 
 CONTAINER_SHIFT: Final = 32
 """Bits of a position that hold the index within a container."""
@@ -34,7 +34,7 @@ class ShardRun(Run):
     def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions, shard: Shard) -> None:
         if options.retry_failed:
             raise UsageError("shards cannot be retried; merge them, then retry the merged predictions")
-        super().__init__(listing, shard_location(out, shard), options)
+        super().__init__(listing, out, options)
         self._assignment = ShardAssignment(shard)
 
     def entries(self) -> Iterator[ImageRef]:
@@ -54,6 +54,7 @@ class ShardRun(Run):
 
     def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:  # noqa: ARG002
         """Manifest entry that must be the same in all shards of the listing."""
+        self.remove_merged_manifest()
         return {"shard": self._assignment.info(super().fingerprint(model))}
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from toys import picture
 
 import batchland
+from batchland.embeddings.duplicates import find_duplicates
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.options import EvaluateOptions
@@ -276,6 +277,8 @@ def test_folders_of_shards_or_partitions_are_rejected(tmp_path: Path) -> None:
     source, out = labels(tmp_path, "00.Red_Tower/1.jpg"), tmp_path / "out"
     (out / "shard-00000-of-00002").mkdir(parents=True)
     assert refusal(out, source) == f"{out}: holds shards; run `batchland merge`, and give its output"
+    with pytest.raises(UsageError, match="holds shards; run `batchland merge`"):
+        find_duplicates([out])
     (out / "shard-00000-of-00002").rmdir()
     for day in (24, 23):
         (out / f"date=2026-11-{day}").mkdir()

@@ -44,6 +44,15 @@ def test_classes_are_matched_as_in_evaluate(tmp_path: Path, predictions: Path, l
     assert result.stdout.splitlines()[1:] == ["note: 1 of 4 rows of the plan has no label"]
 
 
+def test_an_image_of_none_of_the_classes_counts_as_wrong(tmp_path: Path, predictions: Path) -> None:
+    filled = plan(tmp_path, "8.jpg,none,Blue Lake,0.6,0,2", "1.jpg,Red Tower,Red Tower,0.9,1,8")
+    assert labelled_accuracy(predictions, filled).accuracy.value == pytest.approx(0.8)
+    result = batchland("label-plan", predictions, "--labelled", filled)
+    assert result.stdout.splitlines()[1:] == [
+        "note: labels of none of the model's classes, which count as wrong: 'none'"
+    ]
+
+
 def test_text_with_the_apostrophe_of_csv_files_is_read(tmp_path: Path) -> None:
     rows = list(read_plan(plan(tmp_path, "'=8.jpg,'@a,'=b,0.6,0,2", "'9.jpg,@a,-b,0.6,0,2")))
     assert [(row.image, row.label, row.predicted) for row in rows] == [("=8.jpg", "@a", "=b"), ("'9.jpg", "@a", "-b")]

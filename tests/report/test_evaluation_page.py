@@ -269,7 +269,7 @@ def test_a_changed_picture_is_not_shown(browser: Any, tmp_path: Path) -> None:
     with opened(browser, files.html) as found:
         shown = found.page.locator("#mistakes figure").all_inner_texts()
         assert len(shown) == 2
-        assert "changed since it was scored" in shown[1]
+        assert "changed after scoring" in shown[1]
         assert found.page.locator("#mistakes img").count() == 1
 
 

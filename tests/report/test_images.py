@@ -401,7 +401,8 @@ def test_every_text_of_the_dialog_has_enough_contrast(browser, page):
 def test_hostile_names_stay_text(browser, tmp_path):
     wrong = [np.roll([0.7] + [0.3 / 9] * 9, number + 1) for number in range(10)]
     rows = [
-        Row(f"{folder}/{folder.replace('/', '')}.jpg", answer) for folder, answer in zip(HOSTILE, wrong, strict=True)
+        Row(f"\u05d0/\u05d1/{folder}/{folder.replace('/', '')}.jpg", answer)
+        for folder, answer in zip(HOSTILE, wrong, strict=True)
     ]
     predictions = write_predictions(tmp_path / "p.parquet", HOSTILE, rows)
     labels = tmp_path / "labels.csv"
@@ -413,6 +414,11 @@ def test_hostile_names_stay_text(browser, tmp_path):
         assert len(names(found.page)) == 10
         for _ in range(10):
             found.page.locator("#images-grid button").first.click()
+            assert found.page.locator("#viewer-choices").evaluate(
+                "(at) => at.offsetWidth <= at.parentElement.clientWidth"
+            )
+            parts = found.page.locator("#viewer-name bdi")
+            assert parts.nth(0).bounding_box()["x"] < parts.nth(1).bounding_box()["x"]
             found.page.keyboard.press("ArrowRight")
             found.page.keyboard.press("Escape")
         assert found.page.evaluate("window.hacked") is None

@@ -222,8 +222,10 @@ def test_a_folder_without_shards_is_rejected(tmp_path, photos, toy_model):
 
 
 def test_shards_of_two_counts_in_one_folder_are_rejected(tmp_path, photos, toy_model, four):
-    score_shards(photos, four, options(toy_model), 2)
-    expected = "holds shards of 2 and of 4; delete those of the wrong number, then merge"
+    with pytest.raises(UsageError, match=r"four: holds shards I/4, and this is shard 0/2$"):
+        score_shard(photos, four, options(toy_model), 0, 2)
+    (four / ".shard-00000-of-00002.parts").mkdir()
+    expected = "holds shards of 2 and of 4; move those of one number to another folder, then merge"
     assert refusal(four, tmp_path / "p.parquet") == expected
 
 

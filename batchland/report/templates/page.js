@@ -12,10 +12,14 @@ const percent = (share) => {
   return text === "100.0%" && share < 1 ? ">99.9%" : text === "0.0%" && share > 0 ? "<0.1%" : text;
 };
 
-// A path may be broken after each slash.
+// A path may be broken after each slash, and each of its names has its own writing direction.
 const showPath = (element, path) => {
-  const parts = visibleText(path).split(/(?<=\/)/);
-  element.replaceChildren(...parts.flatMap((part, index) => index ? [document.createElement("wbr"), part] : [part]));
+  element.dir = "ltr";
+  element.replaceChildren(...visibleText(path).split("/").flatMap((name, index) => {
+    const part = document.createElement("bdi");
+    part.textContent = name;
+    return index ? ["/", document.createElement("wbr"), part] : [part];
+  }));
 };
 
 // JSON that is compressed by zlib, as base64, in a script element.

@@ -1,11 +1,10 @@
 """Check the shards in a folder: all exist, are complete and undamaged, and scored the same listing in the same way."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +14,10 @@ from batchland.predictions.layout import MANIFEST, differences
 from batchland.predictions.reader import parse_manifest
 from batchland.predictions.schema import Manifest, ShardInfo, WrittenFile
 from batchland.predictions.stored_folder import StoredFolder
-from batchland.scoring.options import Shard
+from batchland.scoring.options import SHARD_FOLDER, Shard
 from batchland.system.cores import usable_cores
 from batchland.system.files import read_error
 from batchland.system.text import first_line
-
-_FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,6})-of-([0-9]{5,6}|1000000)(\.parts)?")
 
 
 class FinishedShard(NamedTuple):
@@ -71,13 +68,13 @@ def _find_shards(common: StoredFolder) -> tuple[int, set[int], set[int]]:
     except OSError as error:
         problem = UsageError(f"{common.name}: cannot be opened ({error.strerror})", advice="shard_folder")
         raise common.first_error(error) or problem from error
-    matches = [match for match in map(_FOLDER.fullmatch, names) if match]
+    matches = [match for match in map(SHARD_FOLDER.fullmatch, names) if match]
     counts = sorted({int(match[3]) for match in matches})
     if not counts:
         raise UsageError(f"{common.name}: holds no shards", advice="shard_folder")
     if len(counts) > 1:
         sets = " and ".join(f"of {count}" for count in counts)
-        raise UsageError(f"{common.name}: holds shards {sets}; delete those of the wrong number, then merge")
+        raise UsageError(f"{common.name}: holds shards {sets}; move those of one number to another folder, then merge")
     visible = {int(match[2]) for match in matches if not match[1] and not match[4]}
     shards = [Shard(index=index, count=counts[0]) for index in visible]
     with ThreadPoolExecutor(common.parallel * usable_cores()) as pool:

@@ -13,20 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchland.errors import NoSuchImagesError, OutputError, UsageError
+from batchland.errors import NoSuchImagesError, UsageError
 from batchland.images.sources.refs import Ignored, ImageRef, is_there
 from batchland.models.session import OpenModel
-from batchland.predictions.layout import MANIFEST
 from batchland.predictions.parts import Entry, PartSpec
 from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.predictions.storage import output_location
-from batchland.predictions.stored_folder import StoredFolder
 from batchland.predictions.writer import PredictionSink, Survey
 from batchland.scoring.listing import TRIED, ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan, open_planned
 from batchland.scoring.plan.schema import PlanOptions
-from batchland.scoring.run import Run, shard_location
+from batchland.scoring.run import Run
 from batchland.system.names import display_path
 from batchland.system.text import counted
 from batchland.system.urls import is_url
@@ -99,9 +97,7 @@ class PlannedRun(Run):
         if options.retry_failed or options.add_missing:
             raise UsageError(f"{listing.stored.name}: failed rows are scored again without a plan; give the images")
         self._shard = options.shard
-        self._common = StoredFolder(out)
         if options.shard:
-            out = shard_location(out, options.shard)
             _check_shard(listing, options.shard)
         options = options.model_copy(update=listing.plan.options.model_dump())
         super().__init__(listing, out, options)
@@ -141,17 +137,10 @@ class PlannedRun(Run):
         return self._finished_shard(lambda shard: (shard.fingerprint, shard.listed, shard.names_sha256) == wanted)
 
     def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:
-        """Manifest entry that must be the same in all shards of the plan, and the digests of this shard's parts.
-
-        A manifest of `merge_in_place` over the shards is removed, because it is not valid for the new rows.
-        """
+        """Manifest entry that must be the same in all shards of the plan, and the digests of this shard's parts."""
         if self._shard is None:
             return {}
-        try:
-            self._common.remove(MANIFEST)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(f"{self._common.name}/{MANIFEST}: cannot be removed ({reason}); remove it") from error
+        self.remove_merged_manifest()
         plan = self.listing.plan
         info = ShardInfo(
             index=self._shard.index,
