@@ -21,7 +21,7 @@ from batchland.images.sources.refs import ImageRef
 from batchland.predictions.parts import PartSpec, PartSummary, names_digest
 from batchland.predictions.storage import open_output
 from batchland.predictions.writer import PredictionSink, cut
-from batchland.scoring.engines.engine import Part, ScoredPart
+from batchland.scoring.engines.engine import Part, ScoredPart, Work
 from batchland.scoring.engines.ray.environment import prepare_import
 from batchland.scoring.plan.read import PlannedImages, PlannedRange
 from benchmarks.plans import key
@@ -41,7 +41,7 @@ class StubWorker:
         rows = len(part.entries)  # type: ignore[arg-type]
         names = b"" if not isinstance(part.entries, list) else names_digest(entry.name for entry in part.entries)
         digest = hashlib.sha256(str(part.number).encode()).digest()
-        return ScoredPart(PartSummary(part.number, rows, {}, names, digest, {}), 0.0, 0.0, 0.0, 0)
+        return ScoredPart(PartSummary(part.number, rows, {}, names, digest, {}), Work())
 
     def progress(self) -> tuple[int, int]:
         """See `PartWorker.progress`."""

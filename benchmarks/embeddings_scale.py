@@ -25,7 +25,7 @@ from batchland.embeddings.neighbours import nearest
 from batchland.embeddings.signatures import signatures
 from batchland.models.contract import DISTANCE_NAME, FEATURES_NAME
 from batchland.models.known import MAX_PHOTOS, add_distance
-from batchland.models.ort import CPU, Threads, create_session
+from batchland.models.ort import CPU, create_session
 from batchland.system.cores import usable_cores
 
 DIMENSIONS = 1280
@@ -72,7 +72,7 @@ def distances(features: np.ndarray) -> int:
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     add_distance(model, features[:MAX_PHOTOS].astype(np.float32))
-    session = create_session(model.SerializeToString(), [(CPU, {})], Threads(usable_cores()))
+    session = create_session(model.SerializeToString(), [(CPU, {})], usable_cores())
     return sum(
         len(session.run([DISTANCE_NAME], {"images": features[start : start + 32].astype(np.float32)})[0])
         for start in range(0, len(features), 32)

@@ -30,7 +30,7 @@ from batchland import ScoreOptions, score
 from batchland.models.contract import FEATURES_NAME
 from batchland.models.features import keep_features, normalised
 from batchland.models.known import MAX_PHOTOS, add_distance
-from batchland.models.ort import CPU, Threads, create_session
+from batchland.models.ort import CPU, create_session
 from batchland.predictions.layout import write_table
 from batchland.predictions.schema import features_column
 from benchmarks.machine import describe_machine
@@ -53,7 +53,7 @@ def nodes(width: int, *, known: bool) -> float:
     pictures = vectors(max(BATCH, MAX_PHOTOS), width)
     if known:
         add_distance(model, pictures / np.linalg.norm(pictures, axis=1, keepdims=True))
-    session = create_session(model.SerializeToString(), [(CPU, {})], Threads(1))
+    session = create_session(model.SerializeToString(), [(CPU, {})], 1)
     feed = {"images": pictures[:BATCH]}
     return 1e6 / BATCH * _least(lambda: session.run(None, feed), 50)
 

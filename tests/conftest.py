@@ -1,7 +1,12 @@
 """Fixtures that several test modules share."""
 
-import gc
 import os
+
+# Several workers share the cores. With more threads, OpenBLAS waits busily after each product of matrices: 20 times the
+# CPU seconds. Before numpy and torch are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import gc
 import shutil
 import tempfile
 import threading
@@ -12,7 +17,7 @@ from typing import Any
 
 import pytest
 from s3_server import _paused_s3_server, bucket, own_s3_server, s3_server
-from toys import COLOURS, picture, write_toy_model
+from toys import COLOURS, picture, write_photos, write_toy_model
 
 from batchland.images.sources import refs
 from batchland.system.cores import usable_cores
@@ -53,6 +58,14 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     """No test of this process survives a power cut, so none needs to wait until its files are on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves_of_training() -> Iterator[None]:
+    """Matplotlib takes a second to draw them, most of a small training; test_metrics.py draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchland.training.metrics.draw_curves", lambda reports, file: None)
         yield
 
 
@@ -115,18 +128,17 @@ def colour_folders(tmp_path: Path) -> Path:
 def web_server() -> Iterator[tuple[str, list[str]]]:
     """The address of a server, and the paths that it was asked for.
 
-    It does not know those with `missing` in them; it redirects those with `moved` to a page, `secured` to https.
+    It does not know those with `missing` in them; it redirects those with `moved` to a page.
     """
     heard: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             heard.append(self.path)
-            moved = {"moved": "/page", "secured": f"https://{self.headers['Host']}{self.path}"}
-            to = next((to for part, to in moved.items() if part in self.path), None)
-            self.send_response(404 if "missing" in self.path else 302 if to else 200)
-            if to:
-                self.send_header("Location", to)
+            moved = "moved" in self.path
+            self.send_response(404 if "missing" in self.path else 302 if moved else 200)
+            if moved:
+                self.send_header("Location", "/page")
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
@@ -148,13 +160,4 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Sixty images in folders, of colours that say their labels, some of them broken."""
-    root = tmp_path / "photos"
-    for number in range(60):
-        folder = root / f"camera-{number // 20}"
-        folder.mkdir(parents=True, exist_ok=True)
-        data = picture(list(COLOURS.values())[number % 3])
-        if number % 10 == 7:
-            data = data[: len(data) // 2]
-        (folder / f"{number:03}.jpg").write_bytes(data)
-    return root
+    return write_photos(tmp_path / "photos")

@@ -25,7 +25,7 @@ from batchland.models.gpu.device import Device
 from batchland.models.gpu.runners import BatchModel
 from batchland.models.gpu.tuning import Settings
 from batchland.models.known import add_distance
-from batchland.models.ort import CPU, Threads, create_session
+from batchland.models.ort import CPU, create_session
 from batchland.models.session import open_session
 from batchland.scoring.account import Progress
 
@@ -147,6 +147,18 @@ def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = 
     return buffer.getvalue()
 
 
+def write_photos(root: Path) -> Path:
+    """Sixty images in folders, of colours that say their labels, some of them broken."""
+    for number in range(60):
+        folder = root / f"camera-{number // 20}"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = picture(list(COLOURS.values())[number % 3])
+        if number % 10 == 7:
+            data = data[: len(data) // 2]
+        (folder / f"{number:03}.jpg").write_bytes(data)
+    return root
+
+
 def options(model: Path, **changes: Any) -> ScoreOptions:
     """Small batches and parts, so that a few dozen images make many."""
     return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
@@ -195,7 +207,7 @@ def batch_model_on_cpu(
     def on_cpu(device: Device, settings: Settings) -> Any:
         if settings_seen is not None:
             settings_seen.append((device, dict(settings)))
-        return create_session(content, [(CPU, {})], Threads(1), record_placement=True)
+        return create_session(content, [(CPU, {})], 1, record_placement=True)
 
     card = open_session(path, "cpu").card
     check = cpu_check(content, hashlib.sha256(content).hexdigest(), card.preprocess.shape, 1e-6)

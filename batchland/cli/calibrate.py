@@ -10,8 +10,9 @@ from batchland.cli.options import PATH, Flag, build, complete_path, labels_optio
 
 
 @command(
+    tables=True,
     epilog='Example: batchland calibrate preds.parquet --labels data/test --model m.onnx --promise "error <= 2%" '
-    "--out calibrated.onnx"
+    "--out calibrated.onnx",
 )
 @click.argument("predictions", metavar="PREDS", shell_complete=complete_path)
 @labels_option
@@ -40,10 +41,8 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
     """
     from batchland.evaluation.calibrate import CalibrateOptions
     from batchland.evaluation.calibrate import calibrate as run
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.text import count, percent
 
-    keep_pandas_out()
     result = run(predictions, labels, model, out, build(CalibrateOptions, values))
     rule, sets = result.card.decision, result.card.prediction_sets
     if result.guarantee and rule and rule.threshold is not None and result.guarantee.rule:

@@ -15,7 +15,8 @@ def classes() -> None:
 
 
 @classes.command(
-    epilog='Example: batchland classes add "Old Mill" photos/mill --model m.onnx --labels data/test --out n.onnx'
+    tables=True,
+    epilog='Example: batchland classes add "Old Mill" photos/mill --model m.onnx --labels data/test --out n.onnx',
 )
 @click.argument("label")
 @click.argument("photos", type=PATH)
@@ -36,10 +37,8 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
     """
     from batchland.embeddings.new_class import AddClassOptions, add_new_class
     from batchland.evaluation.intervals import rate
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.text import count, first_few, interval, percent, visible
 
-    keep_pandas_out()
     options = build(AddClassOptions, values)
     made = add_new_class(label, photos, model, out, labels, options)
     added = made.card.added[-1]

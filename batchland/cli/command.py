@@ -16,7 +16,7 @@ from batchland.errors import BatchlandError, InputError, LockedError, UsageError
 from batchland.system.cores import require_address_space
 from batchland.system.names import display_path
 from batchland.system.paths import require_current_folder
-from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
+from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout, stdout_has_reader
 from batchland.system.text import one_line
 
 _LONGEST_MESSAGE: Final = 1000
@@ -34,6 +34,11 @@ class Command(click.Command):
     """
 
     _params: list[Any]
+
+    def __init__(self, *arguments: Any, tables: bool = False, **attributes: Any) -> None:
+        """tables: whether it uses pyarrow, so that pandas is to be kept out."""
+        super().__init__(*arguments, **attributes)
+        self._tables = tables
 
     @property
     def params(self) -> list[click.Parameter]:
@@ -73,6 +78,10 @@ class Command(click.Command):
         try:
             require_address_space()
             require_current_folder()
+            if self._tables:
+                from batchland.system.arrow import keep_pandas_out
+
+                keep_pandas_out()
             return super().invoke(ctx)
         except click.UsageError as error:
             if not as_json:
@@ -82,6 +91,9 @@ class Command(click.Command):
             flags = {flag for parameter in self.params for flag in parameter.opts}
             _fail(ctx, with_advice(error, flags), error.exit_code, as_json=as_json)
         except OSError as error:
+            if error.errno == errno.EPIPE and not stdout_has_reader():
+                drop_broken_stdout()
+                ctx.exit(InputError.exit_code)
             if (message := _storage_failure(error)) is None:
                 raise
             _fail(ctx, message, InputError.exit_code, as_json=as_json)

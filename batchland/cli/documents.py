@@ -12,10 +12,15 @@ from batchland.report.verdict import Verdict
 from batchland.system.documents import Document
 
 
-class ErrorResult(Document):
-    """Any command with --json that ends with an error before it has a result."""
+class Printed(Document):
+    """A document that a command prints."""
 
     schema_version: Literal[1] = 1
+
+
+class ErrorResult(Printed):
+    """Any command with --json that ends with an error before it has a result."""
+
     kind: Literal["batchland.error"] = "batchland.error"
     exit_code: int
     """As in the README's table."""
@@ -33,10 +38,9 @@ class DoctorCheck(Document):
     """What to do about it; empty if there is nothing to do."""
 
 
-class DoctorResult(Document):
+class DoctorResult(Printed):
     """`batchland doctor --json`."""
 
-    schema_version: Literal[1] = 1
     kind: Literal["batchland.doctor"] = "batchland.doctor"
     ok: bool
     """Whether no check failed. Warnings do not count."""
@@ -50,10 +54,9 @@ class Problem(Document):
     exit_code: int
 
 
-class JobCheck(Document):
+class JobCheck(Printed):
     """`batchland job check --json`."""
 
-    schema_version: Literal[1] = 1
     kind: Literal["batchland.job_check"] = "batchland.job_check"
     job: str
     job_file: str
@@ -68,29 +71,26 @@ class JobCheck(Document):
     """The command ends with the exit code of the first one."""
 
 
-class History(Document):
+class History(Printed):
     """`batchland history --json`."""
 
-    schema_version: Literal[1] = 1
     kind: Literal["batchland.history"] = "batchland.history"
     job: str
     nights: tuple[Night, ...]
     """One entry per night and model, the oldest night first."""
 
 
-class RegistryContent(Document):
+class RegistryContent(Printed):
     """`batchland models list --json`."""
 
-    schema_version: Literal[1] = 1
     kind: Literal["batchland.registry_content"] = "batchland.registry_content"
     registry: str
     models: tuple[RegisteredModel, ...]
 
 
-class RunResult(Document):
+class RunResult(Printed):
     """`batchland run --json`."""
 
-    schema_version: Literal[1] = 1
     kind: Literal["batchland.run_result"] = "batchland.run_result"
     exit_code: int
     """Exit code of the first night that did not end well; 0 if all did."""
@@ -116,10 +116,9 @@ class Report(Document):
     """The summary as in its summary.json."""
 
 
-class EvaluateResult(Document):
+class EvaluateResult(Printed):
     """`batchland evaluate --json`."""
 
-    schema_version: Literal[1] = 1
     kind: Literal["batchland.evaluate_result"] = "batchland.evaluate_result"
     reports: tuple[Report, ...]
     """One for each predictions file, in the order given."""

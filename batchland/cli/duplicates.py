@@ -10,7 +10,7 @@ from batchland.cli.command import command
 from batchland.cli.options import PATH, build, complete_path, json_option, options_of, overwrite_option, print_json
 
 
-@command(epilog="Example: batchland duplicates train.parquet test.parquet --across --page copies.html")
+@command(tables=True, epilog="Example: batchland duplicates train.parquet test.parquet --across --page copies.html")
 @click.argument("predictions", metavar="PREDS...", nargs=-1, required=True, shell_complete=complete_path)
 @options_of(
     "batchland.embeddings.duplicates:DuplicateOptions",
@@ -44,10 +44,8 @@ def duplicates(
     from batchland.evaluation.saved import check_new_table, write_csv
     from batchland.report.duplicates_page import check_duplicates_page, duplicates_page, duplicates_text
     from batchland.report.options import ReportOptions
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.files import write_file
 
-    keep_pandas_out()
     page_options = ReportOptions(inputs=predictions, overwrite=overwrite)
     if out is not None:
         check_new_table(out, DUPLICATES, predictions, overwrite=overwrite)

@@ -34,7 +34,10 @@ _ONE_FORMAT = "give --markdown or --json, not both"
 _report_options = options_of("batchland.report.options:ReportOptions", "overwrite")
 
 
-@command(epilog='Example: batchland evaluate preds.parquet --labels data/test --out report/ --fail-if "top1 < 0.70"')
+@command(
+    tables=True,
+    epilog='Example: batchland evaluate preds.parquet --labels data/test --out report/ --fail-if "top1 < 0.70"',
+)
 @click.argument("predictions", metavar="PREDS [PREDS]", nargs=-1, required=True, shell_complete=complete_path)
 @labels_option
 @_out_option
@@ -101,10 +104,7 @@ def evaluate(
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
     from batchland.report.verdict import verdict
     from batchland.report.write import report_names, write_report, write_side_by_side
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.text import visible
-
-    keep_pandas_out()
 
     if as_json and as_markdown:
         raise click.UsageError(_ONE_FORMAT)
@@ -158,7 +158,7 @@ def evaluate(
     raise_if_failed(results, out)
 
 
-@command(epilog="Example: batchland compare monday/report tuesday/report --out changes/")
+@command(tables=True, epilog="Example: batchland compare monday/report tuesday/report --out changes/")
 @click.argument("reports", metavar="REPORT REPORT [REPORT]...", nargs=-1, type=PATH)
 @_out_option
 @_markdown_option
@@ -190,9 +190,6 @@ def compare(
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.several import several_markdown, several_text, write_several
     from batchland.report.write import write_comparison
-    from batchland.system.arrow import keep_pandas_out
-
-    keep_pandas_out()
 
     if as_json and as_markdown:
         raise click.UsageError(_ONE_FORMAT)

@@ -13,7 +13,9 @@ _MISSED = 1.25
 """If the interval is wider than expected by this factor, a note says so."""
 
 
-@command(name="label-plan", epilog="Example: batchland label-plan preds.parquet --budget 200 --out plan.csv")
+@command(
+    tables=True, name="label-plan", epilog="Example: batchland label-plan preds.parquet --budget 200 --out plan.csv"
+)
 @click.argument("predictions", metavar="PREDS", shell_complete=complete_path)
 @click.option("-o", "--out", type=PATH, help="CSV file of the images to label.")
 @click.option("--labelled", type=PATH, metavar="PLAN",
@@ -34,11 +36,9 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     from batchland.evaluation.label_plan import LabelPlanOptions, plan_labels
     from batchland.evaluation.labelled_plan import labelled_accuracy
     from batchland.evaluation.saved import write_csv
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.files import check_new_file, write_file
     from batchland.system.text import count, first_few, images, interval, percent
 
-    keep_pandas_out()
     if (out is None) == (labelled is None):
         raise click.UsageError("give --out to make a plan, or --labelled to evaluate one")
     if labelled is not None:

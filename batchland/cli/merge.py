@@ -10,7 +10,7 @@ from batchland.cli.options import complete_path, json_option, print_json
 from batchland.system.text import counted, images
 
 
-@command(epilog="Example: batchland merge preds/ --out preds.parquet")
+@command(tables=True, epilog="Example: batchland merge preds/ --out preds.parquet")
 @click.argument("folder", metavar="DIR", shell_complete=complete_path)
 @click.option(
     "-o",
@@ -36,11 +36,8 @@ def merge(folder: str, out: str | None, in_place: bool, max_failed: str | None, 
     from batchland.scoring.merge.merge import merge as run
     from batchland.scoring.options import FailureLimit
     from batchland.scoring.progress import ScoreProgress
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.names import display_path
     from batchland.system.urls import is_url
-
-    keep_pandas_out()
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     if (out is None) != in_place:

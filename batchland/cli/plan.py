@@ -9,7 +9,7 @@ from batchland.cli.options import Flag, build, complete_path, json_option, optio
 from batchland.system.text import counted, ignored_files
 
 
-@command(epilog="Example: batchland plan s3://bucket/photos --parts 64 --out s3://bucket/plan")
+@command(tables=True, epilog="Example: batchland plan s3://bucket/photos --parts 64 --out s3://bucket/plan")
 @click.argument("images", metavar="[DIR]", required=False, shell_complete=complete_path)
 @click.option("-o", "--out", required=True, shell_complete=complete_path, help="Folder of the plan. A path or a URL.")
 @click.option(
@@ -42,11 +42,9 @@ def plan(
     """
     from batchland.scoring.options import ScoreOptions
     from batchland.scoring.plan.write import make_plan
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.names import display_path
     from batchland.system.progress import ProgressBar
 
-    keep_pandas_out()
     options = build(ScoreOptions, values)
     with ProgressBar("images") as bar:
         made = make_plan(

@@ -12,7 +12,7 @@ from batchland.cli.options import DEVICE_OF_ONE_GPU, PATH, Flag, json_option, op
 _log = logging.getLogger("batchland")
 
 
-@command(epilog="Example: batchland predict bridge.jpg tower.jpg --top-k 3")
+@command(tables=True, epilog="Example: batchland predict bridge.jpg tower.jpg --top-k 3")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @options_of(
     "batchland.scoring.options:ScoreOptions",
@@ -32,9 +32,6 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
     from batchland.scoring.options import find_model
     from batchland.scoring.predict import predict as run
     from batchland.scoring.predict import prediction_table
-    from batchland.system.arrow import keep_pandas_out
-
-    keep_pandas_out()
 
     session = open_session(find_model(model), device, keep_copy=True)
     if session.fallback:

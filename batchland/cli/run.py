@@ -28,7 +28,7 @@ _set_option = click.option(
 )
 
 
-@command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
+@command(tables=True, epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
 @click.argument("job_file", metavar="JOB", type=PATH)
 @click.option("--date", "night", type=NIGHT, help="The night to run.  [default: as the job says, yesterday or today]")
 @click.option("--from", "first", type=NIGHT, help="Run every night from this one ...")
@@ -68,10 +68,7 @@ def run(
     from batchland.nightly.plan import plan_night
     from batchland.nightly.run_text import describe_run
     from batchland.nightly.runner import run_night
-    from batchland.system.arrow import keep_pandas_out
     from batchland.trend.write import write_night_pages
-
-    keep_pandas_out()
 
     if as_json and dry_run:
         raise click.UsageError("--json prints the records of runs; give `batchland job check --json` for a plan")

@@ -18,7 +18,7 @@ from batchland.cli.options import (
 )
 
 
-@command(epilog="Example: batchland similar bridge.jpg preds.parquet --page similar.html")
+@command(tables=True, epilog="Example: batchland similar bridge.jpg preds.parquet --page similar.html")
 @click.argument("image", shell_complete=complete_path)
 @click.argument("predictions", metavar="PREDS...", nargs=-1, required=True, shell_complete=complete_path)
 @options_of(
@@ -42,10 +42,8 @@ def similar(
     from batchland.embeddings.similar import SimilarOptions, find_similar
     from batchland.report.options import ReportOptions
     from batchland.report.similar_page import check_similar_page, similar_page, similar_text
-    from batchland.system.arrow import keep_pandas_out
     from batchland.system.files import write_file
 
-    keep_pandas_out()
     page_options = ReportOptions(inputs=(image, *predictions), overwrite=overwrite)
     if page is not None:
         check_similar_page(page, page_options)

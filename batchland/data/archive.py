@@ -4,7 +4,6 @@ Sizes are counted while unpacking, not taken from the archive's headers. One bad
 caller deletes what was unpacked before it.
 """
 
-import bz2
 import errno
 import gzip
 import stat
@@ -26,10 +25,6 @@ _CHUNK: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 64 << 20
 """The ratio is checked above this number of unpacked bytes: a small archive of uniform images may compress well."""
 _JUNK: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
-_ZIP: Final = b"PK\3\4"
-"""First bytes of a zip archive."""
-_BZIP2: Final = b"BZh"
-"""First bytes of a bzip2 file."""
 # What the readers raise on damaged archives; zipfile raises the last for a compression that it cannot read.
 _DAMAGE: Final = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError, UnicodeError,
@@ -102,24 +97,7 @@ def _members(archive: Path, name: str) -> Iterator[_Member]:
         return _zip_members(archive)
     if tarfile.is_tarfile(archive):
         return _tar_members(archive)
-    if kind := _cut_kind(archive):
-        raise UsageError(f"{name}: damaged (a {kind} that is cut off before its end); download it again")
-    raise UsageError(f"{name}: neither a zip nor a tar archive; it may be a web page with an error")
-
-
-def _cut_kind(archive: Path) -> str | None:
-    """What a file is the beginning of, if it is too short for `tarfile` to see it; else None."""
-    with archive.open("rb") as file:
-        beginning = file.read(4)
-    if beginning == _ZIP:
-        return "zip archive"
-    if beginning.startswith(_BZIP2):
-        with bz2.open(archive) as unpacked:
-            try:
-                unpacked.read(1)
-            except EOFError:
-                return "bzip2 file"
-    return None
+    raise UsageError(f"{name}: neither a zip nor a tar archive; it may be cut off, or a web page with an error")
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:

@@ -132,9 +132,9 @@ class _Fetching:
 
 def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
     """The server's response; None if the requested range starts at or after the end of the file."""
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - _opener handles only http and https
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - `fetch` checks that it is http or https
     try:
-        return _opener().open(request, timeout=_TIMEOUT_SECONDS)
+        return urllib.request.build_opener(_SafeRedirects).open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and "Range" in headers:
@@ -174,21 +174,6 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
                 f"to download it anyway"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """For http and https only; proxies are taken from the environment."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _SafeRedirects(),
-    ):
-        opener.add_handler(handler)
-    return opener
 
 
 def _start(response: http.client.HTTPResponse) -> int | None:

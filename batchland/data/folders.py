@@ -39,6 +39,8 @@ def class_folders(folder: Path) -> list[str]:
         raise too_few_classes(folder, names)
     forms: dict[str, str] = {}
     for name in names:
+        if not name.strip():
+            raise UsageError(f"{folder}: the name of the class folder {name!r} is blank; rename it")
         if (twin := forms.setdefault(composed(name), name)) != name:
             raise UsageError(
                 f"{folder}: the class folders {twin!a} and {name!a} look the same; they differ only in composed and "

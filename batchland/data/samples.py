@@ -1,5 +1,6 @@
 """Draw some photos of each class on a contact sheet, with one row per class."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -14,6 +15,8 @@ from batchland.system.text import one_line
 _TILE: Final = 96
 _GAP: Final = 6
 _LABEL_WIDTH: Final = 200
+_LINE: Final = 26
+"""Characters of a line of a label."""
 _FONT_SIZE: Final = 14
 _INK: Final = "#1f2328"
 _PAPER: Final = "white"
@@ -36,7 +39,8 @@ def contact_sheet(classes: Sequence[ClassSamples]) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
     for row, one in enumerate(classes):
         top = _GAP + row * (_TILE + _GAP)
-        for line, text in enumerate(_lines(one.label, font)):
+        lines = textwrap.wrap(one_line(one.label, 100), _LINE, break_long_words=False)
+        for line, text in enumerate(lines[: _TILE // (_FONT_SIZE + 4)]):
             draw.text((_GAP, top + line * (_FONT_SIZE + 4)), text, _INK, font)
         for column, pixels in enumerate(one.photos):
             tile = Image.fromarray(pixels).resize((_TILE, _TILE), Image.Resampling.LANCZOS)
@@ -62,15 +66,3 @@ def _is_sheet(path: Path) -> bool:
             return picture.info.get("Software") == _SOFTWARE
     except OSError:
         return False
-
-
-def _lines(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Wrap the label at spaces, and drop the lines that do not fit in the row."""
-    lines: list[str] = [""]
-    for word in one_line(label, 100).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= _LABEL_WIDTH - 2 * _GAP or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines[: _TILE // (_FONT_SIZE + 4)]

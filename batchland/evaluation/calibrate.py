@@ -122,13 +122,10 @@ def _sets(evaluation: Evaluation, coverage: float) -> PredictionSets:
     true = np.concatenate(parts)
     threshold = conformal_threshold(true, coverage)
     if threshold is None or threshold <= 0:
-        few, beyond = (
-            "are too few; label more",
-            "have true classes beyond the choices kept; score with more choices",
-        )
-        raise UsageError(
-            f"prediction sets of {coverage:.0%}: {len(true)} labelled images {few if threshold is None else beyond}"
-        )
+        why = "have true classes beyond the choices kept; score with more choices"
+        if threshold is None:
+            why = "are too few; label more"
+        raise UsageError(f"prediction sets of {coverage:.0%}: {len(true)} labelled images {why}")
     return PredictionSets(coverage=coverage, threshold=threshold, images=len(true))
 
 
@@ -155,17 +152,16 @@ def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
     ]
     chosen = {images[place] for place in np.linspace(0, len(images) - 1, min(len(images), MAX_PHOTOS)).astype(int)}
     stored = StoredPredictions(output_location(predictions))
+    if "features" not in stored.schema(stored.parts()[0]).names:
+        raise UsageError(f"{predictions}: has no features; score the labelled images with them", advice="features")
     found = []
-    for part in stored.parts():
-        if "features" not in stored.schema(part).names:
-            raise UsageError(f"{predictions}: has no features; score the labelled images with them", advice="features")
-        for batch in stored.batches(part, ["image", "features"]):
-            names, features = batch["image"].to_pylist(), batch["features"]
-            found += [
-                features[row].values.to_numpy()
-                for row, name in enumerate(names)
-                if name in chosen and features[row].is_valid
-            ]
+    for batch in stored.rows(["image", "features"]):
+        names, features = batch["image"].to_pylist(), batch["features"]
+        found += [
+            features[row].values.to_numpy()
+            for row, name in enumerate(names)
+            if name in chosen and features[row].is_valid
+        ]
     photos = different_pictures(np.stack(found).astype(np.float32)) if found else np.empty((0, 0), np.float32)
     if len(photos) < MIN_PHOTOS:
         number = counted(len(photos), "different picture")

@@ -20,7 +20,7 @@ from batchland.system.text import counted, first_few
 _log = logging.getLogger("batchland")
 
 
-class CorrectedLabels:
+class CorrectedLabels(Labels):
     """Labels in which images that were judged `wrong` have the label of the corrections."""
 
     def __init__(
@@ -33,6 +33,7 @@ class CorrectedLabels:
         Raises UsageError, and ComposedNamesCollideError if paths with the same composed form have different
         labels.
         """
+        super().__init__(labels.source)
         self._labels, self._name, self._form = labels, str(corrections), form
         right, kept = read_corrections(corrections)
         if not ignore_unknown and (unknown := match_classes(set(right.values()), classes).unknown):
@@ -44,21 +45,7 @@ class CorrectedLabels:
                 if self._decided.setdefault(image, (label, wrong)) != (label, wrong) and form.compose:
                     raise ComposedNamesCollideError
         self._classes = classes
-        self.source, self.kind, self.own, self.folders = labels.source, labels.kind, labels.own, labels.folders
-        self.reviewed: dict[int, bool] = {}
-        """Numbers of the rows of `blocks` with the decision `wrong` or `keep`, and whether that changed the label.
-
-        Known after the last block."""
-
-    @property
-    def loose_images(self) -> int:
-        """`loose_images` of the labels without corrections."""
-        return self._labels.loose_images
-
-    @property
-    def blank_labels(self) -> int:
-        """`blank_labels` of the labels without corrections."""
-        return self._labels.blank_labels
+        self.kind, self.own, self.folders = labels.kind, labels.own, labels.folders
 
     def blocks(self) -> Iterator[LabelBlock]:
         """The labels. Raises UsageError if there are corrections, but none for a labelled image.
@@ -83,6 +70,7 @@ class CorrectedLabels:
             self.reviewed |= dict(reviewed)
             row += len(names)
             yield block._replace(names=pc.coalesce(right.take(at), names))
+        self.loose_images, self.blank_labels = self._labels.loose_images, self._labels.blank_labels
         if wrong.any() and missing[wrong].all():
             raise UsageError(f"{self._name}: none of its images has a label in {self.source}")
         self._warn(images.filter(pa.array(missing)).to_pylist(), "corrected image", "without a label in")

@@ -138,7 +138,8 @@ class Sample:
     def __init__(self, size: int, seed: int) -> None:
         self._size, self._random = size, np.random.default_rng(seed)
         self._keys = np.zeros(0)
-        self._columns: list[npt.NDArray[Any]] = []
+        self.columns: list[npt.NDArray[Any]] = []
+        """The sample, in the order of the stream; empty without a row."""
 
     def add(self, rows: int) -> Ints:
         """Count the next rows. Returns the indices of those that enter the sample; then call `keep` with their
@@ -151,18 +152,13 @@ class Sample:
 
     def keep(self, *columns: npt.NDArray[Any]) -> None:
         """Store the columns of the rows that enter."""
-        before = self._columns or [column[:0] for column in columns]
+        before = self.columns or [column[:0] for column in columns]
         joined = [np.concatenate(pair) for pair in zip(before, columns, strict=True)]
         self._keys = np.r_[self._keys, self._entering]
         if len(self._keys) > self._size:
             kept = np.sort(np.argpartition(self._keys, self._size)[: self._size])  # in the order of the stream
             self._keys, joined = self._keys[kept], [column[kept] for column in joined]
-        self._columns = joined
-
-    @property
-    def columns(self) -> list[npt.NDArray[Any]]:
-        """The sample, in the order of the stream; empty without a row."""
-        return self._columns
+        self.columns = joined
 
 
 def counted(keys: Ints) -> tuple[Ints, Ints]:

@@ -16,7 +16,6 @@ from batchland.evaluation.averages import Kind, average, confusion_cells, differ
 from batchland.evaluation.calibration import bins_of
 from batchland.evaluation.intervals import (
     Floats,
-    Ints,
     holm,
     mcnemar_exact,
     paired_difference,
@@ -42,13 +41,9 @@ def headline_differences(pairs: Pairs, options: CompareOptions) -> Differences:
     found = {
         name: _mean_difference(pairs, means_a[name], means_b[name], confidence) for name in means_a if name in means_b
     }
-    kinds: tuple[tuple[str, Kind], ...] = (
-        ("balanced_accuracy", "recall"),
-        ("macro_precision", "precision"),
-        ("macro_f1", "f1"),
-    )
-    for name, kind in kinds:
-        found[name] = _average_difference(pairs, kind, confidence)
+    found["balanced_accuracy"] = _average_difference(pairs, "recall", confidence)
+    found["macro_precision"] = _average_difference(pairs, "precision", confidence)
+    found["macro_f1"] = _average_difference(pairs, "f1", confidence)
     found["ece"] = _calibration_difference(pairs, options)
     for name, change in found.items():
         if name != "log_loss" and change.low is not None and change.high is not None:  # of figures from 0 to 1
@@ -61,10 +56,12 @@ def headline_differences(pairs: Pairs, options: CompareOptions) -> Differences:
 def class_differences(pairs: Pairs, only_a: Flags, only_b: Flags, confidence: float) -> pa.Table:
     """The rows of the comparison's `per_class.parquet`."""
     classes = len(pairs.classes)
-    once = np.ones(len(pairs.truth), np.int64)
     support = np.bincount(pairs.truth, minlength=classes)
     losses, gains = (np.bincount(pairs.truth[flags], minlength=classes) for flags in (only_a, only_b))
-    (given_a, correct_a), (given_b, correct_b) = (_counts(pairs, side, once) for side in (pairs.a, pairs.b))
+    given_a, given_b = (np.bincount(side.predicted, minlength=classes) for side in (pairs.a, pairs.b))
+    correct_a, correct_b = (
+        np.bincount(pairs.truth[side.predicted == pairs.truth], minlength=classes) for side in (pairs.a, pairs.b)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         accuracy_a, accuracy_b = correct_a / support, correct_b / support
     p_values = np.array([mcnemar_exact(int(lost), int(won)) for lost, won in zip(losses, gains, strict=True)])
@@ -128,15 +125,6 @@ def _image_figures(pairs: Pairs, side: Side) -> dict[str, Floats]:
         smallest = np.finfo(np.float32).eps
         found["log_loss"] = -np.log(np.clip(side.true_probability, smallest, 1 - smallest))
     return found
-
-
-def _counts(pairs: Pairs, side: Side, weights: Ints) -> tuple[Ints, Ints]:
-    """Images predicted as each class, and those of them that are right, [classes]. weights: count of each image."""
-    classes = len(pairs.classes)
-    right = side.predicted == pairs.truth
-    given = np.bincount(side.predicted, weights, classes)
-    correct = np.bincount(pairs.truth[right], weights[right], classes)
-    return given.astype(np.int64), correct.astype(np.int64)
 
 
 def _mean_difference(pairs: Pairs, a: Floats, b: Floats, confidence: float) -> Difference:

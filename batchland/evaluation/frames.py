@@ -34,9 +34,8 @@ def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
         )
     if stored.kind == "folder" and stored.manifest() is None:
         raise UsageError(f"{stored.name}: holds no finished predictions; give one of its Parquet files")
-    parts = stored.parts()
-    columns = stored.schema(parts[0]).names
-    table = pa.concat_tables(stored.table(part, columns) for part in parts)
+    schema = stored.schema(stored.parts()[0])
+    table = pa.Table.from_batches(stored.rows(schema.names), schema)
     for number, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and field.type.tz:
             unit = "ns" if field.type.unit == "ns" else "us"

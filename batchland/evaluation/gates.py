@@ -27,16 +27,8 @@ OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-CLASS_FIGURES: Final = {
-    "accuracy": "accuracy",
-    "recall": "accuracy",
-    "precision": "precision",
-    "f1": "f1",
-    "mean_confidence": "mean_confidence",
-    "support": "support",
-    "failed": "failed",
-}
-"""Figures of a class that a gate can name, and their columns in per_class.parquet."""
+CLASS_FIGURES: Final = ("accuracy", "recall", "precision", "f1", "mean_confidence", "support", "failed")
+"""Figures of a class that a gate can name; recall is another name of accuracy."""
 COUNTS: Final = tuple(name for name, field in LabelAccount.model_fields.items() if field.annotation is int)
 _AREAS: Final = ("macro_average_precision", "macro_auroc")
 _CLASS_COUNTS: Final = ("support", "failed")
@@ -84,7 +76,7 @@ def parse_gate(text: str) -> Gate:
     drop = _DROP.fullmatch(found["name"])
     name = drop[1] if drop else found["name"]
     of_class = _CLASS.fullmatch(name)
-    known = tuple(CLASS_FIGURES) if of_class else (*Figures.model_fields, *COUNTS)
+    known = CLASS_FIGURES if of_class else (*Figures.model_fields, *COUNTS)
     asked = of_class[2] if of_class else name
     if asked not in known:
         near = near_miss(asked, known)
@@ -149,42 +141,32 @@ def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation 
         message = "{} went from {} to {}".format(gate.name, *_texts(gate, before, value))
         if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
             message += ", on other images or labels"
-        choices = [_choices(each.summary) for each in (evaluation, baseline)]
-        if gate.name in _AREAS and (choices[0] != choices[1] or choices[0] == 0):
-            now, earlier = map(_choices_text, choices)
-            when = f"{now}, now and before" if now == earlier else f"{now} now and {earlier} before"
+        now, earlier = _choices(evaluation.summary), _choices(baseline.summary)
+        if gate.name in _AREAS and (now != earlier or now.startswith("some")):
             message += (
-                f", but is computed {when}, so the drop is unknown; score all images of both with the probabilities of "
-                f"all classes"
+                f", but is computed from {now} now and {earlier} before, so the drop is unknown; score all images of "
+                f"both with the probabilities of all classes"
             )
             before = None
         # Rounded, because 0.80 - 0.78 > 0.02 in floating point.
         value = None if value is None or before is None else round(before - value, 12)
-    elif gate.name in _AREAS and (kept := _choices(evaluation.summary)) is not None:
-        message += f", {_choices_text(kept)}"
+    elif gate.name in _AREAS:
+        message += f", from {_choices(evaluation.summary)}"
     failed = value is None or OPERATORS[gate.operator](value, gate.limit)
     return GateResult(gate, failed, value, f"{message} (fails if {gate.text})")
 
 
-def _choices(summary: EvaluationSummary) -> int | None:
-    """Number of choices that the areas under the curves are computed from; None if of all classes, 0 if they differ."""
+def _choices(summary: EvaluationSummary) -> str:
+    """The probabilities that the areas under the curves are computed from."""
     if summary.areas_of == "all" or summary.top_k >= len(summary.classes):
-        return None
-    return 0 if summary.areas_of == "some" else summary.top_k
-
-
-def _choices_text(kept: int | None) -> str:
-    if kept is None:
-        return "from all classes"
-    if kept == 0:
-        return "from all classes of some images only"
-    return f"from the first {f'{kept} choices' if kept > 1 else 'choice'} only"
+        return "all classes"
+    return "some images with all classes" if summary.areas_of == "some" else f"top-{summary.top_k} choices"
 
 
 def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float | None:
     of_class = _CLASS.fullmatch(gate.name)
     if of_class:
-        return _class_value(gate, of_class[1], CLASS_FIGURES[of_class[2]], per_class)
+        return _class_value(gate, of_class[1], of_class[2].replace("recall", "accuracy"), per_class)
     if gate.name in COUNTS:
         return float(getattr(summary.account, gate.name))
     figure: Figure | None = getattr(summary.figures, gate.name)
@@ -214,8 +196,5 @@ def _texts(gate: Gate, *values: float | None) -> list[str]:
 
     if len(scaled) == 1 + gate.drop:
         digits = next((each for each in range(digits, 12) if side(each) == side(12)), 12)
-    return ["not available" if value is None else f"{_plain(value * scale, digits)}{unit}" for value in values]
-
-
-def _plain(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
+    texts = [None if value is None else f"{value * scale:.{digits}f}".rstrip("0").rstrip(".") for value in values]
+    return ["not available" if text is None else f"{text}{unit}" for text in texts]

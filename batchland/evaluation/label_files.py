@@ -9,11 +9,10 @@ import csv
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,37 +47,29 @@ class LabelBlock(NamedTuple):
     """The table's other columns."""
 
 
-class Labels(Protocol):
+class Labels(ABC):
     """Labels to be read once. An image may occur in several rows."""
 
-    source: str
     kind: LabelKind
-    own: pa.Schema
+    own: pa.Schema = pa.schema([])
     """Columns of a table besides image and label."""
-    folders: tuple[str, ...]
+    folders: tuple[str, ...] = ()
     """All class folders, including empty ones."""
+    loose_images = 0
+    """Images outside the class folders; known after the last block."""
+    blank_labels = 0
+    """Rows of a table with an empty label; known after the last block."""
 
-    @property
-    def loose_images(self) -> int:
-        """Images outside the class folders; known after the last block."""
-        ...
-
-    @property
-    def reviewed(self) -> Mapping[int, bool]:
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.reviewed: dict[int, bool] = {}
         """Numbers of the rows of `blocks` with the decision `wrong` or `keep`, and whether that changed the label.
 
-        Known after the last block.
-        """
-        ...
+        Known after the last block."""
 
-    @property
-    def blank_labels(self) -> int:
-        """Rows of a table with an empty label; known after the last block."""
-        ...
-
+    @abstractmethod
     def blocks(self) -> Iterator[LabelBlock]:
         """The labels. Raises UsageError."""
-        ...
 
 
 def read_labels(source: Path, image_root: str) -> Labels:
@@ -97,17 +88,13 @@ def read_labels(source: Path, image_root: str) -> Labels:
     return _Csv(source, image_root)
 
 
-class _Folders:
+class _Folders(Labels):
     """Class folders."""
 
     kind: LabelKind = "folder"
-    own = pa.schema([])
-    blank_labels = 0
-    reviewed: Mapping[int, bool] = MappingProxyType({})
 
     def __init__(self, root: Path) -> None:
-        self.source = str(root)
-        self.loose_images = 0
+        super().__init__(str(root))
         entries = (entry for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
         self.folders = tuple(sorted(entry.name for entry in entries))
         if not self.folders:
@@ -115,7 +102,6 @@ class _Folders:
         self._root = root
 
     def blocks(self) -> Iterator[LabelBlock]:
-        self.loose_images = 0
         listed = self._images()
         while rows := list(islice(listed, _BLOCK_ROWS)):
             names, folders, doubtful = (list(column) for column in zip(*rows, strict=True))
@@ -133,22 +119,15 @@ class _Folders:
                 self.loose_images += 1
 
 
-class _Table(ABC):
+class _Table(Labels):
     """A table with the columns `image` and `label`, and others."""
 
-    kind: LabelKind
-    folders: tuple[str, ...] = ()
-    loose_images = 0
-    reviewed: Mapping[int, bool] = MappingProxyType({})
-
     def __init__(self, source: Path, image_root: str) -> None:
-        self.source = str(source)
-        self.blank_labels = 0
+        super().__init__(str(source))
         self._path, self._prefix = source, image_root.rstrip("/") + "/"
         self.own = self._own_columns()
 
     def blocks(self) -> Iterator[LabelBlock]:
-        self.blank_labels = 0
         for batch in self._batches(["image", "label", *self.own.names]):
             yield self._block(batch)
 
@@ -205,7 +184,7 @@ class _Parquet(_Table):
         try:
             with pq.ParquetFile(self._path, read_dictionary=self._encoded) as file:
                 for batch in parquet_batches(file, columns, _BLOCK_ROWS):
-                    own = [_plain(batch[name], kind) for name, kind in zip(self.own.names, self.own.types, strict=True)]
+                    own = [batch[field.name].cast(field.type) for field in self.own]
                     yield pa.record_batch([batch["image"], batch["label"], *own], names=columns)
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
@@ -283,10 +262,6 @@ def _own(source: Path, schema: pa.Schema) -> pa.Schema:
 def _encoded(texts: pa.Array) -> pa.DictionaryArray:
     kind = pa.dictionary(pa.int32(), pa.string())
     return texts if texts.type == kind else texts.cast(pa.string()).dictionary_encode()
-
-
-def _plain(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    return column if column.type == kind else column.cast(kind)
 
 
 def _check_columns(source: Path, found: Sequence[str]) -> None:

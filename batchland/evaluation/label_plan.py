@@ -7,7 +7,6 @@ the estimate is unbiased even if the probabilities are wrong.
 """
 
 from bisect import bisect_left
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -194,8 +193,13 @@ def _allotted(sizes: Ints, spread: Floats, budget: int) -> Ints:
 
 def _worth(sizes: Ints, labels: Ints, expected: Floats) -> LabelPlan:
     mean, low, high = _accuracy(sizes, labels, labels * expected)
-    narrower = partial(_is_narrower, mean, high - low)
-    random_labels = bisect_left(range(int(sizes.sum())), True, lo=1, key=narrower)
+
+    def is_narrower(count: int) -> bool:
+        """Whether the interval of `count` images chosen at random is at most as wide."""
+        ends = wilson(mean * count, count, 0.95)
+        return bool(ends.high - ends.low <= high - low)
+
+    random_labels = bisect_left(range(int(sizes.sum())), True, lo=1, key=is_narrower)
     return LabelPlan(
         images=int(sizes.sum()),
         chosen=int(labels.sum()),
@@ -203,9 +207,3 @@ def _worth(sizes: Ints, labels: Ints, expected: Floats) -> LabelPlan:
         random_labels=random_labels,
         pays=random_labels >= PAYS_FROM * labels.sum(),
     )
-
-
-def _is_narrower(mean: float, width: float, count: int) -> bool:
-    """Whether the interval of `count` images chosen at random is at most this wide."""
-    low, high = wilson(mean * count, count, 0.95)
-    return bool(high - low <= width)

@@ -37,7 +37,6 @@ class Predictions(NamedTuple):
 
     source: str
     stored: StoredPredictions
-    parts: list[str]
     info: PredictionsInfo
     own: pa.Schema
     """Further columns, copied from the image list."""
@@ -46,20 +45,16 @@ class Predictions(NamedTuple):
 
     def names(self) -> Iterator[pa.Array]:
         """The images' names in order."""
-        for part in self.parts:
-            for batch in self.stored.batches(part, ["image"]):
-                yield batch["image"]
+        return (batch["image"] for batch in self.stored.rows(["image"]))
 
     def scored(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns of the scored images, in order."""
-        for part in self.parts:
-            for batch in self.stored.batches(part, [*columns, "status"]):
-                yield self._checked(batch).filter(pc.equal(batch["status"], "ok")).select(list(columns))
+        for batch in self.stored.rows([*columns, "status"]):
+            yield self._checked(batch).filter(pc.equal(batch["status"], "ok")).select(list(columns))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The columns needed here."""
-        for part in self.parts:
-            yield from map(self._checked, self.stored.batches(part, [*_COLUMNS, *self.own.names, *self.later]))
+        return map(self._checked, self.stored.rows([*_COLUMNS, *self.own.names, *self.later]))
 
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Raise UsageError if a probability is not from 0 to 1, which batchland never writes."""
@@ -157,14 +152,16 @@ def read_predictions(location: str | os.PathLike[str]) -> Predictions:
     source = stored.name
     if stored.kind is None:
         raise UsageError(f"{source}: does not exist; give predictions that `batchland score` wrote")
-    names = _parts(stored) if stored.kind == "folder" else stored.parts()
-    schema = stored.schema(names[0])
+    if stored.kind == "folder" and stored.manifest() is None:
+        unfinished = "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
+        raise UsageError(f"{source}: {stored.several() or unfinished}")
+    schema = stored.schema(stored.parts()[0])
     if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
     own = [field for field in own_schema(schema) if field.name not in OUTCOMES.names and is_plain(field.type)]
     later = tuple(name for name in LATER if name in schema.names)
-    return Predictions(source, stored, names, predictions_info(schema, source), pa.schema(own), later)
+    return Predictions(source, stored, predictions_info(schema, source), pa.schema(own), later)
 
 
 def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: pa.Schema) -> Iterator[Outcomes]:
@@ -287,11 +284,3 @@ def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label
 
 def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
     return pc.fill_null(column, float("nan")).to_numpy()
-
-
-def _parts(folder: StoredPredictions) -> list[str]:
-    manifest = folder.manifest()
-    if manifest is None:
-        unfinished = "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
-        raise UsageError(f"{folder.name}: {folder.several() or unfinished}")
-    return [file.path for file in manifest.files]

@@ -5,10 +5,9 @@ Classes are matched by label, so the two models may order them differently.
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from batchland.evaluation.intervals import Floats, Ints
@@ -70,10 +69,13 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
     for block in join.blocks():
         alike = block.truth[:, 0] == block.truth[:, 1]
         ok_a, ok_b = block.ok.T
-        counts["relabelled"] += _count(~alike)
-        counts["failed_a"] += _count(alike & ~ok_a & ok_b)
-        counts["failed_b"] += _count(alike & ok_a & ~ok_b)
-        counts["failed_both"] += _count(alike & ~ok_a & ~ok_b)
+        for name, flags in (
+            ("relabelled", ~alike),
+            ("failed_a", alike & ~ok_a & ok_b),
+            ("failed_b", alike & ok_a & ~ok_b),
+            ("failed_both", alike & ~ok_a & ~ok_b),
+        ):
+            counts[name] += int(np.count_nonzero(flags))
         paired = block.take(alike & ok_a & ok_b)
         blocks.append(paired[2:])
         changed = paired.take(paired.predicted[:, 0] != paired.predicted[:, 1])
@@ -81,9 +83,9 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
         sizes.append(changed.file_size)
     row, _, truth, *answers = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
     order = np.argsort(row[:, 0])
-    sides = [
-        _side(*(column[order, side] for column in answers), kept=each.summary.top_k) for side, each in enumerate((a, b))
-    ]
+    kinds = (np.int64, np.float64, np.int64, np.float64)  # fields of Side
+    columns = [column[order].astype(kind) for column, kind in zip(answers, kinds, strict=True)]
+    sides = [Side._make([*(column[:, i] for column in columns), each.summary.top_k]) for i, each in enumerate((a, b))]
     predicted = answers[0]
     place = np.argsort(row[predicted[:, 0] != predicted[:, 1], 0])  # of the changed ones, as they were joined
     pairs = Pairs(
@@ -115,24 +117,3 @@ _NO_PAIRS: Final = tuple(
     np.zeros((0, 2), kind)
     for kind in (np.int64, np.bool_, np.int32, np.int32, np.float32, np.int32, np.float32)  # fields of Joined
 )
-
-
-def _side(
-    predicted: npt.NDArray[Any],
-    probability: npt.NDArray[Any],
-    true_rank: npt.NDArray[Any],
-    true_probability: npt.NDArray[Any],
-    *,
-    kept: int,
-) -> Side:
-    return Side(
-        predicted=predicted.astype(np.int64),
-        probability=probability.astype(np.float64),
-        true_rank=true_rank.astype(np.int64),
-        true_probability=true_probability.astype(np.float64),
-        kept=kept,
-    )
-
-
-def _count(flags: npt.NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(flags))

@@ -149,7 +149,7 @@ class Slice(Document):
     dimension: str
     value: str
     """If a dimension has more than 12 values, the weak ones (at most 200) come first, then the 11 largest. The last
-    slice, `others (N)`, contains the other N values."""
+    slice, `others (N)`, contains the other N values. Empty for images without a value; pages show `(none)`."""
     images: Count
     accuracy: Figure
     difference: float | None

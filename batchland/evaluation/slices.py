@@ -2,12 +2,11 @@
 
 import logging
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, starmap
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +39,12 @@ MAX_GROUPS: Final = 10_000
 """Largest number of values of a column to slice by, and of folders and formats that are tested."""
 MAX_FOLDERS: Final = 1_000_000
 """Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
-_END: Final = 6
-"""Last bytes of a name that contain most extensions."""
 _SHOWN: Final = 50
 """Largest number of characters of a value in a message."""
 _log: Final = logging.getLogger("batchland")
-_LONGEST: Final = 2**30
-"""Bytes; longer than any name."""
+_SHAPES: Final = ("portrait", "square", "landscape")
+_ALIKE: Final = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tif": "tiff"}
+"""Extensions of the same format."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
@@ -87,32 +85,16 @@ class Described(NamedTuple):
 Images = Outcomes | Described
 
 
-class _Dimension(Protocol):
-    name: str
-
-    def add(self, images: Images, right: Flags) -> None:
-        """Add scored images. right: whether the first choice is right."""
-        ...
-
-    def parts(self) -> list[Part]:
-        """Those with an image, in order."""
-        ...
-
-    def values(self, images: Images) -> list[str | None]:
-        """The value of each image's part; None without one. Call `parts` first."""
-        ...
-
-
 class SliceTally:
     """Counts images and right answers by part, block by block."""
 
     def __init__(self, *, by: tuple[str, ...], image_root: Path, brightness_sample: int, seed: int) -> None:
         """by: own columns to slice by, too. Brightness is measured on a random sample of images below image_root."""
         found: tuple[_Dimension, ...] = (
-            _Ranges("image size", _megapixels, MEGAPIXELS, "megapixels"),
-            _Shape(),
-            _Ranges("file size", lambda facts: _numbers(facts["file_size"]) / 1000, KILOBYTES, "kB"),
-            _Formats(),
+            _Dimension("image size", *_ranges(_megapixels, MEGAPIXELS, "megapixels")),
+            _Dimension("shape", _shapes, _SHAPES),
+            _Dimension("file size", *_ranges(_kilobytes, KILOBYTES, "kB")),
+            _Dimension("format", _formats),
             _SourceFolders(),
             _Brightness(image_root, brightness_sample, seed),
         )
@@ -144,7 +126,7 @@ class SliceTally:
         """
         groups: list[tuple[_Dimension, list[Part], list[Part]]] = []
         for dimension in self._dimensions:
-            parts = [part for part in dimension.parts() if part.images]
+            parts = dimension.parts()
             column = dimension.column if isinstance(dimension, _OwnColumn) else None
             if len(parts) > 1:
                 tested = [
@@ -205,130 +187,61 @@ def _slice(dimension: str, part: Part, images: int, right: int, confidence: floa
     )
 
 
-class _Numbered(ABC):
-    """Counts by the number of a value; the values have names from the start."""
+class _Dimension:
+    """Counts images and right answers by a value of each image."""
 
-    def __init__(self, name: str, values: tuple[str, ...]) -> None:
+    def __init__(self, name: str, values: Callable[[Images], pa.Array], order: Sequence[str] = ()) -> None:
+        """values: of some images as text, may be encoded as a dictionary; null without one.
+
+        order: of the values. By default, those of the most images come first, ties by name.
+        """
         self.name, self._values = name, values
-        self._images, self._right = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
-
-    def add(self, images: Images, right: Flags) -> None:
-        self._count(self._numbers(images), right)
-
-    @abstractmethod
-    def _numbers(self, images: Images) -> Ints:
-        """The number of each image's value; -1 without one."""
-
-    def _count(self, value: Ints, right: Flags) -> None:
-        wrong, hits = np.bincount(2 * value + right + 2, minlength=2 * len(self._values) + 2).reshape(-1, 2)[1:].T
-        self._images += wrong + hits
-        self._right += hits
-
-    def parts(self) -> list[Part]:
-        return [Part(*each) for each in zip(self._values, self._images.tolist(), self._right.tolist(), strict=True)]
-
-    def values(self, images: Images) -> list[str | None]:
-        return [self._values[number] if number >= 0 else None for number in self._numbers(images).tolist()]
-
-
-class _Ranges(_Numbered):
-    def __init__(
-        self, name: str, measure: Callable[[pa.RecordBatch], Floats], edges: tuple[float, ...], unit: str
-    ) -> None:
-        values = (
-            f"under {edges[0]:g} {unit}",
-            *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
-            f"{edges[-1]:g} {unit} and more",
-        )
-        super().__init__(name, values)
-        self._measure, self._edges = measure, edges
-
-    def _numbers(self, images: Images) -> Ints:
-        return self._ranges(self._measure(images.facts))
-
-    def _ranges(self, values: Floats) -> Ints:
-        return _edges_reached(values, self._edges)
-
-
-class _Shape(_Numbered):
-    def __init__(self) -> None:
-        super().__init__("shape", ("portrait", "square", "landscape"))
-
-    def _numbers(self, images: Images) -> Ints:
-        width, height = _numbers(images.facts["width"]), _numbers(images.facts["height"])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return _edges_reached(width / height, (0.95, 1.05))
-
-
-class _Named:
-    """Counts by a value of text."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+        self._order = {value: place for place, value in enumerate(order)}
         self._counts: dict[str, list[int]] = {}
 
-    def _count(self, values: pa.Array, right: Flags, named: Callable[[str], str] = str) -> None:
-        """named: the value that a text of `values` counts for."""
-        for text, images, hits in _counts_by_text(values, right):
-            count = self._counts.setdefault(named(text), [0, 0])
-            count[0], count[1] = count[0] + images, count[1] + hits
+    def add(self, images: Images, right: Flags) -> None:
+        """Add scored images. right: whether the first choice is right."""
+        self._count(self._values(images), right)
+
+    def _count(self, values: pa.Array, right: Flags) -> None:
+        known = values.is_valid()
+        encoded = values.filter(known).dictionary_encode()
+        texts, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        hit = right[known.to_numpy(zero_copy_only=False)]
+        wrong, hits = np.bincount(2 * number + hit, minlength=2 * len(texts)).reshape(-1, 2).T
+        for text, *counts in zip(texts, (wrong + hits).tolist(), hits.tolist(), strict=True):
+            self._counts[text] = [sum(pair) for pair in zip(self._counts.get(text, (0, 0)), counts, strict=True)]
 
     def parts(self) -> list[Part]:
-        """Largest parts first, ties by name."""
-        return sorted(
-            (Part(value, *counts) for value, counts in self._counts.items()),
-            key=lambda part: (-part.images, part.value),
-        )
-
-
-class _Formats(_Named):
-    """Slices by file name extension: jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
-
-    _ALIKE: Final = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tif": "tiff"}
-
-    def __init__(self) -> None:
-        super().__init__("format")
-
-    def add(self, images: Images, right: Flags) -> None:
-        ends = pc.binary_slice(images.images.cast(pa.binary()), -_END).dictionary_encode()
-        texts = [end.decode(errors="replace") for end in ends.dictionary.to_pylist()]
-        if all("." in text for text in texts):  # splitting a few ends is faster
-            found = pa.array([text.rpartition(".")[2] for text in texts], pa.string())
-            self._count(pa.DictionaryArray.from_arrays(ends.indices, found), right, self._extension)
-        else:
-            self._count(_beside_last(".", images.images, -1), right, self._extension)
+        """Those with an image, in order."""
+        parts = (Part(value, *counts) for value, counts in self._counts.items() if counts[0])
+        return sorted(parts, key=lambda part: (self._order.get(part.value, 0), -part.images, part.value))
 
     def values(self, images: Images) -> list[str | None]:
-        return [self._extension(text) for text in _beside_last(".", images.images, -1).to_pylist()]
-
-    def _extension(self, text: str) -> str:
-        extension = text.lower()
-        return "none" if not extension or "/" in extension else self._ALIKE.get(extension, extension)
+        """The value of each image's part; None without one. Call `parts` first."""
+        return self._values(images).to_pylist()
 
 
-class _OwnColumn(_Named):
+class _OwnColumn(_Dimension):
     """Slices by a column of the image list or of the labels."""
 
     def __init__(self, column: str, name: str) -> None:
-        super().__init__(name)
+        super().__init__(name, lambda images: own_values(images, column))
         self.column = column
 
     def add(self, images: Images, right: Flags) -> None:
-        self._count(own_values(images, self.column), right)
+        super().add(images, right)
         if len(self._counts) > MAX_GROUPS:
             raise UsageError(
                 f"column {self.column!r} has more than {MAX_GROUPS} values; slice by columns with fewer values"
             )
 
-    def values(self, images: Images) -> list[str | None]:
-        return own_values(images, self.column).to_pylist()
 
-
-class _SourceFolders(_Named):
+class _SourceFolders(_Dimension):
     """Slices by the folders of an image, `a/b`, without the level that names its class; empty without a folder."""
 
     def __init__(self) -> None:
-        super().__init__("source folder")
+        super().__init__("source folder", self._without_class)
         self._by_class: dict[tuple[str, int], list[int]] = {}
         self._too_many = False
         self._level = 0
@@ -336,7 +249,7 @@ class _SourceFolders(_Named):
     def add(self, images: Images, right: Flags) -> None:
         if self._too_many:
             return
-        encoded = _folders(images.images)
+        encoded = _beside_last("/", images.images, 0).dictionary_encode()
         folders, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
         codes = images.truth * len(folders) + number
         found, counts = counted(codes)
@@ -350,14 +263,14 @@ class _SourceFolders(_Named):
             self._too_many, self._by_class = True, {}
 
     def parts(self) -> list[Part]:
-        """See `_Dimension.parts`. There may be a million folders, so they stay in Arrow arrays."""
+        """There may be a million folders, so they stay in Arrow arrays."""
         if not self._by_class:
             return []
         folders = pa.array([folder for folder, _ in self._by_class])
         labels = np.fromiter((label for _, label in self._by_class), np.int64, len(self._by_class))
         counts = np.array(list(self._by_class.values()))
         self._level = _class_level(folders, labels)
-        encoded = self._without_class(folders).dictionary_encode()
+        encoded = self._folders_without_class(folders).dictionary_encode()
         number, values = encoded.indices.to_numpy(), encoded.dictionary
         images, right = (np.bincount(number, each).astype(np.int64) for each in counts.T)
         order = pc.sort_indices(
@@ -366,12 +279,12 @@ class _SourceFolders(_Named):
         rows = zip(values.take(order).to_pylist(), images[order].tolist(), right[order].tolist(), strict=True)
         return list(starmap(Part, rows))
 
-    def values(self, images: Images) -> list[str | None]:
+    def _without_class(self, images: Images) -> pa.Array:
         if self._too_many:
-            return [None] * len(images.images)
-        return self._without_class(_beside_last("/", images.images, 0)).to_pylist()
+            return pa.nulls(len(images.images), pa.string())
+        return self._folders_without_class(_beside_last("/", images.images, 0))
 
-    def _without_class(self, folders: pa.Array) -> pa.Array:
+    def _folders_without_class(self, folders: pa.Array) -> pa.Array:
         pattern = rf"^((?:[^/]*/){{{self._level - 1}}}[^/]*)/[^/]*" if self._level else "^()[^/]*/?"
         return pc.replace_substring_regex(folders, pattern, r"\1", max_replacements=1)
 
@@ -390,13 +303,14 @@ def _class_level(folders: pa.Array, labels: Ints) -> int:
     return deepest
 
 
-class _Brightness(_Ranges):
+class _Brightness(_Dimension):
     """Slices by brightness, for a random sample of the images that still exist."""
 
     def __init__(self, root: Path, sample: int, seed: int) -> None:
-        super().__init__("brightness", lambda facts: np.full(len(facts), np.nan), BRIGHTNESS, "of 255")
+        self._names = _range_names(BRIGHTNESS, "of 255")
+        super().__init__("brightness", lambda images: self._of(images.images.to_pylist()), self._names)
         self._root, self._sample = root, Sample(sample, seed)
-        self._measured: dict[str, int] = {}
+        self._luma: dict[str, float] = {}
 
     def add(self, images: Images, right: Flags) -> None:
         entering = self._sample.add(len(right))
@@ -408,13 +322,12 @@ class _Brightness(_Ranges):
             names, right = self._sample.columns
             with ThreadPoolExecutor(usable_cores()) as pool:
                 found = pool.map(lambda name: _mean_luma(self._root / os.fsdecode(file_name(name))), names)
-                value = self._ranges(np.array(list(found)))
-            self._count(value, right.astype(bool))
-            self._measured = dict(zip(names.tolist(), value.tolist(), strict=True))
+                self._luma = dict(zip(names, found, strict=True))
+            self._count(self._of(names), right.astype(bool))
         return super().parts()
 
-    def _numbers(self, images: Images) -> Ints:
-        return np.array([self._measured.get(name, -1) for name in images.images.to_pylist()], np.int64)
+    def _of(self, names: Iterable[str]) -> pa.Array:
+        return _in_ranges(np.array([self._luma.get(name, np.nan) for name in names], float), BRIGHTNESS, self._names)
 
 
 def check_columns(names: Sequence[str], by: Sequence[str]) -> None:
@@ -436,46 +349,55 @@ def own_values(images: Images, name: str) -> pa.Array:
     return pc.fill_null(texts, "")
 
 
-def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:
-    """Each text, its images, and those of them that are right."""
-    encoded = values if isinstance(values, pa.DictionaryArray) else values.dictionary_encode()
-    number = encoded.indices.to_numpy()
-    texts = encoded.dictionary.to_pylist()
-    wrong, hits = np.bincount(2 * number + right, minlength=2 * len(texts)).reshape(-1, 2).T
-    return zip(texts, (wrong + hits).tolist(), hits.tolist(), strict=True)
-
-
-def _folders(names: pa.Array) -> pa.DictionaryArray:
-    """The folder of each name, encoded."""
-    end = names[0].as_py().encode().rfind(b"/") + 1
-    raw = names.cast(pa.binary())
-    encoded = pc.binary_slice(raw, 0, end).dictionary_encode()
-    folders = encoded.dictionary.to_pylist()
-    rest = pc.binary_slice(raw, end, _LONGEST)
-    if all(each.endswith(b"/") for each in folders) and pc.max(pc.find_substring(rest, "/")).as_py() < 0:
-        return pa.DictionaryArray.from_arrays(encoded.indices, pa.array([each[:-1].decode() for each in folders]))
-    return _beside_last("/", names, 0).dictionary_encode()
-
-
 def _beside_last(sign: str, names: pa.Array, side: int) -> pa.Array:
     """The part of each name before (0) or after (-1) its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
-    return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, side), "")
+    ends = parts.offsets.to_numpy()
+    element = parts.values.take(pa.array(ends[:-1] if side == 0 else ends[1:] - 1))
+    return pc.if_else(pc.equal(pc.list_value_length(parts), 2), element, "")
 
 
-def _element(lists: pa.ListArray, index: int) -> pa.Array:
-    """The first (0) or last (-1) element of each list, none of which is empty."""
-    ends = lists.offsets.to_numpy()
-    return lists.values.take(pa.array(ends[:-1] if index == 0 else ends[1:] - 1))
+def _ranges(
+    measure: Callable[[pa.RecordBatch], Floats], edges: Sequence[float], unit: str
+) -> tuple[Callable[[Images], pa.Array], Sequence[str]]:
+    """The values of a dimension with these ranges, and their order."""
+    names = _range_names(edges, unit)
+    return lambda images: _in_ranges(measure(images.facts), edges, names), names
 
 
-def _edges_reached(values: Floats, edges: Sequence[float]) -> Ints:
-    """How many of the edges each value reaches; -1 for NaN."""
-    return np.where(np.isnan(values), -1, (values >= np.array(edges)[:, None]).sum(axis=0))
+def _range_names(edges: Sequence[float], unit: str) -> tuple[str, ...]:
+    return (
+        f"under {edges[0]:g} {unit}",
+        *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
+        f"{edges[-1]:g} {unit} and more",
+    )
+
+
+def _in_ranges(values: Floats, edges: Sequence[float], names: Sequence[str]) -> pa.DictionaryArray:
+    """The range of each value, by name; null for NaN."""
+    number = (values >= np.array(edges)[:, None]).sum(axis=0)
+    return pa.DictionaryArray.from_arrays(pa.array(number, mask=np.isnan(values)), pa.array(names))
+
+
+def _shapes(images: Images) -> pa.Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _in_ranges(_numbers(images.facts["width"]) / _numbers(images.facts["height"]), (0.95, 1.05), _SHAPES)
+
+
+def _formats(images: Images) -> pa.Array:
+    """File name extensions: jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
+    encoded = _beside_last(".", images.images, -1).dictionary_encode()
+    extensions = (text.lower() for text in encoded.dictionary.to_pylist())
+    formats = ["none" if not each or "/" in each else _ALIKE.get(each, each) for each in extensions]
+    return pa.DictionaryArray.from_arrays(encoded.indices, pa.array(formats, pa.string()))
 
 
 def _megapixels(facts: pa.RecordBatch) -> Floats:
     return _numbers(facts["width"]) * _numbers(facts["height"]) / 1e6
+
+
+def _kilobytes(facts: pa.RecordBatch) -> Floats:
+    return _numbers(facts["file_size"]) / 1000
 
 
 def _numbers(column: pa.Array) -> Floats:

@@ -122,7 +122,7 @@ class CrashGuard:
 
         Raises EngineError if a suspect needs a subprocess and none can be started.
         """
-        name = _key(ref)
+        name = _cut(ref.name)
         if name not in self._suspects:
             self._note([name])
             loaded = load_image(ref, spec, self._decode)
@@ -155,7 +155,7 @@ class CrashGuard:
     @contextmanager
     def noted(self, refs: Iterable[ImageRef]) -> Iterator[None]:
         """Context in which these images are noted, for another operation of this thread that may kill the process."""
-        names = [_key(ref) for ref in refs]
+        names = [_cut(ref.name) for ref in refs]
         self._note(names)
         try:
             yield
@@ -189,10 +189,6 @@ def _in_flight(count: int) -> str:
 
 def _notes_path(folder: Path, process: int | None) -> Path:
     return folder / (_NOTES if process is None else f"{_NOTES}-{process}")
-
-
-def _key(ref: ImageRef) -> bytes:
-    return _cut(ref.name)
 
 
 def _cut(name: str) -> bytes:

@@ -131,7 +131,7 @@ class DecodingProcesses:
         """uint8 [batch_size, height, width, 3] each, once the processes have started."""
 
     def take_over(self, images: int) -> bool:
-        """See `LaterDecoders`."""
+        """Whether the processes load all further batches. images: number of images so far."""
         if images < self._images_before_start:
             return False
         if not self._processes:

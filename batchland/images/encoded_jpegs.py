@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
 from batchland.images.decode.colour import check_profile, is_srgb
-from batchland.images.decode.jpeg import USUAL_FRAMES, JpegHeader, check_claims, decode_pixels, read_header
+from batchland.images.decode.jpeg import JpegHeader, check_claims, decode_pixels, read_header
 from batchland.images.decode.picture import Pixels
 from batchland.images.preprocess import PreprocessSpec
 
@@ -80,8 +80,7 @@ def _has_usual_pixels(header: JpegHeader, spec: PreprocessSpec) -> bool:
     """Whether it is grey, or luminance and two chrominances, in a usual coding and shape, and needs no profile."""
     ids, width, height = header.component_ids, header.width, header.height
     return (
-        header.frame in USUAL_FRAMES
-        and (len(ids) == 1 or (len(ids) == 3 and ids != _RGB_IDS and header.adobe_transform in (None, 1)))
+        (len(ids) == 1 or (len(ids) == 3 and ids != _RGB_IDS and header.adobe_transform in (None, 1)))
         and max(width, height) <= _MAX_ASPECT * min(width, height)
         and (spec.colour == "as_stored" or is_srgb(header.profile))
     )

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
@@ -43,6 +44,7 @@ class LaterDecoders(Decoders, Protocol):
         """Whether they load all further batches. images: number of images so far."""
 
 
+@dataclass(eq=False)
 class BatchLoader:
     """Iterate over `images` as batches, in order, decoding ahead with threads.
 
@@ -65,40 +67,22 @@ class BatchLoader:
     poll_seconds: time between two checks for images that take too long.
     """
 
-    def __init__(
-        self,
-        images: Iterable[ImageRef | None],
-        spec: PreprocessSpec,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        prefetch_factor: int = 2,
-        timeout: float = 60.0,
-        *,
-        held: int = 0,
-        on_wait: Callable[[], None] | None = None,
-        load: Load | None = None,
-        load_isolated: Load | None = None,
-        later: LaterDecoders | None = None,
-        start_small: bool = False,
-        cores: int | None = None,
-        max_hanging: int = MAX_HANGING,
-        poll_seconds: float = POLL_SECONDS,
-    ) -> None:
-        self.images = images
-        self.spec = spec
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor
-        self.timeout = timeout
-        self.held = held
-        self.on_wait = on_wait
-        self.load = load or load_image
-        self.load_isolated = load_isolated
-        self.later = later
-        self.start_small = start_small
-        self.cores = cores
-        self.max_hanging = max_hanging
-        self.poll_seconds = poll_seconds
+    images: Iterable[ImageRef | None]
+    spec: PreprocessSpec
+    batch_size: int = 32
+    num_workers: int | None = None
+    prefetch_factor: int = 2
+    timeout: float = 60.0
+    _: KW_ONLY
+    held: int = 0
+    on_wait: Callable[[], None] | None = None
+    load: Load | None = None
+    load_isolated: Load | None = None
+    later: LaterDecoders | None = None
+    start_small: bool = False
+    cores: int | None = None
+    max_hanging: int = MAX_HANGING
+    poll_seconds: float = POLL_SECONDS
 
     def __iter__(self) -> Generator[Batch]:
         """Batches in order. Raises what the iterable of images raises, and InputError if the storage hangs."""
@@ -142,7 +126,7 @@ class BatchLoader:
         return DecodingThreads(
             self.spec,
             [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(count)],
-            self.load,
+            self.load or load_image,
             self.load_isolated,
             num_workers=self.num_workers,
             start_small=self.start_small,

@@ -15,19 +15,18 @@ import signal
 import socket
 import struct
 import threading
-import time
 import traceback
 from contextlib import suppress
 from typing import Final, Never, Self
 
 import numpy as np
 
-from batchland.errors import EngineError, ImageError
-from batchland.images.batch import Outcome, measured
+from batchland.errors import EngineError
+from batchland.images.batch import Loaded, Outcome, measured
 from batchland.images.decoding_threads import begin_decoding
-from batchland.images.loader import decode_image
+from batchland.images.loader import decode_image, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
-from batchland.images.sources.refs import ImageRef, read_image
+from batchland.images.sources.refs import ImageRef
 from batchland.system.helper_process import HelperProcess
 
 _BASE_BYTES: Final = 2 * 1024**3
@@ -62,23 +61,15 @@ class SubprocessDecoder:
                 self._server.close()
                 self._server = None
 
-    def load(self, ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
+    def load(self, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
         """See `load_image`. The error is `crashed` if the decoder crashes, and `timeout` if it exceeds its time limit.
 
         Raises EngineError if no subprocess can be started.
         """
-        begin = time.perf_counter()
-        try:
-            file = read_image(ref)
-        except ImageError as error:
-            return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
-        read = time.perf_counter()
-        begin_decoding(isolated=True)
-        outcome, pixels = self._decode(file.data, spec)
-        outcome = outcome._replace(**file.facts(), read_seconds=read - begin)
-        return outcome._replace(decode_seconds=time.perf_counter() - read), pixels
+        return load_image(ref, spec, self._decode)
 
     def _decode(self, data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
+        begin_decoding(isolated=True)
         settings = {"timeout": self._timeout, "signals": self._signals, "spec": spec.model_dump(mode="json")}
         request = json.dumps(settings).encode() + b"\n" + data
         reply, status = self._answer(request)

@@ -40,7 +40,6 @@ from batchland.models.foreign import (
     foreign_output,
     load_foreign,
     uncomputable,
-    usual_sides,
 )
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
 from batchland.models.found_beside import Found, found_with
@@ -53,7 +52,7 @@ from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
 from batchland.models.wrap import wrap
 from batchland.system.files import new_file
-from batchland.system.json_text import DuplicateKeyError, parse_json
+from batchland.system.json_text import read_json
 from batchland.system.regular_files import read_regular
 from batchland.system.text import counted, first_line, near_miss
 
@@ -71,13 +70,8 @@ _MAX_CHECKED: Final = 200
 _MAX_DECIDING: Final = 1000
 """Labelled photos for two preprocessings between which so many do not decide."""
 _MAX_CALIBRATED: Final = 5000
-_NATURAL: Final = float(np.e)
-_BASES: Final = (_NATURAL, 10.0, 2.0)
-"""Bases of logarithms of probabilities. A softmax turns those to the first one into the probabilities."""
-_ROUNDING: Final = 1e-3
-"""Largest error of a sum of probabilities after their logarithms were rounded to half floats."""
-_CERTAIN: Final = 0.1
-"""If no second class of a picture has this probability, the logarithms may be logits of a confident network."""
+_USUAL_SIDE: Final = 224
+"""Height and width of pictures, where a model leaves them open."""
 _FEW_CALIBRATED: Final = 50
 """With fewer photos the temperature depends too much on chance; a warning says so."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
@@ -188,11 +182,10 @@ class _Adoption:
     def _sides_of_preset(self) -> tuple[int, int]:
         height, width = self._declared_or_found_sides()
         if height is None or width is None:
-            source = foreign_input(self.path, self.foreign)
-            height, width = usual_sides(self.path, self.foreign, source)
+            height, width = height or width or _USUAL_SIDE, width or height or _USUAL_SIDE
             _log.warning(
-                "%s: leaves the size of its pictures open; taken as %d x %d, which it computes. If it was trained on "
-                "others, give height and width in a JSON file of the preprocessing",
+                "%s: leaves the size of its pictures open; taken as %d x %d. If it was trained on others, give height "
+                "and width in a JSON file of the preprocessing",
                 self.path, height, width,
             )  # fmt: skip
         return height, width
@@ -215,8 +208,6 @@ class _Adoption:
         raw = self.wrapped(self._plain_card(self.preprocess), softmax=False)
         rows = _raw_outputs(self.path, raw, self.source, self.preprocess.shape)
         self._require_classes(rows.shape[1])
-        if depends_on_sorting(self.foreign, self.target.name):
-            _require_unsorted(self.path, self.target.name, rows)
         return _output_kind(self.path, rows, self.options.output)
 
     def require_suitable(self) -> None:
@@ -228,6 +219,11 @@ class _Adoption:
         foreign_input(self.path, self.foreign, self.preprocess.layout)
         if self.target.classes is not None:
             self._require_classes(self.target.classes)
+        if depends_on_sorting(self.foreign, self.target.name):
+            raise ModelError(
+                f"{self.path}: its output {self.target.name} is sorted (TopK), so its numbers may not be those of the "
+                f"classes in their order; export it without TopK, or name another output"
+            )
         self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
         if self.source.dtype == TensorProto.UINT8 and not plain:
@@ -401,30 +397,10 @@ def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:
         near = near_miss(given, PRESETS)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
         raise UsageError(f"preprocess {given!r}: neither a known name nor a file ({hint})")
-    try:
-        found = of_config(given, parse_json(read_regular(path)), sides)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
-    except DuplicateKeyError as error:
-        raise UsageError(f"{path}: {error}; give each value once") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is not JSON ({error}); give a JSON file") from error
+    found = of_config(given, read_json(path), sides)
     if found is None:
         raise UsageError(f"{path}: describes no preprocessing; give height, width, fit, mean and std")
     return found[0]
-
-
-def _require_unsorted(path: Path, output: str, rows: Probabilities) -> None:
-    """Raise ModelError if the numbers of every picture rise, or fall: then they are not those of the classes in order.
-
-    rows: float32 [pictures, classes]. Only for models that sort: of two or three classes, others may rise by chance.
-    """
-    steps = np.diff(rows, axis=1)
-    if (steps <= 0).all() or (steps >= 0).all():
-        raise ModelError(
-            f"{path}: its output {output} is sorted (TopK), so its numbers are not those of the classes in their "
-            f"order; export it without TopK, or name another output"
-        )
 
 
 def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Literal["logits", "probabilities"]:
@@ -447,18 +423,10 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
         raise ModelError(
             f"{path}: its outputs ({low:.3g} to {high:.3g}) are not probabilities that sum to 1", advice="output_auto"
         )
-    negative_base = _base_of_logarithms(-rows) if low >= -TOLERANCE else None
-    if negative_base and np.partition(rows, 1, axis=1)[:, 1].min() <= -np.log(_CERTAIN) / np.log(negative_base):
-        raise ModelError(
-            f"{path}: its outputs are negative logarithms of probabilities, so the likely classes have the smallest "
-            f"ones; export it with logits or with probabilities"
-        )
     if requested == "auto":
-        base, looks_like = _base_of_logarithms(rows), None
-        if negative_base:
+        looks_like = None
+        if low >= -TOLERANCE and np.allclose(np.exp(-rows).sum(axis=1), 1, atol=TOLERANCE):
             looks_like = "may be negative logarithms of probabilities (smallest for the likeliest class)"
-        elif base not in (None, _NATURAL):
-            looks_like = f"are logarithms of probabilities to base {base:.0f}"
         elif low >= 0 and high <= 1:
             looks_like = "lie between 0 and 1 but do not sum to 1, as those of sigmoids"
         elif low >= 0 and np.ptp(sums) <= 0.01 * sums.mean():
@@ -468,18 +436,6 @@ def _output_kind(path: Path, rows: Probabilities, requested: OutputKind) -> Lite
                 f"{path}: its outputs {looks_like}; export it with logits or with probabilities of exclusive classes"
             )
     return "logits"
-
-
-def _base_of_logarithms(rows: Probabilities) -> float | None:
-    """The base to which all rows are logarithms of probabilities, or None.
-
-    Several bases fit if the network is sure of every picture. Then the result is the base with sums nearest to 1. If
-    two are equally near, e comes before 10, and 10 before 2.
-    """
-    with np.errstate(over="ignore"):
-        errors = {base: np.abs((base ** rows.astype(np.float64)).sum(axis=1) - 1).max() for base in _BASES}
-    best = min(errors, key=lambda base: max(errors[base], _ROUNDING))
-    return best if errors[best] <= TOLERANCE else None
 
 
 def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: tuple[int, int, int]) -> Probabilities:

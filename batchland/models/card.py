@@ -12,7 +12,7 @@ from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
 from batchland.system.documents import Document
-from batchland.system.json_text import DuplicateKeyError, parse_json
+from batchland.system.json_text import parse_json
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -207,13 +207,7 @@ class ModelCard(Document):
     def from_json(cls, text: str, source: str) -> "ModelCard":
         """Parse a card. Raises ModelError that names `source` and what is wrong."""
         try:
-            parse_json(text)
-        except DuplicateKeyError as error:
-            raise ModelError(f"{source}: its card {error}; export the model again") from error
-        except (ValueError, RecursionError):
-            pass  # pydantic reports what is wrong
-        try:
-            return cls.model_validate_json(text)
+            return cls.model_validate(parse_json(text))
         except ValidationError as error:
             first = error.errors()[0]
             if first["loc"] == ("schema_version",) and isinstance(first["input"], int) and first["input"] > 1:
@@ -225,6 +219,8 @@ class ModelCard(Document):
             raise ModelError(
                 f"{source}: its batchland card is damaged ({where}: {first['msg']}); export the model again"
             ) from error
+        except ValueError as error:
+            raise ModelError(f"{source}: its batchland card {error}; export the model again") from error
 
 
 def class_names(folders: Sequence[str]) -> tuple[ClassName, ...]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from batchland.errors import DeviceError
-from batchland.models.gpu.architectures import architectures
 from batchland.models.gpu.problems import explain, explain_missing_provider, explain_start, explain_version
 from batchland.models.ort import CUDA, TENSORRT, ort
 from batchland.system.packages import installed_version
@@ -36,11 +35,6 @@ _CUDA_LIBRARIES: Final = (
 )
 """Libraries in NVIDIA's wheels, in the order of their dependencies. `{cuda}` is the major version."""
 _TENSORRT_LIBRARIES: Final = ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*")
-_USUAL_CAPABILITIES: Final = (75, 80, 86, 89, 90, 120)
-"""Compute capabilities, times ten, for which the wheels of onnxruntime-gpu for CUDA 13 hold code."""
-_MAJOR: Final = 75
-"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR."""
-_MINOR: Final = 76
 _NAME_BYTES: Final = 256
 
 Kind = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -117,26 +111,6 @@ def gpu_model(number: int) -> str:
     return name.value.decode(errors="replace")
 
 
-def architecture_problem(number: int) -> str | None:
-    """Why onnxruntime cannot compute on this kind of GPU. Call only where `gpu_problem` returns None."""
-    driver = ctypes.CDLL("libcuda.so.1")
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    if driver.cuDeviceGet(ctypes.byref(device), number):
-        return None
-    for value, attribute in ((major, _MAJOR), (minor, _MINOR)):
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-    capability = 10 * major.value + minor.value
-    if capability in _USUAL_CAPABILITIES:
-        return None
-    known = architectures(_provider_library("cuda"))
-    if known.support(capability):
-        return None
-    return (
-        f"onnxruntime {ort.__version__} has no code for the {gpu_model(number)} of compute capability {major.value}."
-        f"{minor.value}, only for {known}; install an onnxruntime-gpu that was built for it"
-    )
-
-
 def library_problem(kind: GpuKind) -> str | None:
     """Which library the dynamic loader lacks for onnxruntime's provider.
 
@@ -144,15 +118,11 @@ def library_problem(kind: GpuKind) -> str | None:
     """
     for name in dict.fromkeys((kind, "cuda")):
         try:
-            ctypes.CDLL(str(_provider_library(name)))
+            ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"))
         except OSError as error:
             if "Provider_GetHost" not in str(error):  # onnxruntime itself defines that symbol
                 return explain(str(error))
     return None
-
-
-def _provider_library(name: str) -> Path:
-    return Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
 
 
 def _number(function: Callable[[Any], int]) -> int:

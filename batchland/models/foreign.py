@@ -1,6 +1,5 @@
 """Read an ONNX classifier from elsewhere: its input of pictures, its output of one number per class."""
 
-import contextlib
 import re
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -14,7 +13,7 @@ from onnx import TensorProto
 from batchland.errors import ModelError, UsageError
 from batchland.models.contract import require_content
 from batchland.models.nodes import input_names, operators, opset_of
-from batchland.models.ort import CPU, create_session, ort
+from batchland.models.ort import ort
 from batchland.system.regular_files import read_regular
 from batchland.system.text import first_line
 
@@ -25,11 +24,6 @@ _INPUT_TYPES: Final[dict[int, type[np.generic]]] = {
     TensorProto.FLOAT16: np.float16,
     TensorProto.UINT8: np.uint8,
 }
-_USUAL_SIDES: Final = (
-    224, 32, 28, 64, 96, 112, 128, 160, 192, 240, 256, 260, 288, 299, 300, 320, 331, 336, 380, 384, 448, 456, 480, 512,
-    518, 528, 600,
-)  # fmt: skip
-"""Pixels; heights and widths that are tried with a model that leaves them open. The first is assumed if it runs."""
 
 
 class ForeignInput(NamedTuple):
@@ -114,7 +108,7 @@ def foreign_input(path: Path, model: onnx.ModelProto, layout: Literal["NCHW", "N
         )
     if layout is not None and sizes[1 if layout == "NCHW" else 3] not in (3, None):
         raise ModelError(f"{path}: its input is {_shapes(inputs)}, which is not {layout}")
-    return _pictures(inputs[0], layout == "NCHW" if layout else _channels_first(path, model, inputs[0]))
+    return _pictures(inputs[0], layout == "NCHW" if layout else _channels_first(path, inputs[0]))
 
 
 def declared_sides(model: onnx.ModelProto) -> tuple[int | None, int | None]:
@@ -125,26 +119,6 @@ def declared_sides(model: onnx.ModelProto) -> tuple[int | None, int | None]:
         return None, None
     height, width = sizes[1:3] if sizes[3] == 3 and sizes[1] != 3 else sizes[2:]
     return height, width
-
-
-def usual_sides(path: Path, model: onnx.ModelProto, source: ForeignInput) -> tuple[int, int]:
-    """Height and width of the pictures; where the model leaves them open, 224, or else the only usual side that runs.
-
-    Raises ModelError if more than one of the others or none of them runs.
-    """
-    if source.height is not None and source.width is not None:
-        return source.height, source.width
-    known, session = source.height or source.width, _opened(path, model)
-    runs = (side for side in ([known] if known else _USUAL_SIDES) if _runs(session, source, side))
-    side = next(runs, None)
-    if side is None or (side not in (known, _USUAL_SIDES[0]) and next(runs, None)):
-        raise ModelError(
-            f"{path}: leaves the size of its pictures open and computes "
-            f"{'none of' if side is None else 'several, but not the first of'} the usual ones "
-            f"({', '.join(map(str, _USUAL_SIDES[:4]))}, ...); give its height and width in a JSON file of the "
-            f"preprocessing"
-        )
-    return side, side
 
 
 def depends_on_sorting(model: onnx.ModelProto, output: str) -> bool:
@@ -207,25 +181,14 @@ def _pictures(value: onnx.ValueInfoProto, channels_first: bool) -> ForeignInput:
     return ForeignInput(value.name, value.type.tensor_type.elem_type, channels_first, height, width, sizes[0])
 
 
-def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoProto) -> bool:
-    """Whether the axis of channels is the first after the batch; by its length, else its name, else by trying."""
+def _channels_first(path: Path, value: onnx.ValueInfoProto) -> bool:
+    """Whether the axis of channels is the first after the batch; by its length, else its name."""
     sizes = _sizes(value)
     if 3 in (sizes[1], sizes[3]):
         return sizes[1] == 3
     named = ["channel" in value.type.tensor_type.shape.dim[axis].dim_param.lower() for axis in (1, 3)]
     if sum(named) == 1:
         return named[0]
-    session = _opened(path, model)
-    for side in _USUAL_SIDES:
-        runs = [
-            first
-            for first in (True, False)
-            if sizes[1 if first else 3] is None and _runs(session, _pictures(value, first), side)
-        ]
-        if len(runs) == 1:
-            return runs[0]
-        if runs:
-            break
     raise ModelError(
         f"{path}: its input {_shapes([value])} leaves open which axis holds the channels; export it with a fixed "
         f"length of 3, or give layout in a JSON file of the preprocessing"
@@ -246,23 +209,6 @@ def uncomputable(path: Path, model: onnx.ModelProto, error: Exception, otherwise
             f"opset 18 and the operators of ONNX"
         )
     return ModelError(f"{path}: {otherwise or f'cannot be computed by onnxruntime ({reason}); export it again'}")
-
-
-def _opened(path: Path, model: onnx.ModelProto) -> "ort.InferenceSession":
-    try:
-        return create_session(model.SerializeToString(), [(CPU, {})])
-    except Exception as error:  # onnxruntime's errors share no base class but Exception
-        raise uncomputable(path, model, error) from error
-
-
-def _runs(session: "ort.InferenceSession", source: ForeignInput, side: int) -> bool:
-    """Whether the model computes a picture. side: its height and width in pixels, where the model leaves them open."""
-    height, width = source.height or side, source.width or side
-    shape = (3, height, width) if source.channels_first else (height, width, 3)
-    with contextlib.suppress(Exception):  # as above
-        session.run(None, {source.name: np.zeros((source.batch or 1, *shape), _INPUT_TYPES[source.dtype])})
-        return True
-    return False
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:

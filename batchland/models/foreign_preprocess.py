@@ -32,7 +32,7 @@ class ForeignPreprocess(PreprocessSpec):
     channels: Literal["rgb", "bgr"] = "rgb"
     """Order in which the model takes them."""
     layout: Literal["NCHW", "NHWC"] | None = None
-    """Order of the model's axes; None: found by its shape, its names, or by trying."""
+    """Order of the model's axes; None: found by its shape, or the names of its axes."""
     crop_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Instead of `shorter_side`: the share of the shorter side that is left, as timm's crop_pct."""
 

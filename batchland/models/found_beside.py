@@ -7,10 +7,10 @@ from typing import Any, Final
 import onnx
 
 from batchland.errors import ModelError, UsageError
+from batchland.models.class_list import labels_of
 from batchland.models.foreign import declared_sides
 from batchland.models.foreign_preprocess import ForeignPreprocess, Sides, of_config, of_ultralytics
-from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
-from batchland.system.regular_files import read_regular
+from batchland.system.json_text import parse_literal, read_json
 
 CONFIGS: Final = ("preprocessor_config.json", "config.json")
 """Hugging Face's files; timm has the second only."""
@@ -69,17 +69,8 @@ def _add_config(found: Found, file: Path, values: dict[str, Any], sides: Sides) 
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty if there is no such file. Raises UsageError."""
-    try:
-        values = parse_json(read_regular(file))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror or error})") from error
-    except DuplicateKeyError as error:
-        raise UsageError(f"{file}: {error}; correct it") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file}: is not JSON ({error}); correct it") from error
+    """The content of a JSON file; empty if there is no such file. Raises UsageError, InputError."""
+    values = read_json(file) if file.exists() else {}
     if not isinstance(values, dict):
         raise UsageError(f"{file}: is not a JSON object; correct it")
     return values
@@ -88,7 +79,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _labels(file: Path, values: dict[str, Any]) -> tuple[str, ...] | None:
     """`id2label` of Hugging Face, or `label_names` of timm with their descriptions. Raises UsageError."""
     if names := values.get("id2label"):
-        return _labels_by_index(f"{file}: id2label", names)
+        return _required_labels(f"{file}: id2label", names)
     names = values.get("label_names")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         texts = values.get("label_descriptions") or {}
@@ -96,29 +87,23 @@ def _labels(file: Path, values: dict[str, Any]) -> tuple[str, ...] | None:
     return None
 
 
-def _labels_by_index(where: str, names: Any) -> tuple[str, ...]:
-    """The labels of a list, or of a dictionary from index to label. Raises UsageError."""
-    by_index = dict(enumerate(names)) if isinstance(names, list) else names
-    by_index = {str(index): name for index, name in by_index.items()} if isinstance(by_index, dict) else {}
-    names = [by_index.get(str(index)) for index in range(len(by_index))]
-    labels = tuple(str(name).strip() for name in names if isinstance(name, str | int))
-    if not labels or "" in labels or len(labels) < len(names):
+def _required_labels(where: str, names: Any) -> tuple[str, ...]:
+    """See `labels_of`. Raises UsageError if there are none."""
+    labels = labels_of(names)
+    if labels is None:
         raise UsageError(f"{where} does not give each index from 0 on its label; correct it")
-    return labels
+    return tuple(labels)
 
 
 def _ultralytics_metadata(path: Path, metadata: dict[str, str]) -> Found:
     if metadata["task"] != "classify":
         raise ModelError(f"{path}: its metadata says task {metadata['task']}; only classifiers can be adopted")
     where = "the model's metadata (Ultralytics)"
-    try:
-        names, size = _literal(metadata["names"]), _literal(metadata.get("imgsz", ""))
-    except DuplicateKeyError as error:
-        raise ModelError(f"{path}: its metadata {error}; export the model again") from error
+    names, size = _literal(metadata["names"]), _literal(metadata.get("imgsz", ""))
     sides = size if isinstance(size, list | tuple) else [size, size]
     labels, problem = None, ""
     try:
-        labels = _labels_by_index(f"{path}: names in its metadata", names)
+        labels = _required_labels(f"{path}: names in its metadata", names)
     except UsageError as error:
         problem = str(error)
     known = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
@@ -129,7 +114,5 @@ def _ultralytics_metadata(path: Path, metadata: dict[str, str]) -> Found:
 def _literal(text: str) -> Any:
     try:
         return parse_literal(text)
-    except DuplicateKeyError:
-        raise
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except ValueError:
         return None

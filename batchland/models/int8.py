@@ -23,7 +23,7 @@ from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
 from batchland.models.card import Int8Summary
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
-from batchland.models.ort import CPU, Threads, cpuinfo, create_session, has_vnni
+from batchland.models.ort import CPU, cpuinfo, create_session, has_vnni
 from batchland.models.quantiser import METHODS, Method, Ranges, WeightBits, layers, measure_ranges, prepare, quantise
 from batchland.models.rounding import Rounding
 from batchland.system.cores import usable_cores
@@ -266,7 +266,7 @@ def processor() -> str:
 
 def predictor(model: onnx.ModelProto, *, threads: int | None = None) -> Predict:
     """Opens a model on the CPU. threads: of onnxruntime; None leaves their number to it."""
-    session = create_session(model.SerializeToString(), [(CPU, {})], Threads(threads))
+    session = create_session(model.SerializeToString(), [(CPU, {})], threads)
 
     def predict(pixels: Pixels) -> Probabilities:
         answers: Probabilities

@@ -48,8 +48,11 @@ class LabelledPhotos:
         for batch in BatchLoader(refs, self.spec, _BATCH):
             for ref, outcome in zip(batch.refs, batch.outcomes, strict=True):
                 if outcome.error is not None:
-                    raise UsageError(f"{self.folder / ref.name}: cannot be read ({outcome.error[1]}); remove it")
+                    raise self._unreadable(ref, outcome.error[1])
             yield batch.pixels
+
+    def _unreadable(self, ref: ImageRef, reason: str) -> UsageError:
+        return UsageError(f"{self.folder / ref.name}: cannot be read ({reason}); remove it")
 
 
 def read_labelled(folder: Path, classes: Sequence[ClassName], spec: PreprocessSpec, most: int) -> LabelledPhotos:

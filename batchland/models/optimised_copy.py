@@ -22,7 +22,7 @@ import numpy as np
 
 from batchland.models.card import METADATA_KEY
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
-from batchland.models.ort import CPU, Threads, create_session, instruction_sets, ort
+from batchland.models.ort import CPU, create_session, instruction_sets, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.system.files import remove
 from batchland.system.folders import cache_folder
@@ -110,7 +110,7 @@ def find_copy_of(sha256: str) -> Copy | None:
         return None
 
 
-def open_copy(copy: Copy, threads: Threads) -> Any | None:
+def open_copy(copy: Copy, threads: int | None) -> Any | None:
     """A session of a copy; None if the copy is damaged."""
     try:
         if copy.facts != _index(copy.card, copy.graph, copy.folder / _WEIGHTS):
@@ -122,7 +122,7 @@ def open_copy(copy: Copy, threads: Threads) -> Any | None:
     return session if _card(session) == copy.card else None
 
 
-def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
+def open_and_keep_copy(content: bytes, sha256: str, threads: int | None) -> Any:
     """A session of the model. A copy is kept if the model is large and the cache can be written.
 
     Raises what onnxruntime raises for the model.

@@ -22,7 +22,6 @@ __all__ = [
     "TENSORRT",
     "Placement",
     "Provider",
-    "Threads",
     "cpuinfo",
     "create_session",
     "has_vnni",
@@ -79,22 +78,10 @@ Provider = tuple[str, Mapping[str, str]]
 """An execution provider's name and its options."""
 
 
-class Threads(NamedTuple):
-    """onnxruntime's own threads on the CPU."""
-
-    intra_op: int | None = None
-    """Their number; None leaves it to onnxruntime."""
-    spinning: bool = False
-    """Whether they busy-wait: faster when nothing else wants the cores."""
-
-
-_DEFAULT_THREADS: Final = Threads()
-
-
 def create_session(
     content: bytes,
     providers: Sequence[Provider],
-    threads: Threads = _DEFAULT_THREADS,
+    threads: int | None = None,
     *,
     record_placement: bool = False,
     weights: Path | None = None,
@@ -102,8 +89,9 @@ def create_session(
 ) -> ort.InferenceSession:
     """A session in which each node runs on the first of `providers` that supports it.
 
-    record_placement: needed for `placement`. weights: the folder of external weights; by default there are none.
-    save_optimised: where to write the optimised graph, and its weights beside it as `weights.bin`.
+    threads: onnxruntime's own on the CPU; None leaves the number to onnxruntime. record_placement: needed for
+    `placement`. weights: the folder of external weights; by default there are none. save_optimised: where to write the
+    optimised graph, and its weights beside it as `weights.bin`.
 
     Raises what onnxruntime raises: its errors share no base class but Exception. A provider whose library cannot be
     loaded is left out without an error, so check the session's own list of providers. onnxruntime's automatic fallback
@@ -124,9 +112,9 @@ def create_session(
     if all(name == CPU for name, _ in providers):
         # It takes a quarter more memory and gains no time: benchmarks/results/arena.md.
         options.enable_mem_pattern = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads.spinning else "0")
-    if threads.intra_op is not None:
-        options.intra_op_num_threads = threads.intra_op
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
     if record_placement:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     chosen = [(name, dict(provider_options)) for name, provider_options in providers]

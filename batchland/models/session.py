@@ -27,7 +27,7 @@ from batchland.models.contract import (
 )
 from batchland.models.devices import DeviceRequest, GpuKind, device_name, gpu_problem, parse_device
 from batchland.models.gpu.problems import Unusable, explain_known
-from batchland.models.ort import CPU, CUDA, TENSORRT, Threads, create_session
+from batchland.models.ort import CPU, CUDA, TENSORRT, create_session
 from batchland.system.text import first_line
 
 if TYPE_CHECKING:
@@ -131,7 +131,6 @@ def open_session(
     device: str = "auto",
     *,
     intra_op_threads: int | None = None,
-    spinning: bool = False,
     batch_size: int | None = None,
     content: ModelContent | None = None,
     gpu_settings: Mapping[str, str] | None = None,
@@ -143,7 +142,6 @@ def open_session(
 
     - device: `auto`, `cpu`, `cuda`, `cuda:N`, several as `cuda:0,1` or `cuda:all`, or the same with `tensorrt`.
     - intra_op_threads: onnxruntime's own threads on the CPU; None leaves it to onnxruntime.
-    - spinning: let these threads busy-wait, which is faster when nothing else wants the cores.
     - batch_size: on GPUs, tune for batches of this size; takes some seconds the first time.
     - content: of the model, if it does not come from `path`, which is then only a name. Not read if a copy is kept.
     - gpu_settings: options of onnxruntime's CUDA provider that override the defaults.
@@ -156,10 +154,9 @@ def open_session(
     """
     path = Path(path)
     request = parse_device(device)
-    threads = Threads(intra_op_threads, spinning)
     if keep_copy and decode == "cpu":
-        begun = None if content else _begun.pop((path, device, threads, features), None)
-        session = begun.result() if begun else _open_copy(path, content, device, threads, features)
+        begun = None if content else _begun.pop((path, device, intra_op_threads, features), None)
+        session = begun.result() if begun else _open_copy(path, content, device, intra_op_threads, features)
         if session is not None:
             return session
     data = content.read() if content else read_model(path)
@@ -175,14 +172,14 @@ def open_session(
     if decode == "cuda":
         reason = fallback or "JPEGs are decoded on the device of the model, and that is cpu"
         raise DeviceError(f"decoding JPEGs with cuda needs a GPU: {reason}", advice="decode_on_cpu")
-    opened = _open_on_cpu(path, data, sha256, threads, keep_copy=keep_copy)
+    opened = _open_on_cpu(path, data, sha256, intra_op_threads, keep_copy=keep_copy)
     card = checked_card(path, opened)
     if features:
         require_features(path, card)
     return Session(path, card, sha256, "cpu", CPU, fallback, features=features, _session=opened)
 
 
-_begun: Final[dict[tuple[Path, str, Threads, bool], "Future[Session | None]"]] = {}
+_begun: Final[dict[tuple[Path, str, int | None, bool], "Future[Session | None]"]] = {}
 
 
 def begin_opening(path: Path, device: str, *, intra_op_threads: int | None, features: bool) -> None:
@@ -190,12 +187,13 @@ def begin_opening(path: Path, device: str, *, intra_op_threads: int | None, feat
 
     Errors are raised by `open_session`.
     """
-    threads = Threads(intra_op_threads)
-    _begun[path, device, threads, features] = _opener().submit(_open_copy, path, None, device, threads, features)
+    _begun[path, device, intra_op_threads, features] = _opener().submit(
+        _open_copy, path, None, device, intra_op_threads, features
+    )
 
 
 def _open_copy(
-    path: Path, content: ModelContent | None, device: str, threads: Threads, features: bool
+    path: Path, content: ModelContent | None, device: str, threads: int | None, features: bool
 ) -> Session | None:
     """A session of the kept copy of a model, which a thread opens; None without a copy, or if a GPU may be used."""
     request = parse_device(device)
@@ -225,7 +223,7 @@ def _opener() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "open-model")
 
 
-def _open_itself(path: Path, content: ModelContent | None, sha256: str, threads: Threads) -> Any:
+def _open_itself(path: Path, content: ModelContent | None, sha256: str, threads: int | None) -> Any:
     """A session of the model whose copy is damaged. Raises ModelError."""
     data = content.read() if content else read_model(path)
     if hashlib.sha256(data).hexdigest() != sha256:
@@ -233,7 +231,7 @@ def _open_itself(path: Path, content: ModelContent | None, sha256: str, threads:
     return _open_on_cpu(path, data, sha256, threads, keep_copy=True)
 
 
-def _open_on_cpu(path: Path, content: bytes, sha256: str, threads: Threads, *, keep_copy: bool) -> Any:
+def _open_on_cpu(path: Path, content: bytes, sha256: str, threads: int | None, *, keep_copy: bool) -> Any:
     try:
         if not keep_copy:
             return create_session(content, [(CPU, {})], threads)

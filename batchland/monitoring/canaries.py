@@ -19,7 +19,7 @@ from batchland.models.contract import Probabilities
 from batchland.models.ort import instruction_sets
 from batchland.models.session import OpenModel
 from batchland.monitoring.schema import CanaryCheck
-from batchland.scoring.engines.engine import Engine
+from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.manifest import versions
 from batchland.system.text import images as counted_images
 
@@ -44,7 +44,7 @@ class _InMemory:
         return len(self.files[path.decode()]), None
 
 
-def check_canaries(engine: Engine, last: CanaryCheck | None = None, images: int = 0) -> CanaryCheck:
+def check_canaries(engine: LocalEngine, last: CanaryCheck | None = None, images: int = 0) -> CanaryCheck:
     """Score canaries of an open model, which must have some.
 
     last: the check of the last night, if that was good; images: number of its images. On a CPU and under the same
@@ -95,7 +95,7 @@ def _conditions(model: OpenModel, files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def _scored(engine: Engine, files: Mapping[str, bytes], path: Path, classes: int) -> Probabilities:
+def _scored(engine: LocalEngine, files: Mapping[str, bytes], path: Path, classes: int) -> Probabilities:
     """Probabilities of canaries now, float32 [files, classes]."""
     found = np.zeros((len(files), classes), np.float32)
     refs = [ImageRef(name, name.encode(), store=_InMemory(files)) for name in files]

@@ -6,25 +6,28 @@ it has its own command, `batchland estimator`, and its own file beside the model
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batchland.data.folders import subfolders
 from batchland.errors import ImageError, UsageError
-from batchland.images.batch import Batch, Outcome
-from batchland.images.preprocess import Pixels, decode, fit
-from batchland.images.signals import SIGNAL_DTYPE, measure
-from batchland.images.sources.folder import IMAGE_EXTENSIONS
-from batchland.images.sources.refs import ImageRef, read_image
-from batchland.models.class_match import match_classes, unknown_classes_message
+from batchland.images.batch import Load, Loaded, Outcome
+from batchland.images.loader import BatchLoader, load_image, load_measured
+from batchland.images.preprocess import PreprocessSpec, decode, fit
+from batchland.images.signals import sample
+from batchland.images.sources.refs import ImageRef
+from batchland.models.labelled_photos import LabelledPhotos, read_labelled
 from batchland.models.session import Session
 from batchland.monitoring.corruptions import FAMILIES, corrupted
 from batchland.monitoring.estimate import Labelled, estimator_path, fit_estimator
-from batchland.monitoring.observations import COLUMNS, NOTHING, observe
+from batchland.monitoring.observations import COLUMNS, observe
 from batchland.monitoring.schema import Estimator
 from batchland.predictions.rows import to_rows
 from batchland.system.files import write_file
@@ -33,13 +36,7 @@ MIN_PHOTOS: Final = 100
 """Fewer labelled photos are not enough."""
 COPIES: Final = 300
 """Default number of photos that each kind of degraded copy is made of."""
-_BATCH: Final = 32
 _SEED: Final = 1
-
-
-class _Photo(NamedTuple):
-    ref: ImageRef
-    label: int
 
 
 def make_estimator(
@@ -55,78 +52,45 @@ def make_estimator(
     data: class folders of photos that the model was not trained on. copies: number of photos to degrade in each way.
     on_progress: called with a line for people. Raises UsageError if there are too few photos or unknown classes.
     """
-    photos = _labelled_photos(data, session)
-    on_progress(f"scoring {len(photos)} photos")
-    clean = _scored(photos, session)
+    photos = read_labelled(data, session.card.classes, session.card.preprocess, sys.maxsize)
+    on_progress(f"scoring {len(photos.refs)} photos")
+    clean = _scored(photos, session, load_measured)
     if len(clean.right) < MIN_PHOTOS:
         raise UsageError(f"{data}: {len(clean.right)} readable photos; an estimate needs at least {MIN_PHOTOS}")
-    rng = np.random.default_rng(_SEED)
-    chosen = [photos[index] for index in rng.permutation(len(photos))[:copies]]
+    rows = np.random.default_rng(_SEED).permutation(len(photos.refs))[:copies]
+    chosen = replace(photos, refs=tuple(photos.refs[row] for row in rows), labels=photos.labels[rows])
     worse: dict[str, list[Labelled]] = {}
     for family in FAMILIES:
         on_progress(f"scoring degraded copies: {family}")
-        worse[family] = [_scored(chosen, session, (family, level)) for level in (0, 1)]
+        worse[family] = [_scored(chosen, session, partial(_load_copy, family, level)) for level in (0, 1)]
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     estimator = fit_estimator(clean, worse, sha256, len(session.card.classes))
     write_file(estimator_path(model), (estimator.model_dump_json(indent=1) + "\n").encode())
     return estimator
 
 
-def _labelled_photos(data: Path, session: Session) -> list[_Photo]:
-    if not data.is_dir():
-        raise UsageError(f"{data}: is not a folder; give a folder of class folders")
-    folders = subfolders(data)
-    match = match_classes(folders, session.card.classes)
-    if match.unknown:
-        raise UsageError(unknown_classes_message(str(data), match.unknown, session.card.classes))
-    return [
-        _Photo(ImageRef(f"{folder}/{path.name}", bytes(path)), match.index[folder])
-        for folder in folders
-        for path in sorted((data / folder).iterdir())
-        if path.suffix.lower() in IMAGE_EXTENSIONS
+def _scored(photos: LabelledPhotos, session: Session, load: Load) -> Labelled:
+    """Score photos, or what `load` makes of them; unreadable photos are left out."""
+    tables = [
+        to_rows(batch, session.predict(batch.pixels), session.card, 1).select([*COLUMNS, "status"])
+        for batch in BatchLoader(photos.refs, photos.spec, load=load)
     ]
+    rows = pa.Table.from_batches(tables).combine_chunks()
+    ok = pc.equal(rows["status"], "ok")
+    observed = observe(rows.filter(ok))
+    return Labelled(observed, observed.classes == photos.labels[ok.to_numpy()])
 
 
-def _scored(photos: Sequence[_Photo], session: Session, change: tuple[str, int] | None = None) -> Labelled:
-    """Score photos, or degraded copies of them; unreadable photos are left out."""
-    batches, labels = [], []
-    for batch, own in _batches(photos, session, change):
-        batches.append(to_rows(batch, session.predict(batch.pixels), session.card, 1).select(list(COLUMNS)))
-        labels += own
-    observed = observe(pa.Table.from_batches(batches).combine_chunks()) if batches else NOTHING
-    return Labelled(observed, observed.classes == np.array(labels, np.int32))
+def _load_copy(family: str, level: int, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
+    """Load a degraded copy. Its random numbers depend on the name of the photo."""
+    rng = np.random.default_rng([_SEED, *ref.name.encode()])
 
-
-def _batches(
-    photos: Sequence[_Photo], session: Session, change: tuple[str, int] | None
-) -> Iterator[tuple[Batch, list[int]]]:
-    rng = np.random.default_rng(_SEED)
-    refs: list[ImageRef] = []
-    outcomes: list[Outcome] = []
-    pixels: list[Pixels] = []
-    labels: list[int] = []
-    for photo in photos:
+    def decode_copy(data: bytes, spec: PreprocessSpec) -> Loaded:
         try:
-            outcome, fitted = _load(photo.ref, session, change, rng)
-        except ImageError:
-            continue
-        refs.append(photo.ref)
-        outcomes.append(outcome)
-        pixels.append(fitted)
-        labels.append(photo.label)
-        if len(refs) == _BATCH:
-            yield Batch(refs, np.stack(pixels), outcomes), labels
-            refs, outcomes, pixels, labels = [], [], [], []
-    if refs:
-        yield Batch(refs, np.stack(pixels), outcomes), labels
+            decoded = decode(data, spec)
+        except ImageError as error:
+            return Outcome(error=(error.code, str(error))), None
+        pixels = corrupted(decoded.pixels, family, level, rng)
+        return Outcome(decoded.width, decoded.height, sample=sample(pixels)), fit(pixels, spec)
 
-
-def _load(
-    ref: ImageRef, session: Session, change: tuple[str, int] | None, rng: np.random.Generator
-) -> tuple[Outcome, Pixels]:
-    file = read_image(ref)
-    decoded = decode(file.data, session.card.preprocess)
-    pixels = corrupted(decoded.pixels, *change, rng) if change else decoded.pixels
-    signals = np.array([measure(pixels)], SIGNAL_DTYPE).tobytes()
-    outcome = Outcome(width=decoded.width, height=decoded.height, file_size=len(file.data), signals=signals)
-    return outcome, fit(pixels, session.card.preprocess)
+    return load_image(ref, spec, decode_copy)

@@ -96,14 +96,13 @@ def read_night(stored: StoredPredictions) -> pa.Table | None:
 
     Raises UsageError if the partition is damaged, InputError if it cannot be reached.
     """
-    tables = []
-    for part in stored.parts():
-        names = stored.schema(part).names
-        if not set(COLUMNS) <= set(names):
-            return None
-        table = stored.table(part, [*COLUMNS, *(["known"] if "known" in names else []), "status"])
-        tables.append(table.filter(pc.equal(table["status"], "ok")).drop_columns(["status"]))
-    rows = pa.concat_tables(tables).combine_chunks()
+    names = stored.schema(stored.parts()[0]).names
+    if not set(COLUMNS) <= set(names):
+        return None
+    columns = [*COLUMNS, *(["known"] if "known" in names else [])]
+    batches = stored.rows([*columns, "status"])
+    found = [batch.filter(pc.equal(batch["status"], "ok")).select(columns) for batch in batches]
+    rows = pa.Table.from_batches(found).combine_chunks()
     if len(rows) <= MAX_IMAGES:
         return rows
     return rows.take(pa.array(np.linspace(0, len(rows) - 1, MAX_IMAGES).astype(np.int64)))

@@ -4,12 +4,11 @@ A delivery with too few images is incomplete, and the rest may still arrive (exi
 wrong images is wrong (exit code 4).
 """
 
-import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -25,8 +24,7 @@ from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import display_location
 from batchland.scoring.listing import Skip, open_listing
 from batchland.system.cores import usable_cores
-from batchland.system.csv_files import first_fault, separator
-from batchland.system.regular_files import read_regular
+from batchland.system.csv_files import read_columns
 from batchland.system.text import counted, first_few, images
 
 USUAL_NIGHTS: Final = 28
@@ -39,7 +37,6 @@ MIN_WEEKDAYS: Final = 4
 """With at least this many good nights of the same weekday, only these are used."""
 COPIED_NIGHTS: Final = 30
 """Copies are looked for in this many scored nights, the newest ones."""
-_EXPECTED_COLUMNS: Final = ("image", "size", "sha256")
 _MAX_SIZE_DIGITS: Final = 20
 _NOT_IGNORED: Final = ("hidden", "excluded", "not included", "blank line")
 """Kinds of files that `max_ignored` does not count, because the job leaves them out on purpose."""
@@ -108,38 +105,26 @@ def usual_number(night: date, good: Iterable[RunRecord]) -> float | None:
 def read_expected(path: Path) -> dict[str, ExpectedImage]:
     """Read a CSV file with the column `image`, and maybe `size` (bytes) and `sha256`. Returns them by image name.
 
-    Values are separated by commas, semicolons or tabs. Raises IncompleteDeliveryError if the file does not exist,
-    UsageError if it is invalid.
+    Raises IncompleteDeliveryError if the file does not exist, UsageError if it is invalid.
     """
-    try:
-        lines = list(StringIO(read_regular(path).decode("utf-8-sig"), newline=""))
-    except FileNotFoundError as error:
-        raise IncompleteDeliveryError(f"{path}: the list of expected images does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as a CSV file ({error})") from error
-    if fault := first_fault(path, "image"):
-        raise UsageError(f"{path}, {fault}")
-    delimiter, before = separator(lines[0] if lines else "")
-    rows = csv.DictReader(lines[before:], delimiter=delimiter)
-    for name in rows.fieldnames or []:
-        if (meant := name.strip().lower()) != name and meant in _EXPECTED_COLUMNS:
-            raise UsageError(f"{path}: rename the column {name!r} to {meant!r}")
-    if (rows.fieldnames or []).count("image") != 1:
-        raise UsageError(f"{path}: needs one column image; give a CSV file with image (size, sha256 optional)")
+    if not path.exists():
+        raise IncompleteDeliveryError(f"{path}: the list of expected images does not exist")
+    columns = read_columns(path, ("image",), "a list of expected images", optional=("size", "sha256"))
     found: dict[str, ExpectedImage] = {}
-    for row in rows:
-        expected = _expected(path, before + rows.line_num, row)
-        if found.setdefault(row["image"], expected) != expected:
-            raise UsageError(f"{path}, line {before + rows.line_num}: {row['image']} has other values than before")
+    for number, (image, size, sha256) in enumerate(zip(*columns, strict=True), 2):
+        expected = _expected(f"{path}: row {number}", size.strip(), sha256.strip().lower())
+        if not image:
+            raise UsageError(f"{path}: row {number}: has no image")
+        if found.setdefault(image, expected) != expected:
+            raise UsageError(f"{path}: row {number}: {image} has other values than before")
     return found
 
 
-def _expected(path: Path, line: int, row: dict[str, str | None]) -> ExpectedImage:
-    size, sha256 = (row.get("size") or "").strip(), (row.get("sha256") or "").strip().lower()
+def _expected(where: str, size: str, sha256: str) -> ExpectedImage:
     if size and not (size.isdecimal() and len(size) <= _MAX_SIZE_DIGITS):
-        raise UsageError(f"{path}, line {line}: size {size!r} is not a number of bytes")
-    if sha256 and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
-        raise UsageError(f"{path}, line {line}: sha256 {sha256!r} is not 64 hexadecimal digits")
+        raise UsageError(f"{where}: size {size!r} is not a number of bytes")
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise UsageError(f"{where}: sha256 {sha256!r} is not 64 hexadecimal digits")
     return ExpectedImage(int(size) if size else None, sha256 or None)
 
 
@@ -233,6 +218,6 @@ def _earlier_contents(job: Job, scored: Sequence[RunRecord]) -> Iterator[tuple[d
         for partition in (*now, *(run.partition for run in record.models)):
             stored = StoredPredictions(partition)
             if stored.is_complete() and all("sha256" in stored.schema(part).names for part in stored.parts()):
-                tables = (stored.table(part, ["sha256"]) for part in stored.parts())
-                yield record.date, {digest for table in tables for digest in table["sha256"].to_pylist() if digest}
+                rows = stored.rows(["sha256"])
+                yield record.date, {digest for batch in rows for digest in batch["sha256"].to_pylist() if digest}
                 break

@@ -15,10 +15,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from typing import Final
 
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.web_names import is_secret, public_url
@@ -53,43 +52,37 @@ _SECRET_NAME: Final = re.compile(r"hook|connection_?string|(?:^|_)pat$", re.IGNO
 _SPAN: Final = re.compile(r"(?:\*|([0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?)(?:/0*[1-9][0-9]*)?", re.IGNORECASE)
 
 
-def _schedule(text: str) -> str:
+def check_schedule(text: str) -> None:
+    """Raise UsageError unless cron can read this schedule."""
+    where = f"crontab: schedule {text!r}"
     if text in _NICKNAMES:
-        return text
+        return
     if not re.fullmatch(rf"{_FIELD}(?: +{_FIELD}){{4}}", text):
-        raise ValueError('is not five fields like "30 3 * * *", nor a word like @daily')
+        raise UsageError(f'{where} is not five fields like "30 3 * * *", nor a word like @daily')
     for field, (name, numbers, words) in zip(text.split(), _FIELDS, strict=True):
         for span in field.split(","):
             match = _SPAN.fullmatch(span)
             ends = [end for end in match.groups() if end] if match else [""]
             if not all(int(end) in numbers if end.isdecimal() else end.lower() in words.split() for end in ends):
-                raise ValueError(f"has {span!r} as its {name}, which goes from {numbers[0]} to {numbers[-1]}")
-    return text
+                raise UsageError(f"{where} has {span!r} as its {name}, which goes from {numbers[0]} to {numbers[-1]}")
 
 
-def _variable(name: str) -> str:
-    if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-        return name
-    raise ValueError("is not a variable name")
-
-
-class Entry(BaseModel):
+@dataclass(frozen=True)
+class Entry:
     """The command that cron runs for a job, and its schedule. All paths are absolute."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    job: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    job: str
     """Name of the job; identifies the entry."""
-    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    command: tuple[str, ...]
     """The program and its arguments."""
     folder: Path
     """Working directory."""
     log: Path
     """The output of the command is appended to it."""
-    schedule: Annotated[str, AfterValidator(_schedule)] = EVERY_NIGHT
-    """When to run, in the time zone of the cron daemon."""
-    environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
+    environment: Mapping[str, str]
     """Variables to set."""
+    schedule: str = EVERY_NIGHT
+    """When to run, in the time zone of the cron daemon."""
 
 
 def entry_of(
@@ -103,7 +96,10 @@ def entry_of(
     variables in the header of its mails.
     """
     in_a_file = f"put the value into a file that only you may read, and write ${{file:PATH}} in {job.file}"
+    check_schedule(schedule)
     for name, value in (variables or {}).items():
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise UsageError(f"crontab: environment {name!r} is not a variable name")
         if _may_be_secret(job, name, value):
             raise UsageError(
                 f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; "
@@ -117,20 +113,14 @@ def entry_of(
             + (f"; {in_a_file}" if secret else ""),
             advice=None if secret else "cron_variable",
         )
-    try:
-        return Entry(
-            job=job.name,
-            command=(sys.executable, "-m", "batchland", "run", str(job.file)),
-            folder=resolved(job.file.parent / job.root),
-            log=(log or job.folder / "cron.log").absolute(),
-            schedule=schedule,
-            environment=environment,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(
-            f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].removeprefix('Value error, ')}"
-        ) from error
+    return Entry(
+        job=job.name,
+        command=(sys.executable, "-m", "batchland", "run", str(job.file)),
+        folder=resolved(job.file.parent / job.root),
+        log=(log or job.folder / "cron.log").absolute(),
+        environment=environment,
+        schedule=schedule,
+    )
 
 
 def _may_be_secret(job: Job, name: str, value: str) -> bool:

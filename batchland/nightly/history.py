@@ -185,9 +185,7 @@ def _outcomes(rows: Sequence[Night]) -> dict[date, str]:
     """How each night ended, with the verdict of the monitor on any of its models."""
     suspicious = {night.date for night in rows if night.monitor == "suspicious"}
     return {
-        night.date: outcome_text(
-            night.outcome.replace("_", " "), suspicious=night.date in suspicious, accepted=night.accepted
-        )
+        night.date: outcome_text(night.outcome, suspicious=night.date in suspicious, accepted=night.accepted)
         for night in rows
     }
 

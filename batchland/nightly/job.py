@@ -5,11 +5,10 @@ job = load_job(Path("jobs/nightly.toml"))
 
 import datetime as dt
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -59,9 +58,6 @@ from batchland.system.options import explain
 from batchland.system.paths import resolved
 from batchland.system.regular_files import read_regular
 from batchland.system.text import SAFE_NAME
-
-_KEY: Final = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|[^"'=#])*""")
-"""The key or the name of a table with which a line of TOML begins."""
 
 
 class Job(ScoreSettings):
@@ -253,20 +249,12 @@ def load_job(path: Path, settings: Sequence[str] = (), variables: Mapping[str, s
     Raises UsageError, which names the file and every wrong key.
     """
     try:
-        text = read_regular(path).decode("utf-8-sig")
-        content = tomllib.loads(text)
+        content = tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise read_error(error, str(path), expected="a job file") from error
     except RecursionError as error:
         raise UsageError(f"{path}: is not a TOML file: its lists are nested too deeply") from error
     except ValueError as error:  # also numbers of thousands of digits
-        if twice := re.match(r"Cannot (?:overwrite|declare) .*\(at (?:line (\d+)|end)", str(error)):
-            lines = text.replace("\r\n", "\n").split("\n")  # as tomllib
-            line = int(twice[1] or len(lines))  # the end of the value
-            while not _is_toml("\n".join(lines[: line - 1])):
-                line -= 1
-            key = _KEY.findall(lines[line - 1])[0].strip()
-            raise UsageError(f"{path}, line {line}: {key} is there twice; remove one of them") from error
         raise UsageError(f"{path}: is not a TOML file: {str(error).partition(';')[0]}") from error
     for setting in settings:
         _set(content, setting)
@@ -289,14 +277,6 @@ def load_job(path: Path, settings: Sequence[str] = (), variables: Mapping[str, s
         # the cause would show secrets
         raise UsageError(f"{path}: {message}", advice="one_night" if dated else None) from None
     return job
-
-
-def _is_toml(text: str) -> bool:
-    try:
-        tomllib.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _set(content: dict[str, Any], setting: str) -> None:

@@ -76,23 +76,20 @@ ClockTime = Annotated[
 ]
 
 
-def below_root(path: Path, info: ValidationInfo) -> Path:
-    """The path, a relative one below the job's `root`. Raises ValueError for a name that no file can have."""
+def below_root(path: Any, info: ValidationInfo) -> Any:
+    """The path, a relative one below the job's `root`; a URL or a reference as it is.
+
+    Raises ValueError for a name that no file can have.
+    """
+    if not isinstance(path, Path):
+        return path
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     if longest > _MAX_NAME_BYTES:
         raise ValueError(f"has a name of {longest} bytes, more than the {_MAX_NAME_BYTES} that a file can have")
     return Path(info.context["root"], path.expanduser()) if info.context else path
 
 
-def _location_below_root(location: Location, info: ValidationInfo) -> Location:
-    return below_root(location, info) if isinstance(location, Path) else location
-
-
-def _model_below_root(model: Path | Reference, info: ValidationInfo) -> Path | Reference:
-    return model if isinstance(model, Reference) else below_root(model, info)
-
-
-def _undated(path: Location) -> Location:
+def _undated(path: Any) -> Any:
     if _BRACES.search(str(path)):
         raise ValueError("only images and labels may contain {date}")
     return path
@@ -201,15 +198,15 @@ JobLocation = Annotated[
     BeforeValidator(_location),
     AfterValidator(checked_by(_usable_url)),
     AfterValidator(_undated),
-    AfterValidator(_location_below_root),
+    AfterValidator(below_root),
     *_PUBLIC,
 ]
 """A JobPath or a URL."""
 JobModel = Annotated[
     Path | Reference,
     BeforeValidator(_path_or_reference),
-    AfterValidator(lambda value: value if isinstance(value, Reference) else _undated(value)),
-    AfterValidator(_model_below_root),
+    AfterValidator(_undated),
+    AfterValidator(below_root),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
@@ -219,7 +216,7 @@ DatedLocation = Annotated[
     BeforeValidator(_location),
     AfterValidator(checked_by(_usable_url)),
     AfterValidator(_template),
-    AfterValidator(_location_below_root),
+    AfterValidator(below_root),
     *_PUBLIC,
 ]
 """A DatedPath or a URL."""

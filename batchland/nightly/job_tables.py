@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -57,7 +57,7 @@ _WebAddress = Annotated[str, AfterValidator(_web_address)]
 """As browsers write it: line breaks are removed, spaces and letters that are not ASCII are encoded."""
 
 
-def _baseline(path: Path, info: ValidationInfo) -> Path:
+def _baseline(path: Path, info: ValidationInfo) -> Any:
     return path if path == Path(LAST_GOOD) else below_root(path, info)
 
 

@@ -6,7 +6,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -182,37 +182,31 @@ def _dated(finding: Finding, verdict: NightVerdict) -> str:
     return f"{finding.message} ({f'since {finding.since}' if finding.since else 'new'})"
 
 
-def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
-    """A message if a night's estimated accuracy is below a percentage; None if not, or without an estimate."""
+def broken_limits(limits: MonitorTable, model: ModelRun) -> list[str]:
+    """Messages about `min_accuracy` and `max_strangers`, if a night breaks them."""
+    found = []
     estimate = model.monitor.accuracy if model.monitor else None
-    if limit is None or estimate is None or estimate.value is None or estimate.value >= amount_of(limit, 1):
-        return None
-    return f"estimated accuracy {percent(estimate.value)} ({interval(estimate)}) is below min_accuracy {limit}"
+    least, share = limits.min_accuracy, model.monitor.strangers if model.monitor else None
+    if least and estimate and estimate.value is not None and estimate.value < amount_of(least, 1):
+        shown = f"{percent(estimate.value)} ({interval(estimate)})"
+        found.append(f"estimated accuracy {shown} is below min_accuracy {least}")
+    if limits.max_strangers and share is not None and share > amount_of(limits.max_strangers, 1):
+        found.append(f"{percent(share)} of the images are strangers, more than max_strangers {limits.max_strangers}")
+    return found
 
 
-def many_strangers(limit: str | None, model: ModelRun) -> str | None:
-    """A message if the share of strangers in a night is above a percentage; None if not, or if it is unknown."""
-    share = model.monitor.strangers if model.monitor else None
-    if limit is None or share is None or share <= amount_of(limit, 1):
-        return None
-    return f"{percent(share)} of the images are strangers, more than max_strangers {limit}"
-
-
-def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
-    """Why `max_strangers` of the job was not checked in a scored night; None if it was."""
-    if job.monitor.max_strangers is None or not model.counts or (model.monitor and model.monitor.strangers is not None):
-        return None
-    why = 'monitor.action is "off"' if job.monitor.action == "off" else "the model has no known photos"
-    return f"{model.name}: max_strangers {job.monitor.max_strangers} is not checked: {why}"
-
-
-def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
-    """Why `min_accuracy` of the job was not checked in a scored night; None if it was."""
-    if job.monitor.min_accuracy is None or not model.counts or (model.monitor and model.monitor.accuracy):
-        return None
-    missing = "the night has no estimate, for there was no estimator of this model beside it"
-    why = 'monitor.action is "off"' if job.monitor.action == "off" else missing
-    return f"{model.name}: min_accuracy {job.monitor.min_accuracy} is not checked: {why}"
+def unchecked_limits(limits: MonitorTable, model: ModelRun) -> Iterator[str]:
+    """Why `min_accuracy` or `max_strangers` was not checked in a scored night, if one was not."""
+    verdict = model.monitor
+    no_estimate = "the night has no estimate, for there was no estimator of this model beside it"
+    for name, known, missing in (
+        ("min_accuracy", verdict is not None and verdict.accuracy is not None, no_estimate),
+        ("max_strangers", verdict is not None and verdict.strangers is not None, "the model has no known photos"),
+    ):
+        limit = getattr(limits, name)
+        if limit is not None and model.counts and not known:
+            why = 'monitor.action is "off"' if limits.action == "off" else missing
+            yield f"{model.name}: {name} {limit} is not checked: {why}"
 
 
 def _figures_file(job: Job, night: date, run: ModelRun) -> Path:

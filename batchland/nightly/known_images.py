@@ -32,13 +32,11 @@ class KnownImages:
     """
 
     def __init__(self, partitions: Iterable[Location], root: Location) -> None:
-        self._root = open_source(root).name
-        digests = bytearray()
-        for partition in partitions:
-            for digest in self._digests_in(StoredPredictions(partition)):
-                digests += digest
-        self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
-        self._known.sort()
+        name = open_source(root).name
+        stored = map(StoredPredictions, partitions)
+        same = (each for each in stored if each.info().images == name)  # below another folder are other images
+        rows = chain.from_iterable(map(_rows, same))
+        self._known = _sorted(_digest(*row) for row in rows if row[1] is not None)
 
     def __contains__(self, ref: ImageRef) -> bool:
         try:
@@ -47,21 +45,17 @@ class KnownImages:
             return False
         return _contains(self._known, digest)
 
-    def _digests_in(self, stored: StoredPredictions) -> Iterator[bytes]:
-        if stored.info().images != self._root:  # the same name below another folder is another image
-            return
-        yield from (_digest(*row) for row in _rows(stored) if row[1] is not None)
-
 
 class DeliveryChanges(NamedTuple):
-    """How a delivery differs from the complete partition that was scored from it. Names of images, in listing order."""
+    """How a delivery differs from the complete partition that was scored from it. Names of images, in listing order.
+
+    The rows of images that were deleted stay in the partition.
+    """
 
     late: list[str]
     """They are not in the partition, because they arrived later."""
     changed: list[str]
     """They are in it, and have another size or modification time now."""
-    deleted: list[str]
-    """They are in it, and were deleted since. Empty if the whole delivery is gone, and with mode "new"."""
 
     def describe(self) -> str:
         """A sentence that names them, and how to score them; empty without any."""
@@ -78,9 +72,6 @@ class DeliveryChanges(NamedTuple):
                 f"{images(len(self.changed))} {verb} another size or modification time than when the night was scored "
                 f"({first_few(self.changed)})"
             )
-        if self.deleted:
-            verbs = "was deleted and stays" if len(self.deleted) == 1 else "were deleted and stay"
-            parts.append(f"{images(len(self.deleted))} {verbs} in the scored night ({first_few(self.deleted)})")
         if self.late and not self.changed:
             parts.append('`late = "score"` in [delivery] adds late images, a forced run scores the whole night again')
         elif self.changed:
@@ -94,24 +85,15 @@ def changes_of_delivery(job: Job, partition: Location, night: date) -> DeliveryC
     With mode "new", an image in any other partition of the output is not late. Reads no image. An image without a size
     and time, then or now, is not changed.
     """
-    listing, changes = open_listing(job.images_of(night), job), DeliveryChanges([], [], [])
+    listing, changes = open_listing(job.images_of(night), job), DeliveryChanges([], [])
     partitions = [partition, *(other_partitions(partition) if job.mode == "new" else ())]
     names, facts = (_sorted(chain.from_iterable(map(read, partitions))) for read in (_name_digests, _fact_digests))
-    listed = bytearray()
     with suppress(NoSuchImagesError):  # archived meanwhile
         for ref in listing.images() if listing.first() else ():
-            digest = _name_digest(ref.name)
-            if not _contains(names, digest):
+            if not _contains(names, _name_digest(ref.name)):
                 changes.late.append(ref.name)
-                continue
-            listed += digest
-            if not _contains(facts, _digest(ref.name, None, None)) and _has_changed(ref, facts):
+            elif not _contains(facts, _digest(ref.name, None, None)) and _has_changed(ref, facts):
                 changes.changed.append(ref.name)
-    present = np.frombuffer(listed, f"S{_DIGEST_BYTES}").copy()
-    if job.mode == "all" and 0 < len(present) < len(names):
-        present.sort()
-        known = (name for name, size, _ in _rows(StoredPredictions(partition)) if size is not None)
-        changes.deleted.extend(name for name in known if not _contains(present, _name_digest(name)))
     return changes
 
 
@@ -144,19 +126,14 @@ def _sorted(digests: Iterable[bytes]) -> np.ndarray:
 
 def _rows(stored: StoredPredictions) -> Iterator[tuple[str, int | None, int | None]]:
     """Name, size and modification time (microseconds) of each file, as they were read; None where unknown."""
-    for part in stored.parts():
-        for batch in stored.batches(part, _COLUMNS):
-            modified = batch["modified_at"].cast(pa.int64())
-            yield from zip(
-                batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
-            )
+    for batch in stored.rows(_COLUMNS):
+        modified = batch["modified_at"].cast(pa.int64())
+        yield from zip(batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True)
 
 
 def _name_digests(partition: Location) -> Iterator[bytes]:
-    stored = StoredPredictions(partition)
-    for part in stored.parts():
-        for batch in stored.batches(part, ["image"]):
-            yield from map(_name_digest, batch["image"].to_pylist())
+    for batch in StoredPredictions(partition).rows(["image"]):
+        yield from map(_name_digest, batch["image"].to_pylist())
 
 
 def _name_digest(name: str) -> bytes:

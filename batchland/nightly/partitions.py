@@ -109,8 +109,8 @@ def prediction_mix(partition: Location) -> PredictionMix:
     histogram = np.zeros(CONFIDENCE_BINS, np.int64)
     total = 0.0
     classes = {name.label: 0 for name in stored.info().classes}
-    for part in stored.parts():
-        table = stored.table(part, ["label", "probability"]).drop_null()
+    for table in stored.rows(["label", "probability"]):
+        table = table.drop_null()
         for answer in table["label"].value_counts().to_pylist():
             classes[answer["values"]] += answer["counts"]
         probability = table["probability"].cast(pa.float64())

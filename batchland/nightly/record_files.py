@@ -95,7 +95,7 @@ def update_run(folder: Path, record: RunRecord) -> RunRecord:
     with locked(folder / f".{RUN_FILE}.lock", str(path), wait=10):
         if path.exists():
             before = read_run(folder)
-            merged = {_key(attempt): attempt for attempt in (*before.attempts, *record.attempts)}
+            merged = {(attempt.run_id, attempt.started_at): attempt for attempt in (*before.attempts, *record.attempts)}
             attempts = tuple(sorted(merged.values(), key=lambda attempt: datetime.fromisoformat(attempt.started_at)))
             locked_out = all(attempt.outcome == "locked" for attempt in record.attempts)
             record = (before if locked_out else record).model_copy(update={"attempts": attempts})
@@ -160,10 +160,6 @@ def remove_record(root: Path, night: date, today: date) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: cannot be removed ({error.strerror})") from error
     return removed
-
-
-def _key(attempt: Attempt) -> tuple[str, str]:
-    return attempt.run_id, attempt.started_at
 
 
 def _killed_if_dead(attempt: Attempt, running: dict[str, Any] | None) -> Attempt:

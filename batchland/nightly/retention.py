@@ -17,7 +17,8 @@ from batchland.nightly.job_tables import RetentionTable
 from batchland.nightly.run_record import Deletion, RunRecord
 from batchland.predictions.layout import MANIFEST
 from batchland.predictions.reader import read_manifest
-from batchland.predictions.storage import Location, display_location, file_sizes, remove_objects
+from batchland.predictions.storage import Location, display_location
+from batchland.predictions.stored_folder import StoredFolder
 
 
 class Expired(NamedTuple):
@@ -44,14 +45,12 @@ def find_expired(job: Job, night: date, records: Sequence[RunRecord], today: dat
 
 def delete(expired: Expired, run_id: str) -> Deletion:
     """Delete the files, and the folder if nothing else is in it. run_id: of this attempt. Raises OSError."""
+    folder = StoredFolder(expired.folder)
+    for name in expired.files:
+        folder.remove(name)
+    folder.remove_if_empty()
     if isinstance(expired.folder, Path):
-        for name in expired.files:
-            (expired.folder / name).unlink(missing_ok=True)
-        with suppress(OSError):  # other files are in it
-            expired.folder.rmdir()
-            expired.folder.parent.rmdir()  # the folder of the night's reports, when this was the last one
-    else:
-        remove_objects(expired.folder, expired.files)
+        StoredFolder(expired.folder.parent).remove_if_empty()  # of the night's reports, when this was the last one
     return Deletion(
         date=expired.date,
         path=display_location(expired.folder),
@@ -106,6 +105,6 @@ def _summary_last(names: Sequence[str]) -> Sequence[str]:
 
 
 def _expired(record: RunRecord, folder: Location, names: Sequence[str]) -> Expired:
-    sizes = file_sizes(folder)
+    sizes = StoredFolder(folder).sizes()
     existing = tuple(name for name in names if name in sizes)
     return Expired(record.date, folder, existing, sum(sizes[name] for name in existing))

@@ -39,10 +39,9 @@ def describe_run(record: RunRecord, attempt: Attempt | None = None, *, error: bo
     return "\n".join(lines) + "\n"
 
 
-def outcome_of(record: RunRecord) -> str:
-    """How a night ended, the verdict of the monitor and an acceptance, in a few words."""
-    outcome = record.outcome.replace("_", " ")
-    return outcome_text(outcome, suspicious=record.suspicious, accepted=record.accepted is not None)
+def outcome_of(record: RunRecord, since: date | None = None) -> str:
+    """How a night ended, the verdict of the monitor and an acceptance, in a few words; see `outcome_text`."""
+    return outcome_text(record.outcome, suspicious=record.suspicious, accepted=record.accepted is not None, since=since)
 
 
 def outcome_text(outcome: str, *, suspicious: bool, accepted: bool, since: date | None = None) -> str:
@@ -50,7 +49,7 @@ def outcome_text(outcome: str, *, suspicious: bool, accepted: bool, since: date 
 
     suspicious: whether that is the verdict. since: first night of the change, if it is an earlier night.
     """
-    text = f"{outcome} and suspicious" if suspicious and outcome != "suspicious" else outcome
+    text = outcome.replace("_", " ") + (" and suspicious" if suspicious and outcome != "suspicious" else "")
     return f"{text}{f' since {since}' if since else ''}{', accepted' if accepted else ''}"
 
 

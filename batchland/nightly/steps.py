@@ -24,15 +24,7 @@ from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.good_nights import last_canaries
 from batchland.nightly.job_tables import EvaluationTable
-from batchland.nightly.judge_night import (
-    explain,
-    judge_night,
-    low_accuracy,
-    many_strangers,
-    replaces_images,
-    unchecked_accuracy,
-    unchecked_strangers,
-)
+from batchland.nightly.judge_night import broken_limits, explain, judge_night, replaces_images, unchecked_limits
 from batchland.nightly.known_images import KnownImages, changes_of_delivery
 from batchland.nightly.notifications.send import report_late
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
@@ -363,8 +355,8 @@ class Steps:
         """Raise the error of failed images or of the first failed gate, after everything is written."""
         models = self.recorder.models
         for model in models.values():
-            self.recorder.warn(unchecked_accuracy(self.job, model))
-            self.recorder.warn(unchecked_strangers(self.job, model))
+            for text in unchecked_limits(self.job.monitor, model):
+                self.recorder.warn(text)
         limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
         for counts in (model.counts for model in models.values() if model.counts):
             check_failures(counts, limit)
@@ -390,11 +382,7 @@ class Steps:
         failed = [
             f"{model.name}: {problem}"
             for model in self.recorder.models.values()
-            for problem in (
-                low_accuracy(self.job.monitor.min_accuracy, model),
-                many_strangers(self.job.monitor.max_strangers, model),
-            )
-            if problem
+            for problem in broken_limits(self.job.monitor, model)
         ]
         failed += [
             f"{model.name}: {gate.message}; see {model.evaluation.report}/report.html"

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Literal, Self
+from typing import BinaryIO, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,16 +107,11 @@ class LocalOutput:
     def _check_replaceable(self) -> None:
         check_replaceable(
             self._out,
-            self._output_kind(),
+            None if not self._out.exists() else "folder" if self._out.is_dir() else "file",
             file_output=self.is_file,
             ours=self._is_ours,
             replace=self._may_replace,
         )
-
-    def _output_kind(self) -> Literal["file", "folder"] | None:
-        if not self._out.exists():
-            return None
-        return "folder" if self._out.is_dir() else "file"
 
     def _is_ours(self) -> bool:
         if manifest_path(self._out).exists():

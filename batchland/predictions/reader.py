@@ -9,28 +9,21 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from pathlib import PurePath
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batchland.errors import UsageError
-from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
-from batchland.predictions.storage import input_location
+from batchland.predictions.storage import input_location, manifest_location, split_location
+from batchland.predictions.stored_folder import Stamp, StoredFolder
 from batchland.system.arrow import parquet_batches
 from batchland.system.files import read_error
-from batchland.system.urls import display_url
-
-if TYPE_CHECKING:
-    from batchland.predictions.objects import Objects
 
 Result = TypeVar("Result")
-Kind = Literal["file", "folder"]
-Stamp = tuple[int, int]
-"""Size in bytes and modification time in nanoseconds; a file that replaces another has a different one."""
 
 
 class StoredPredictions:
@@ -40,20 +33,15 @@ class StoredPredictions:
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        self._files: _Files
         location = input_location(location)
-        if isinstance(location, Path):
-            try:
-                self._files = _LocalFiles(location)
-            except OSError as error:
-                raise read_error(error, str(location)) from error
-        else:
-            from batchland.predictions.objects import Objects  # slow to import; local predictions do not need it
-
-            self._files = _RemoteFiles(Objects.at(location), display_url(location).rstrip("/"))
-        self.name = self._files.name
+        self._folder = StoredFolder(location)
+        self.name = self._folder.name
         """For messages: a path or a URL."""
-        self.kind = self._files.kind
+        self.kind = self._read(self._folder.kind)
+        folder, self._last = split_location(location)
+        if self.kind != "folder":
+            self._folder = StoredFolder(folder)
+        self._manifest_name = str(manifest_location(location))
         self._metadata: dict[str, bytes | None] = {}
         """Metadata of the first part that was opened, by folder. All parts of a run have the same."""
 
@@ -63,14 +51,16 @@ class StoredPredictions:
         For shards that were merged in place, these are the names in the manifest, such as
         `shard-00000-of-00002/part-000000.parquet`.
         """
-        parts = self._read(self._files.parts)
-        if not parts and self.kind == "folder" and (manifest := self.manifest()):
+        if self.kind != "folder":
+            return [self._last]
+        parts = sorted(name for name in self._read(self._folder.names) if fnmatchcase(name, "part-*.parquet"))
+        if not parts and (manifest := self.manifest()):
             return [file.path for file in manifest.files]
         return parts
 
     def folders(self) -> list[str]:
         """Names of the folders directly in a folder, in order."""
-        return self._read(self._files.folders)
+        return sorted(self._read(self._folder.folders))
 
     def several(self) -> str | None:
         """What a folder holds instead of one output: shards, or the partitions of a job. None if neither."""
@@ -84,7 +74,7 @@ class StoredPredictions:
 
     def stamp(self, part: str) -> Stamp:
         """Size and modification time of a part."""
-        return self._read(lambda: self._files.stamp(part))
+        return self._read(lambda: self._folder.stamp(part))
 
     def sha256(self, part: str) -> str:
         """sha256 of a part's bytes, hexadecimal."""
@@ -94,7 +84,7 @@ class StoredPredictions:
     def manifest(self) -> Manifest | None:
         """The manifest; None if there is none, which means that the predictions are not complete."""
         content = self._manifest_content()
-        return None if content is None else parse_manifest(content, self._files.manifest_name)
+        return None if content is None else parse_manifest(content, self._manifest_name)
 
     def is_complete(self) -> bool:
         """Whether there is a manifest, valid or not."""
@@ -102,11 +92,11 @@ class StoredPredictions:
 
     def _manifest_content(self) -> bytes | None:
         try:
-            return self._files.manifest()
+            return self._folder.read(PurePath(self._manifest_name).name)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise read_error(error, self._files.manifest_name) from error
+            raise read_error(error, self._manifest_name) from error
 
     def info(self) -> PredictionsInfo:
         """The document about the run in the first part's metadata."""
@@ -138,6 +128,11 @@ class StoredPredictions:
         with self._open(part) as parquet:
             yield from parquet_batches(parquet, columns)
 
+    def rows(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The given columns of all parts, in order, in blocks of rows."""
+        for part in self.parts():
+            yield from self.batches(part, columns)
+
     @contextmanager
     def _open(self, part: str) -> Iterator[pq.ParquetFile]:
         with self._opened(part) as file, pq.ParquetFile(file) as parquet:
@@ -150,7 +145,7 @@ class StoredPredictions:
     def _opened(self, part: str) -> Iterator[Any]:
         name = self.name if self.kind == "file" else f"{self.name}/{part}"
         try:
-            with self._files.open(part) as file:
+            with self._folder.opened(part) as file:
                 yield file
         except (OSError, pa.ArrowException) as error:
             raise read_error(error, name, "restore it, or score again") from error
@@ -187,86 +182,3 @@ def predictions_info(schema: pa.Schema, name: str) -> PredictionsInfo:
         return PredictionsInfo.model_validate_json(content)
     except ValidationError as error:
         raise UsageError(f"{name}: its metadata is damaged or of another version of batchland; score again") from error
-
-
-class _Files(Protocol):
-    """The files of predictions. Methods raise OSError."""
-
-    name: str
-    kind: Kind | None
-    manifest_name: str
-
-    def parts(self) -> list[str]: ...
-
-    def folders(self) -> list[str]: ...
-
-    def stamp(self, part: str) -> Stamp: ...
-
-    def open(self, part: str) -> Any: ...
-
-    def manifest(self) -> bytes: ...
-
-
-class _LocalFiles:
-    def __init__(self, out: Path) -> None:
-        self.name = str(out)
-        self.manifest_name = str(manifest_path(out))
-        self.kind: Kind | None = None
-        if out.exists():
-            self.kind = "folder" if out.is_dir() else "file"
-        self._out = out
-
-    def parts(self) -> list[str]:
-        if self.kind == "folder":
-            return sorted(path.name for path in self._out.glob("part-*.parquet"))
-        return [self._out.name]
-
-    def folders(self) -> list[str]:
-        return sorted(path.name for path in self._out.iterdir() if path.is_dir())
-
-    def stamp(self, part: str) -> Stamp:
-        status = self._path(part).stat()
-        return status.st_size, status.st_mtime_ns
-
-    def open(self, part: str) -> Any:
-        return self._path(part).open("rb")
-
-    def manifest(self) -> bytes:
-        return manifest_path(self._out).read_bytes()
-
-    def _path(self, part: str) -> Path:
-        return self._out / part if self.kind == "folder" else self._out
-
-
-class _RemoteFiles:
-    def __init__(self, objects: "Objects", name: str) -> None:
-        self.name = name
-        self.manifest_name = f"{name.rpartition('/')[0]}/{manifest_path(PurePosixPath(name.rpartition('/')[2]))}"
-        self._objects = objects
-        self._out = PurePosixPath(objects.location.path)
-        info = objects.first_info(self._out)
-        self.kind: Kind | None = {"File": "file", "Directory": "folder"}.get(info.type.name)  # type: ignore[assignment]
-
-    def parts(self) -> list[str]:
-        if self.kind == "folder":
-            names = self._objects.list(self._out)
-            return sorted(name for name in names if fnmatchcase(name, "part-*.parquet"))
-        return [self._out.name]
-
-    def folders(self) -> list[str]:
-        return list(self._objects.folders(self._out))
-
-    def stamp(self, part: str) -> Stamp:
-        info = self._objects.info(self._path(part))
-        if not info.is_file:
-            raise FileNotFoundError(f"{part} is gone")
-        return info.size, info.mtime_ns or 0
-
-    def open(self, part: str) -> Any:
-        return self._objects.open(self._path(part))
-
-    def manifest(self) -> bytes:
-        return bytes(self._objects.get(manifest_path(self._out)).to_pybytes())
-
-    def _path(self, part: str) -> PurePosixPath:
-        return self._out / part if self.kind == "folder" else self._out

@@ -159,31 +159,6 @@ def join_location(folder: Path | str, name: str) -> Path | str:
     return f"{address.rstrip('/')}/{name}{mark}{options}"
 
 
-def file_sizes(folder: Path | str) -> dict[str, int]:
-    """Bytes of the files directly in a folder, by name; empty if there is no such folder."""
-    if isinstance(folder, Path):
-        files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-        return {path.name: path.stat().st_size for path in files}
-    from batchland.predictions.objects import Objects
-
-    objects = Objects.at(folder)
-    found = objects.list(PurePosixPath(objects.location.path))
-    return {name: info.size for name, info in found.items() if info.is_file}
-
-
-def remove_objects(folder: str, names: Iterable[str]) -> None:
-    """Remove files of a folder at a URL, in this order, and the folder if nothing else is in it. Raises OSError."""
-    from batchland.predictions.objects import Objects
-
-    objects = Objects.at(folder)
-    path = PurePosixPath(objects.location.path)
-    for name in names:
-        objects.remove(path / name)
-    with suppress(OSError):  # most stores have no folders, so there may be nothing to remove
-        if not objects.list(path):
-            objects.remove_folder(path)
-
-
 def manifest_location(location: Path | str) -> Path | str:
     """Where the manifest of an output is: a path, or a URL without credentials and options."""
     if isinstance(location, Path):

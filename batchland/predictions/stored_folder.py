@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
@@ -16,6 +16,10 @@ from batchland.system.retries import storage_failed
 
 if TYPE_CHECKING:
     from batchland.predictions.objects import Objects
+
+
+Stamp = tuple[int, int]
+"""Size in bytes and modification time in nanoseconds; a file that replaces another has a different one."""
 
 
 class StoredFolder:
@@ -30,6 +34,31 @@ class StoredFolder:
         """For messages: an absolute path, or a URL without credentials."""
         self.parallel = 1 if isinstance(location, Path) else 16
         """Files that are worth reading at once, per core."""
+
+    def kind(self) -> Literal["file", "folder"] | None:
+        """Whether the location is a file or a folder; None if nothing is there. Raises UsageError, InputError, too."""
+        if isinstance(self.location, Path):
+            exists, is_folder = self.location.exists(), self.location.is_dir()
+        else:
+            info = self._objects.first_info(self._path(""))
+            exists, is_folder = info.type.name in ("File", "Directory"), not info.is_file
+        return ("folder" if is_folder else "file") if exists else None
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly in this folder."""
+        if isinstance(self.location, Path):
+            return [path.name for path in self.location.iterdir() if path.is_dir()]
+        return list(self._objects.folders(self._path("")))
+
+    def stamp(self, name: str) -> Stamp:
+        """Size and modification time of a file."""
+        if isinstance(self.location, Path):
+            status = (self.location / name).stat()
+            return status.st_size, status.st_mtime_ns
+        info = self._objects.info(self._path(name))
+        if not info.is_file:
+            raise FileNotFoundError(f"{name} is gone")
+        return info.size, info.mtime_ns or 0
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the files and folders directly in this folder, or in one of its folders."""
@@ -83,6 +112,21 @@ class StoredFolder:
             (self.location / name).unlink(missing_ok=True)
         else:
             self._objects.remove(self._path(name))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files directly in this folder, by name; empty if there is no such folder."""
+        if isinstance(self.location, Path):
+            files = [path for path in self.location.iterdir() if path.is_file()] if self.location.is_dir() else []
+            return {path.name: path.stat().st_size for path in files}
+        return {name: info.size for name, info in self._objects.list(self._path("")).items() if info.is_file}
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is in it."""
+        with suppress(OSError):  # something is in it, or the store has no folders
+            if isinstance(self.location, Path):
+                self.location.rmdir()
+            elif not self._objects.list(self._path("")):
+                self._objects.remove_folder(self._path(""))
 
     @cached_property
     def _objects(self) -> "Objects":

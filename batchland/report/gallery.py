@@ -20,15 +20,17 @@ GALLERIES_TENTHS: Final = 6
 
 
 class Picture(NamedTuple):
-    """One mistake with its thumbnail."""
+    """One mistake or stranger with its thumbnail."""
 
+    thumbnail: Thumbnail
     image: str
     true_label: str
     predicted_label: str
     probability: float
-    true_probability: float | None
-    true_rank: int | None
-    thumbnail: Thumbnail
+    true_probability: float | None = None
+    true_rank: int | None = None
+    known: float = 1.0
+    """Of a stranger."""
 
 
 class PairPictures(NamedTuple):
@@ -36,17 +38,6 @@ class PairPictures(NamedTuple):
 
     pair: ConfusedPair
     pictures: tuple[Picture, ...]
-
-
-class StrangerPicture(NamedTuple):
-    """One stranger with its thumbnail."""
-
-    image: str
-    true_label: str
-    predicted_label: str
-    probability: float
-    known: float
-    thumbnail: Thumbnail
 
 
 class Galleries(NamedTuple):
@@ -59,7 +50,7 @@ class Galleries(NamedTuple):
     worst: tuple[Picture, ...]
     worst_total: int
     pairs: tuple[PairPictures, ...]
-    strangers: tuple[StrangerPicture, ...]
+    strangers: tuple[Picture, ...]
     missing: str | None
     """Why no picture can be shown; None if some can."""
 
@@ -89,13 +80,9 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
         pairs.append(PairPictures(pair, _pictures(table.filter(same)[:shown], shares[2])))
     sure = _pictures(suspected[: options.gallery], shares[0])
     worst = _pictures(others[: options.gallery], shares[1])
-    strangers = _strangers(evaluation, options, shares[3])
-    chosen: list[Picture | StrangerPicture] = [
-        *sure,
-        *worst,
-        *strangers,
-        *(picture for pair in pairs for picture in pair.pictures),
-    ]
+    strange = evaluation.strangers
+    strangers = _pictures(strange[: options.gallery], shares[3]) if strange is not None else ()
+    chosen = [*sure, *worst, *strangers, *(picture for pair in pairs for picture in pair.pictures)]
     missing = None
     if chosen and not any(picture.thumbnail.uri for picture in chosen):
         reasons = Counter(picture.thumbnail.missing for picture in chosen)
@@ -109,18 +96,11 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
     return Galleries(sure, errors.suspected, share, worst, other_mistakes, tuple(pairs), strangers, missing)
 
 
-def _strangers(evaluation: "Evaluation", options: ReportOptions, thumbnails: Thumbnails) -> tuple[StrangerPicture, ...]:
-    rows = evaluation.strangers[: options.gallery].to_pylist() if evaluation.strangers is not None else []
-    sizes = [row.pop("file_size") for row in rows]
-    return tuple(
-        StrangerPicture(**row, thumbnail=thumbnails.make(row["image"], size))
-        for row, size in zip(rows, sizes, strict=True)
-    )
-
-
 def _pictures(rows: pa.Table, thumbnails: Thumbnails) -> tuple[Picture, ...]:
-    *names, _ = Picture._fields
     return tuple(
-        Picture(**{name: row[name] for name in names}, thumbnail=thumbnails.make(row["image"], row["file_size"]))
+        Picture(
+            thumbnails.make(row["image"], row["file_size"]),
+            **{name: row[name] for name in Picture._fields if name in row},
+        )
         for row in rows.to_pylist()
     )

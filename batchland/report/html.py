@@ -41,7 +41,7 @@ def render_page(
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        _environment(folder)
+        environment(folder)
         .get_template(template)
         .render(
             script=script,
@@ -75,8 +75,8 @@ def _generator(template: str) -> str:
 
 
 @lru_cache
-def _environment(folder: Path) -> "Environment":
-    """folder: may extend and include this room's templates."""
+def environment(folder: Path) -> "Environment":
+    """Settings of Jinja, and the filters. folder: of templates, which may extend and include this room's."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -224,15 +224,14 @@ def _read(evaluation: "Evaluation", names: list[str]) -> _Rows | None:
         stored = StoredPredictions(location)
         if stored.kind is None or stored.info().run_id != summary.run_id:
             return None
-        for part in stored.parts():
-            columns = stored.schema(part).names
-            if FEATURES not in columns:
-                return None
-            for batch in stored.batches(part, ["image", FEATURES, *([KNOWN] if KNOWN in columns else [])]):
-                batch = batch.filter(pc.and_(pc.is_in(batch["image"], value_set=wanted), pc.is_valid(batch[FEATURES])))
-                images += batch["image"].to_pylist()
-                features.append(feature_rows(batch[FEATURES]))
-                if KNOWN in columns:
-                    known.append(batch[KNOWN].to_numpy(zero_copy_only=False))
+        columns = stored.schema(stored.parts()[0]).names
+        if FEATURES not in columns:
+            return None
+        for batch in stored.rows(["image", FEATURES, *([KNOWN] if KNOWN in columns else [])]):
+            batch = batch.filter(pc.and_(pc.is_in(batch["image"], value_set=wanted), pc.is_valid(batch[FEATURES])))
+            images += batch["image"].to_pylist()
+            features.append(feature_rows(batch[FEATURES]))
+            if KNOWN in columns:
+                known.append(batch[KNOWN].to_numpy(zero_copy_only=False))
         return _Rows(images, np.concatenate(features), np.concatenate(known) if len(known) == len(features) else None)
     return None

@@ -167,15 +167,13 @@ def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict
     found: dict[str, list[tuple[int, int]]] = {}
     with suppress(BatchlandError, OSError, pa.ArrowException):
         stored = StoredPredictions(predictions)
-        manifest = stored.manifest() if stored.kind == "folder" else None
         if stored.kind is None or stored.info().run_id != run_id:
             return {}
-        for part in [file.path for file in manifest.files] if manifest else stored.parts():
-            for batch in stored.batches(part, ["image", "top_k"]):
-                rows = batch.filter(pc.is_in(batch["image"], value_set=images.combine_chunks()))
-                for image, choices in zip(rows["image"].to_pylist(), rows["top_k"].to_pylist(), strict=True):
-                    best = (choices or [])[1:CHOICES]
-                    found[image] = [(each["class_index"], round(1000 * each["probability"])) for each in best]
+        for batch in stored.rows(["image", "top_k"]):
+            rows = batch.filter(pc.is_in(batch["image"], value_set=images.combine_chunks()))
+            for image, choices in zip(rows["image"].to_pylist(), rows["top_k"].to_pylist(), strict=True):
+                best = (choices or [])[1:CHOICES]
+                found[image] = [(each["class_index"], round(1000 * each["probability"])) for each in best]
     return found
 
 

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchland.errors import Interrupted, TimeLimitError
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry
 from batchland.predictions.schema import Seconds
 from batchland.predictions.writer import PredictionSink
-from batchland.scoring.engines.engine import PartEngine, Scored, ScoredPart, require_probabilities
+from batchland.scoring.engines.engine import Scored, ScoredPart, Work, require_probabilities
 from batchland.system.signals import StopSignal
+
+if TYPE_CHECKING:
+    from batchland.scoring.engines.ray.engine import RayEngine
 
 
 class Progress(NamedTuple):
@@ -62,7 +65,7 @@ class Account:
         signal: StopSignal,
         time_limit: float | None,
         grace: float,
-        engine: PartEngine | None = None,
+        engine: "RayEngine | None" = None,
     ) -> None:
         self._engine = engine
         self._model = model
@@ -72,9 +75,7 @@ class Account:
         self._time_limit = time_limit
         self._grace = grace
         self._scored = self._failed = 0
-        self._read = self._decode = self._infer = 0.0
-        self.decoded_on_gpu = 0
-        """Images."""
+        self.work = Work()
         self.unfinished = (0, 0)
         """Images scored by other processes in parts that are not finished, and failed ones among them."""
 
@@ -84,20 +85,14 @@ class Account:
             require_probabilities(scored, self._model.path)
         self._scored += scored.rows.num_rows
         self._failed += scored.failed
-        self.decoded_on_gpu += scored.decoded_on_gpu
-        self._read += scored.read_seconds
-        self._decode += scored.decode_seconds
-        self._infer += scored.infer_seconds
+        self.work = self.work.plus(scored.work)
 
     def add_part(self, part: ScoredPart) -> None:
         """One more part that another process has scored and written."""
         self._sink.add(part.summary)
         self._scored += part.summary.rows - part.summary.resumed - part.summary.kept
         self._failed += part.summary.failed
-        self.decoded_on_gpu += part.decoded_on_gpu
-        self._read += part.read_seconds
-        self._decode += part.decode_seconds
-        self._infer += part.infer_seconds
+        self.work = self.work.plus(part.work)
 
     @property
     def progress(self) -> Progress:
@@ -109,9 +104,9 @@ class Account:
         """Seconds by stage; see docs/performance.md for what is summed over threads."""
         parts = {
             "list": self._stopwatch.list,
-            "read": self._read,
-            "decode": self._decode,
-            "infer": self._infer,
+            "read": self.work.read_seconds,
+            "decode": self.work.decode_seconds,
+            "infer": self.work.infer_seconds,
             "write": self._sink.write_seconds,
             "total": self._stopwatch.elapsed(),
         }

@@ -142,12 +142,14 @@ class ImageListing:
         raise UnreadableImagesError(f"{self.source.name}: {problem}")
 
     def _checked_list(self, images: Iterator[ImageRef], *, far: bool) -> Iterator[ImageRef]:
-        """Raise UsageError if the first entries name no files: then they are no paths, or are below another folder."""
+        """Raise UsageError if no first entry names a file: then they are no paths, or are below another folder."""
         beginning: list[ImageRef] = []
         for ref in islice(images, TRIED):
             beginning.append(ref)
-            if is_there(ref, far=far and not is_web(ref.name)):
+            if ref.error is None and is_there(ref, far=far and not is_web(ref.name)):
                 return chain(beginning, images)
+        if beginning[0].error:
+            raise UsageError(f"{self._list_name()}: {beginning[0].name}: {beginning[0].error[1]}")
         path = display_name(beginning[0].path) if isinstance(beginning[0].store, LocalFiles) else beginning[0].name
         others = f", nor for any of the first {len(beginning)} entries" if len(beginning) > 1 else ""
         advice = self._list_advice() + ("" if is_web(self.source.name) else ", relative to the folder or absolute")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import CHECKPOINT_SECONDS, Entry
@@ -18,7 +18,7 @@ from batchland.predictions.storage import (
 )
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
-from batchland.scoring.engines.engine import Engine, PartEngine
+from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.engines.open import open_engine
 from batchland.scoring.known_rows import KnownRows, reusable_predictions
 from batchland.scoring.listing import ImageListing, Skip, open_listing
@@ -30,6 +30,9 @@ from batchland.scoring.reuse import Reuse
 from batchland.scoring.run import Run
 from batchland.scoring.shard import ShardRun
 from batchland.system.signals import GRACE_SECONDS, StopSignal
+
+if TYPE_CHECKING:
+    from batchland.scoring.engines.ray.engine import RayEngine
 
 
 class RunSummary(NamedTuple):
@@ -56,7 +59,7 @@ def score(
     options: ScoreOptions | None = None,
     *,
     skip: Skip | None = None,
-    engine: Engine | PartEngine | None = None,
+    engine: "LocalEngine | RayEngine | None" = None,
     on_progress: Callable[[Progress], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     grace_seconds: float = GRACE_SECONDS,
@@ -84,17 +87,17 @@ def score(
             return RunSummary.of(run.out, manifest, engine.model.fallback, done_before=True)
         earlier = reusable_predictions(run.options, engine.model)
         with StopSignal() as signal, run.open_sink(engine.model, checkpoint_seconds) as sink:
-            by_parts = engine if isinstance(engine, PartEngine) else None
+            by_parts = None if isinstance(engine, LocalEngine) else engine
             account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit, grace_seconds, by_parts)
             reuse = Reuse(run.options.timeout, account.stop_if_waiting_too_long, copies=by_parts is None)
             if run.options.reuse:
                 with sink.errors():
                     rows = predictions_schema(engine.model.card, features=run.options.features)
                     reuse.look_in(KnownRows(earlier, sink.notes_dir / "known.arrow", rows))
-            if isinstance(engine, PartEngine):
-                steps = _score_parts(engine, run, sink, entries, account, reuse)
-            else:
+            if isinstance(engine, LocalEngine):
                 steps = _score_batches(engine, sink, entries, account, reuse)
+            else:
+                steps = _score_parts(engine, run, sink, entries, account, reuse)
             with closing(steps):
                 for _ in steps:
                     if on_progress:
@@ -105,7 +108,7 @@ def score(
 
 
 def _score_batches(
-    engine: Engine, sink: PredictionSink, entries: Iterable[Entry], account: Account, reuse: Reuse
+    engine: LocalEngine, sink: PredictionSink, entries: Iterable[Entry], account: Account, reuse: Reuse
 ) -> Generator[None, None, None]:
     """Score in this process, batch by batch."""
     pending = sink.pending_images(entries, reuse.find)
@@ -117,7 +120,7 @@ def _score_batches(
 
 
 def _score_parts(
-    engine: PartEngine, run: Run, sink: PredictionSink, entries: Iterable[Entry], account: Account, reuse: Reuse
+    engine: "RayEngine", run: Run, sink: PredictionSink, entries: Iterable[Entry], account: Account, reuse: Reuse
 ) -> Generator[None, None, None]:
     """Let workers score and write, part by part."""
     handed_out = sink.hand_out(run.parts(entries, sink.part_size), reuse.find)
@@ -150,7 +153,7 @@ def _as_text(images: str | os.PathLike[str] | ImageListing | None) -> str | None
 
 
 def _publish(
-    run: Run, model: OpenModel, sink: PredictionSink, account: Account, reuse: Reuse, engine: PartEngine | None
+    run: Run, model: OpenModel, sink: PredictionSink, account: Account, reuse: Reuse, engine: "RayEngine | None"
 ) -> Manifest:
     """Assemble the output and publish it with its manifest. engine: given if its workers write the files."""
     survey = sink.survey()
@@ -167,7 +170,7 @@ def _publish(
             plan=run.options.plan,
         ),
         ignored=dict(sorted(run.ignored().items())),
-        execution=execution(model, account.decoded_on_gpu),
+        execution=execution(model, account.work.decoded_on_gpu),
         resumed_images=sink.resumed_images,
         kept_images=sink.kept_images - reuse.reused - reuse.copied,
         reused_images=reuse.reused,

@@ -3,9 +3,9 @@
 import csv
 import re
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TextIO
 
 import pyarrow as pa
 
@@ -16,6 +16,8 @@ from batchland.system.text import count, counted, first_line
 
 FORMULA: Final = r"^('*[=+\-@\t\r])"
 """The beginning of text that a spreadsheet runs as a formula, or that looks like text of `csv_text`."""
+BOM: Final = "\ufeff"
+"""Byte order mark, at the begin of a file of some editors. Two, or one inside, if files were joined."""
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
 
@@ -29,6 +31,13 @@ def separator(first: str) -> tuple[str, int]:
     return (named[1], 1) if named else (max(",;\t", key=_QUOTED.sub("", first).count), 0)
 
 
+def open_csv(text: TextIO) -> tuple[Any, str, int]:
+    """A reader of an open CSV file's rows, the separator, and the number of lines before the header, which is first."""
+    first = text.readline().lstrip(BOM)
+    delimiter, before = separator(first)
+    return csv.reader(text if before else chain([first], text), delimiter=delimiter, strict=True), delimiter, before
+
+
 def csv_text(text: str) -> str:
     """Text for a CSV file: with an apostrophe before what a spreadsheet would run as a formula."""
     return re.sub(FORMULA, r"'\1", text)
@@ -39,32 +48,37 @@ def plain_text(text: str) -> str:
     return text[1:] if text.startswith("'") and re.match(FORMULA, text) else text
 
 
-def read_columns(path: Path, names: Sequence[str], what: str) -> list[list[str]]:
-    """Columns of a CSV file as text, in the order of `names`. what: the kind of file, for errors: "a plan".
+def read_columns(path: Path, names: Sequence[str], what: str, optional: Sequence[str] = ()) -> list[list[str]]:
+    """Columns of a CSV file as text, in the order of `names` and `optional`. what: for errors, like "a plan".
 
+    Names of columns may have capital letters and blanks around them. An optional column that is missing is empty.
     Raises UsageError if the file is missing, is no CSV in UTF-8 or lacks a column; InputError if the storage fails.
     """
     from pyarrow import csv as arrow_csv
 
     expected = f"{what}, with the columns {', '.join(names)}"
     try:
-        delimiter, before = separator(read_regular(path).decode("utf-8-sig").partition("\n")[0])
+        content = pa.BufferReader(read_regular(path))
+        header = read_header(path)
+        found = [name.lower() for name in header.names]
         table = arrow_csv.read_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(skip_rows=before),
-            parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
-            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            content,
+            read_options=arrow_csv.ReadOptions(skip_rows=header.lines, column_names=found),
+            parse_options=arrow_csv.ParseOptions(delimiter=header.separator),
+            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(found, pa.string())),
         )
     except OSError as error:
         raise read_error(error, str(path), expected=expected) from error
-    except (UnicodeDecodeError, pa.ArrowException) as error:
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         reason = first_fault(path) or first_line(error)
         raise UsageError(f"{path}: is not {expected} ({reason})") from error
-    for name in names:
-        if (number := table.column_names.count(name)) != 1:
+    for name in (*names, *optional):
+        number = found.count(name)
+        if number > 1 or (not number and name in names):
             has = f"{number} columns {name!r}" if number else f"no column {name!r}"
             raise UsageError(f"{path}: is not {expected}; it has {has}")
-    return [table[name].to_pylist() for name in names]
+    empty = [""] * len(table)
+    return [table[name].to_pylist() if name in found else empty for name in (*names, *optional)]
 
 
 class Header(NamedTuple):
@@ -82,9 +96,7 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Read the header of a CSV file. Raises OSError, UnicodeDecodeError or csv.Error."""
     with path.open(encoding="utf-8-sig", newline="") as text:
-        first = text.readline()
-        delimiter, before = separator(first)
-        rows = csv.reader(text if before else chain([first], text), delimiter=delimiter, strict=True)
+        rows, delimiter, before = open_csv(text)
         names = next(rows, []) or [""]
         return Header([name.strip() for name in names], delimiter, before + rows.line_num, alone=not text.read(1))
 
@@ -95,13 +107,11 @@ def first_fault(path: Path, filled: str = "") -> str | None:
     filled: the name of a column that may not be empty.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        first = text.readline()
-        delimiter, before = separator(first)
-        rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+        rows, _, before = open_csv(text)
         header: list[str] = []
         line = before + 1
         try:
-            for row in islice(rows, before, None):
+            for row in rows:
                 header = header or row
                 if any("\udc80" <= sign <= "\udcff" for sign in "".join(row)):  # bytes that could not be decoded
                     return f"line {line}: is not UTF-8"
@@ -109,7 +119,7 @@ def first_fault(path: Path, filled: str = "") -> str | None:
                     return f"line {line}: has {counted(len(row), 'value')}, the header has {len(header)}"
                 if row and filled in header and not row[header.index(filled)]:
                     return f"line {line}: has no {filled}"
-                line = rows.line_num + 1
+                line = before + rows.line_num + 1
         except csv.Error as error:
             if "field larger" in str(error):
                 limit = count(csv.field_size_limit())

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -44,6 +45,13 @@ def drop_broken_stdout() -> bool:
         os.close(nothing)
         return False
     return True
+
+
+def stdout_has_reader() -> bool:
+    """Whether stdout is no pipe, or a pipe that another process still reads. `head` stops reading."""
+    pipes = select.poll()
+    pipes.register(1, 0)
+    return not pipes.poll(0)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from batchland.training.compute import Compute
-from batchland.training.dataset import ImageSet, PhotoDataset
+from batchland.training.dataset import PhotoDataset
 from batchland.training.loop import Batch
 from batchland.training.sampling import Draw, Draws, EpochBatches
 
@@ -70,11 +70,6 @@ class InOrder:
             labels = self._labels[start : start + len(inputs)]
             start += len(inputs)
             yield inputs.to(self._device), labels.to(self._device)
-
-
-def images_in_order(images: ImageSet, batch_size: int, device: torch.device) -> InOrder:
-    """Batches of unaugmented images, as they are scored."""
-    return InOrder(lambda: images.batches(batch_size), images.labels, device)
 
 
 def image_loader(dataset: PhotoDataset, batches: Iterable[Sequence[Draw]], workers: int, compute: Compute) -> Loader:

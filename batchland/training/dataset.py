@@ -121,7 +121,6 @@ def load_data(
     folder = training_folder(data)
     folders = class_folders(folder)
     validation = validation_folder(data)
-    _warn_if_test_classes_differ(data, folder, folders)
     listed = [Example(ref, index) for index, name in enumerate(folders) for ref in _list_class(folder, name)]
     _warn_of_loose_images(folder)
     if validation:
@@ -147,21 +146,6 @@ def load_data(
         validation_images=len(validation_set),
     )
     return TrainingData(folder, class_names(folders), spec, train_set, validation_set, tuple(sorted(skipped)), summary)
-
-
-def _warn_if_test_classes_differ(data: Path, folder: Path, folders: Sequence[str]) -> None:
-    """Warn if DATA/test has other classes: the model could not be evaluated on it."""
-    test = data / "test"
-    if folder == data.absolute() or not test.is_dir():
-        return
-    names = subfolders(test)
-    known, found = name_indices(folders), name_indices(names)
-    for relation, other, odd in (
-        ("missing in", folder, [name for name in names if find_name(known, name) is None]),
-        ("missing here but in", folder, [name for name in folders if find_name(found, name) is None]),
-    ):
-        if odd:
-            _log.warning("%s: %d class folders are %s %s: %s", test, len(odd), relation, other, ", ".join(odd[:10]))
 
 
 def _warn_of_loose_images(folder: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from batchland.system.files import write_file
 from batchland.training.augment import Augmentation
 from batchland.training.batches import image_loader
 from batchland.training.compute import Compute
 from batchland.training.dataset import ImageSet, PhotoDataset, TrainingData
-from batchland.training.models import ServedModel, calibrate_batch_norm, features
+from batchland.training.models import ServedModel, features, transfer_network
 from batchland.training.sampling import Draw
 
 _log = logging.getLogger("batchland")
@@ -40,11 +41,15 @@ class FeatureExtractor:
     """Called with the step, the number of images done and their total; raise in it to stop after a batch."""
 
     def calibrate(self) -> None:
-        """Random weights only: set the statistics of batch norm to those of some training images."""
+        """Random weights only: set the statistics of batch norm to those of some training images.
+
+        With the initial ones, activations grow from layer to layer until the features are useless.
+        """
         images = self.data.training
         step = -(-len(images) // _CALIBRATION_IMAGES)
         chosen = ImageSet(images.examples[::step], images.cached, images.rows[::step])
-        calibrate_batch_norm(self.model, (batch.to(self.compute.device) for batch in chosen.batches(_BATCH)))
+        batches = (self.model.normalise(batch.to(self.compute.device)) for batch in chosen.batches(_BATCH))
+        update_bn(batches, transfer_network(self.model).backbone)
 
     def training(self, augment: Augmentation, views: int, seed: int) -> Tensor:
         """float32 [1 + views, photos, features]: each photo unchanged, then augmented."""

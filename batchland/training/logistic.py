@@ -1,9 +1,7 @@
 """Fit a linear head to the optimum: multinomial logistic regression with L2; validation chooses the strength."""
 
 import copy
-import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from batchland.errors import UsageError
-from batchland.training.loop import Batch, Callbacks, validate
-from batchland.training.metrics import EpochReport, StageName
+from batchland.training.loop import Callbacks, Fit, Stage
+from batchland.training.metrics import EpochReport
 
 _ITERATIONS: Final = 200
 """Most iterations of L-BFGS for one strength."""
@@ -50,73 +48,47 @@ def weighted_rows(views: Tensor, labels: Tensor, *, balanced: bool) -> WeightedR
     return WeightedRows(views.flatten(0, 1), labels.repeat(len(views)), rows / rows.sum())
 
 
-class LogisticPath:
+class LogisticPath(Fit):
     """Fits a linear head once for each L2 strength; keeps the weights of the lowest validation loss.
 
-    An epoch is one strength, a step one iteration of L-BFGS.
+    An epoch is one strength, a step one iteration of L-BFGS. A strength that was not finished starts again.
     """
 
-    stage: StageName = "head"
-
     def __init__(
-        self, head: nn.Sequential, rows: WeightedRows, validation: Iterable[Batch], strengths: Sequence[float],
-        patience: int | None, model: str, reports: list[EpochReport], epochs: int,
+        self, stage: Stage, rows: WeightedRows, strengths: Sequence[float], model: str, reports: list[EpochReport],
+        epochs: int,
     ) -> None:  # fmt: skip
-        """reports: new ones are appended. epochs: planned, of all stages."""
-        layer = head[0]
+        """See Fit."""
+        super().__init__(stage, model, reports, epochs, _ITERATIONS)
+        (layer,) = stage.learner.children()
         assert isinstance(layer, nn.Linear)
-        assert len(head) == 1
         self._layer = layer
-        self.reports = reports
-        self.epoch = len(reports) + 1
-        self.step = 0
-        self.steps = _ITERATIONS
-        self._head = head
         self._rows = rows
-        self._validation = validation
         self._strengths = strengths
-        self._patience = min(patience or _PATIENCE, _PATIENCE)
-        self._model = model
-        self._epochs = epochs
-        self._start = copy.deepcopy(head.state_dict())
-        self._best_loss = math.inf
-        self._best_weights = self._start
-
-    def run(self, callbacks: Callbacks) -> None:
-        """Fit all strengths, then load the best weights into the head."""
-        while self.epoch <= len(self._strengths) and not self._is_stale():
-            started = time.perf_counter()
-            self._fit(self._strengths[self.epoch - 1], callbacks)
-            self._finish(self._strengths[self.epoch - 1], started)
-            callbacks.after_epoch(self)
-        self._head.load_state_dict(self._best_weights)
+        self._patience = min(stage.patience or _PATIENCE, _PATIENCE)
+        self._start = copy.deepcopy(stage.learner.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Everything that resuming needs. A strength that was not finished starts again."""
-        return {
-            "stage": self.stage,
-            "epoch": self.epoch,
-            "step": 0,
-            "learner": self._start,
-            "best_loss": self._best_loss,
-            "best_weights": self._best_weights,
-        }
+        """See `Fit.state`."""
+        return super().state() | {"step": 0, "learner": self._start}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; `reports` must be those saved with it."""
-        self.epoch = state["epoch"]
+        """See `Fit.load`."""
+        super().load(state)
         self._start = state["learner"]
-        self._best_loss, self._best_weights = state["best_loss"], state["best_weights"]
-        self._head.load_state_dict(self._start)
 
-    def _fit(self, strength: float, callbacks: Callbacks) -> None:
+    @property
+    def _strength(self) -> float:
+        return self._strengths[self.epoch - 1]
+
+    def _train_epoch(self, started: float, callbacks: Callbacks) -> None:  # noqa: ARG002
         def after_iteration(point: npt.NDArray[np.float64]) -> None:  # noqa: ARG001
             self.step += 1
             callbacks.after_step(self)
 
         start = torch.cat([self._layer.weight.flatten(), self._layer.bias]).detach().cpu().double().numpy()
         found = minimize(
-            self._cost, start, (strength,), "L-BFGS-B", jac=True, callback=after_iteration,
+            self._cost, start, (self._strength,), "L-BFGS-B", jac=True, callback=after_iteration,
             options={"maxiter": _ITERATIONS, "gtol": 1e-5, "ftol": 1e-9},
         )  # fmt: skip
         self._set(found.x)
@@ -147,32 +119,20 @@ class LogisticPath:
         self._layer.bias.copy_(values[-len(self._layer.bias) :])
 
     @torch.inference_mode()
-    def _finish(self, strength: float, started: float) -> None:
+    def _training_figures(self) -> tuple[float, float]:
         loss = right = torch.zeros(())
         for features, labels, weights in self._rows:
-            logits = self._head(features)
+            logits = self._stage.logits(features)
             loss = loss + (weights * cross_entropy(logits, labels, reduction="none")).sum()
             right = right + (weights * (logits.argmax(1) == labels)).sum()
-        validation_loss, validation_accuracy = validate(self._head, self._head, self._validation)
-        if not math.isfinite(validation_loss):
-            raise UsageError(
-                f"{self._model}: the loss is {validation_loss} at an L2 strength of {strength:g}, because the backbone "
-                f"gives features that are not finite; use other weights"
-            )
-        best = validation_loss < self._best_loss
-        self._start = copy.deepcopy(self._head.state_dict())
-        if best:
-            self._best_loss, self._best_weights = validation_loss, self._start
-        self.reports.append(
-            EpochReport(
-                model=self._model, stage=self.stage, epoch=self.epoch, epochs=self._epochs,
-                training_loss=float(loss), training_accuracy=float(right), validation_loss=validation_loss,
-                validation_accuracy=validation_accuracy, learning_rate=None, l2=strength,
-                seconds=time.perf_counter() - started, best=best,
-            )
-        )  # fmt: skip
-        self.epoch, self.step = self.epoch + 1, 0
+        return float(loss), float(right)
 
-    def _is_stale(self) -> bool:
-        best = max((report.epoch for report in self.reports if report.best), default=0)
-        return self.epoch - 1 - best >= self._patience
+    def _not_finite(self, loss: float) -> UsageError:
+        return UsageError(
+            f"{self._model}: the loss is {loss} at an L2 strength of {self._strength:g}, because the backbone gives "
+            f"features that are not finite; use other weights"
+        )
+
+    def _settings(self, validation_loss: float) -> dict[str, float | None]:  # noqa: ARG002
+        self._start = copy.deepcopy(self._stage.learner.state_dict())
+        return {"learning_rate": None, "l2": self._strength}

@@ -6,6 +6,7 @@
 import copy
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -37,14 +38,13 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """What the loop trains: a module, its batches and its recipe."""
+    """What a fit trains: a module and its recipe."""
 
     name: StageName
     learner: nn.Module
     """Its parameters that require gradients are trained."""
     logits: Callable[[Tensor], Tensor]
     """Inputs of a batch to logits [batch, classes]."""
-    training: Batches
     validation: Iterable[Batch]
     recipe: Recipe
     compute: Compute
@@ -52,57 +52,36 @@ class Stage:
     """Stop the stage after this many epochs without a lower validation loss; None trains all epochs."""
 
 
-class Fit(Protocol):
-    """The training of one stage, from any step of any epoch."""
-
-    stage: StageName
-    reports: list[EpochReport]
-    """Reports of all epochs so far, with those of earlier stages."""
-    epoch: int
-    """The current epoch."""
-    step: int
-    """Finished steps of it."""
-    steps: int
-    """Most steps of an epoch."""
-
-    def run(self, callbacks: "Callbacks") -> None:
-        """Train all epochs, then keep the weights of the lowest validation loss."""
-
-    def state(self) -> dict[str, Any]:
-        """Everything that resuming needs: tensors, numbers and strings."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; `reports` must be those saved with it."""
-
-
 class Callbacks(Protocol):
     """Called by a fit; raise in them to stop it."""
 
-    def after_step(self, fit: Fit) -> None:
+    def after_step(self, fit: "Fit") -> None:
         """Called after each step."""
 
-    def after_epoch(self, fit: Fit) -> None:
+    def after_epoch(self, fit: "Fit") -> None:
         """Called after validation, with the new report in `fit.reports`."""
 
 
-class Loop:
-    """The training of one stage by gradient descent."""
+class Fit(ABC):
+    """The training of one stage, from any step of any epoch. Keeps the weights of the lowest validation loss."""
 
-    def __init__(self, stage: Stage, model: str, reports: list[EpochReport], epochs: int) -> None:
+    def __init__(self, stage: Stage, model: str, reports: list[EpochReport], epochs: int, steps: int) -> None:
         """reports: those of earlier stages; new ones are appended. epochs: planned, of all stages."""
         self._stage = stage
         self.stage = stage.name
         self.reports = reports
+        """Reports of all epochs so far, with those of earlier stages."""
         self.epoch = len(reports) + 1
+        """The current epoch."""
         self.step = 0
-        self.steps = len(stage.training)
+        """Finished steps of it."""
+        self.steps = steps
+        """Most steps of an epoch."""
         self._model = model
         self._epochs = epochs
         self._first = self.epoch
+        self._patience = stage.patience
         self._seconds = 0.0
-        self._totals = torch.zeros(3, dtype=torch.float64, device=stage.compute.device)  # loss, right answers, images
-        self._optimiser = _optimiser(stage.learner, stage.recipe)
-        self._schedule = _Schedule(self._optimiser, stage.recipe, len(stage.training))
         self._best_loss = min((report.validation_loss for report in reports), default=math.inf)
         self._best_weights = copy.deepcopy(stage.learner.state_dict())
 
@@ -111,10 +90,7 @@ class Loop:
         last = self._first + self._stage.recipe.epochs - 1
         while self.epoch <= last and not self._is_stale():
             started = time.perf_counter() - self._seconds
-            for inputs, labels in self._stage.training.epoch(self.epoch, self.step):
-                self._train(inputs, labels)
-                self._seconds = time.perf_counter() - started
-                callbacks.after_step(self)
+            self._train_epoch(started, callbacks)
             self._finish_epoch(started)
             callbacks.after_epoch(self)
         self._stage.learner.load_state_dict(self._best_weights)
@@ -125,30 +101,96 @@ class Loop:
             "stage": self.stage,
             "epoch": self.epoch,
             "step": self.step,
-            "seconds": self._seconds,
             "first": self._first,
-            "totals": self._totals,
             "learner": self._stage.learner.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "schedule": self._schedule.state_dict(),
             "best_loss": self._best_loss,
             "best_weights": self._best_weights,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self._stage.compute.device.type == "cuda" else [],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; `reports` must be those saved with it."""
         self.epoch, self.step, self._first = state["epoch"], state["step"], state["first"]
+        self._stage.learner.load_state_dict(state["learner"])
+        self._best_loss, self._best_weights = state["best_loss"], state["best_weights"]
+
+    @abstractmethod
+    def _train_epoch(self, started: float, callbacks: Callbacks) -> None:
+        """The rest of the current epoch. started: of the epoch, by `time.perf_counter`."""
+
+    @abstractmethod
+    def _training_figures(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch."""
+
+    @abstractmethod
+    def _not_finite(self, loss: float) -> UsageError:
+        """The error of a validation loss that is not finite."""
+
+    @abstractmethod
+    def _settings(self, validation_loss: float) -> dict[str, float | None]:
+        """The epoch's learning rate or L2 strength, for its report."""
+
+    def _finish_epoch(self, started: float) -> None:
+        training_loss, training_accuracy = self._training_figures()
+        validation_loss, validation_accuracy = validate(self._stage.learner, self._stage.logits, self._stage.validation)
+        if not math.isfinite(validation_loss):
+            raise self._not_finite(validation_loss)
+        best = validation_loss < self._best_loss
+        if best:
+            self._best_loss = validation_loss
+            self._best_weights = copy.deepcopy(self._stage.learner.state_dict())
+        report = EpochReport(
+            model=self._model, stage=self.stage, epoch=self.epoch, epochs=self._epochs,
+            training_loss=training_loss, training_accuracy=training_accuracy, validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy, **self._settings(validation_loss),
+            seconds=time.perf_counter() - started, best=best,
+        )  # fmt: skip
+        self.reports.append(report)
+        self.epoch, self.step, self._seconds = self.epoch + 1, 0, 0.0
+
+    def _is_stale(self) -> bool:
+        stage = [report for report in self.reports if report.epoch >= self._first]
+        best = max((report.epoch for report in stage if report.best), default=self._first - 1)
+        return self._patience is not None and self.epoch - 1 - best >= self._patience
+
+
+class Loop(Fit):
+    """The training of one stage by gradient descent."""
+
+    def __init__(self, stage: Stage, training: Batches, model: str, reports: list[EpochReport], epochs: int) -> None:
+        """See Fit."""
+        super().__init__(stage, model, reports, epochs, len(training))
+        self._training = training
+        self._totals = torch.zeros(3, dtype=torch.float64, device=stage.compute.device)  # loss, right answers, images
+        self._optimiser = _optimiser(stage.learner, stage.recipe)
+        self._schedule = _Schedule(self._optimiser, stage.recipe, len(training))
+
+    def state(self) -> dict[str, Any]:
+        """See `Fit.state`."""
+        return super().state() | {
+            "seconds": self._seconds,
+            "totals": self._totals,
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self._stage.compute.device.type == "cuda" else [],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `Fit.load`."""
+        super().load(state)
         self._seconds = state["seconds"]
         self._totals.copy_(state["totals"])
-        self._stage.learner.load_state_dict(state["learner"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
-        self._best_loss, self._best_weights = state["best_loss"], state["best_weights"]
         torch.set_rng_state(state["random"])
         if state["random_cuda"]:
             torch.cuda.set_rng_state_all(state["random_cuda"])
+
+    def _train_epoch(self, started: float, callbacks: Callbacks) -> None:
+        for inputs, labels in self._training.epoch(self.epoch, self.step):
+            self._train(inputs, labels)
+            self._seconds = time.perf_counter() - started
+            callbacks.after_step(self)
 
     def _train(self, inputs: Tensor, labels: Tensor) -> None:
         """One step."""
@@ -165,35 +207,20 @@ class Loop:
             self._totals += torch.stack([loss * len(labels), right, torch.full_like(loss, len(labels))])
         self.step += 1
 
-    def _finish_epoch(self, started: float) -> None:
+    def _training_figures(self) -> tuple[float, float]:
         loss, right, images = self._totals.tolist()
-        validation_loss, validation_accuracy = validate(self._stage.learner, self._stage.logits, self._stage.validation)
-        if not math.isfinite(validation_loss):
-            raise UsageError(
-                f"{self._model}: the loss is {validation_loss} after epoch {self.epoch}, at a learning rate of "
-                f"{self._stage.recipe.learning_rate:g}",
-                advice="lower_learning_rate",
-            )
+        self._totals.zero_()
+        return loss / images, right / images
+
+    def _not_finite(self, loss: float) -> UsageError:
+        rate = f"at a learning rate of {self._stage.recipe.learning_rate:g}"
+        message = f"{self._model}: the loss is {loss} after epoch {self.epoch}, {rate}"
+        return UsageError(message, advice="lower_learning_rate")
+
+    def _settings(self, validation_loss: float) -> dict[str, float | None]:
         rate = self._optimiser.param_groups[0]["lr"]
         self._schedule.after_epoch(validation_loss)
-        best = validation_loss < self._best_loss
-        if best:
-            self._best_loss = validation_loss
-            self._best_weights = copy.deepcopy(self._stage.learner.state_dict())
-        report = EpochReport(
-            model=self._model, stage=self.stage, epoch=self.epoch, epochs=self._epochs,
-            training_loss=loss / images, training_accuracy=right / images, validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy, learning_rate=rate, seconds=time.perf_counter() - started,
-            best=best,
-        )  # fmt: skip
-        self.reports.append(report)
-        self.epoch, self.step, self._seconds = self.epoch + 1, 0, 0.0
-        self._totals.zero_()
-
-    def _is_stale(self) -> bool:
-        stage = [report for report in self.reports if report.epoch >= self._first]
-        best = max((report.epoch for report in stage if report.best), default=self._first - 1)
-        return self._stage.patience is not None and self.epoch - 1 - best >= self._stage.patience
+        return {"learning_rate": rate}
 
 
 @torch.inference_mode()

@@ -166,31 +166,6 @@ def head(model: ServedModel) -> nn.Sequential:
 
 
 @torch.no_grad()
-def calibrate_batch_norm(model: ServedModel, batches: Iterable[Tensor]) -> None:
-    """Set a random backbone's batch-norm statistics to those of the training images, once, before it is frozen.
-
-    With the initial statistics (mean 0, variance 1) the activations of random weights grow from layer to layer until
-    the features are useless. Pretrained statistics are never changed.
-    """
-    backbone = transfer_network(model).backbone
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-    backbone.train()
-    try:
-        for images in batches:
-            backbone(model.normalise(images))
-    finally:
-        backbone.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
-@torch.no_grad()
 def fold_standardisation(model: ServedModel, mean: Tensor, std: Tensor) -> None:
     """Turn a head trained on `(features - mean) / std` into one that gives the same logits for the features."""
     first = head(model)[0]

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from batchland.training.backbones import find_blocks
-from batchland.training.batches import FeatureBatches, ImageBatches, InOrder, images_in_order
+from batchland.training.batches import FeatureBatches, ImageBatches, InOrder
 from batchland.training.compute import Compute
 from batchland.training.dataset import PhotoDataset, TrainingData
 from batchland.training.features import FeatureExtractor, OnBatch
@@ -77,11 +78,11 @@ class ModelStages:
     def _image_loop(self, name: StageName, recipe: Recipe, reports: list[EpochReport]) -> Loop:
         dataset = PhotoDataset(self.data.training, self.data.spec, recipe.augment)
         training = ImageBatches(dataset, self._draws(), self.options.batch_size, self._workers, self.compute)
-        validation = images_in_order(self.data.validation, self.options.batch_size, self.compute.device)
-        stage = Stage(
-            name, self.model, self.model.logits, training, validation, recipe, self.compute, self.options.patience
-        )
-        return Loop(stage, self.name, reports, self.epochs)
+        held_out = self.data.validation  # as they are scored
+        batches = partial(held_out.batches, self.options.batch_size)
+        validation = InOrder(batches, held_out.labels, self.compute.device)
+        stage = Stage(name, self.model, self.model.logits, validation, recipe, self.compute, self.options.patience)
+        return Loop(stage, training, self.name, reports, self.epochs)
 
     def _train_on_features(self, reports: list[EpochReport]) -> Iterator[Fit]:
         """Compute the features once, then train the head on them."""
@@ -105,16 +106,12 @@ class ModelStages:
         labels = self.data.training.labels.to(device)
         learner = head(self.model)
         held_out = InOrder(lambda: torch.split(validation, size), self.data.validation.labels, device)
+        compute = Compute(device, bf16=False)
+        stage = Stage("head", learner, learner, held_out, self.recipe, compute, self.options.patience)
         if self.recipe.optimiser == "lbfgs":
             rows = weighted_rows(training, labels, balanced=self.options.balanced)
-            strengths = L2_STRENGTHS[: self.recipe.epochs]
-            return LogisticPath(
-                learner, rows, held_out, strengths, self.options.patience, self.name, reports, self.epochs
-            )
-        batches = FeatureBatches(training, labels, self._draws(), size)
-        compute = Compute(device, bf16=False)
-        stage = Stage("head", learner, learner, batches, held_out, self.recipe, compute, self.options.patience)
-        return Loop(stage, self.name, reports, self.epochs)
+            return LogisticPath(stage, rows, L2_STRENGTHS, self.name, reports, self.epochs)
+        return Loop(stage, FeatureBatches(training, labels, self._draws(), size), self.name, reports, self.epochs)
 
     def _draws(self) -> Draws:
         labels = [example.class_index for example in self.data.training.examples]

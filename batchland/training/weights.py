@@ -1,21 +1,17 @@
 """Weights of a backbone: random, downloaded, from a file or from an installed package; matched to its parameters."""
 
-import hashlib
 import importlib.metadata
 import itertools
 import logging
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from batchland.data.fetch import fetch, forget
 from batchland.errors import UsageError
 from batchland.training.backbones import Backbone, weights_url
 
@@ -28,10 +24,6 @@ _COUNTER: Final = "num_batches_tracked"
 """A buffer of batch norm that eval mode does not use and some files lack."""
 _ZIP: Final = b"PK\3\4"
 """First bytes of a file of torch.save."""
-_MAX_DOWNLOAD: Final = 10**10
-"""Bytes."""
-_WAITS: Final = (1.0, 4.0)
-"""Seconds before each retry of a download that received nothing."""
 _RANDOM_RESIDUAL_GAIN: Final = 0.2
 """Random weights only: gain of a residual branch relative to its shortcut. See `_shrink_residuals`."""
 
@@ -98,36 +90,15 @@ def _download(network: nn.Module, backbone: Backbone) -> Mapping[str, Tensor]:
     try:
         if backbone.library == "timm":
             return backbone.build(pretrained=True)[0].state_dict()
-        path = kept_download(weights_url(backbone.name), Path(torch.hub.get_dir(), "checkpoints"))
-    except Exception as error:  # no network, no disk space, wrong hash: timm raises many kinds
+        state = torch.hub.load_state_dict_from_url(
+            weights_url(backbone.name), map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except Exception as error:  # no network, no disk space, wrong hash: torch and timm raise many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"the ImageNet weights of {backbone.name} cannot be downloaded ({reason})", advice="download_weights"
         ) from error
-    return match_state(_read_state(path, str(path)), network, backbone, f"weights {path}")
-
-
-def kept_download(url: str, folder: Path) -> Path:
-    """The file of that address in `folder`, downloaded if it is not there. A broken download is resumed.
-
-    Raises UsageError if its sha256 does not start with the digits at the end of its name, or the server refuses;
-    DownloadError if it cannot be reached; OSError if the file cannot be written.
-    """
-    path = folder / PurePosixPath(urlsplit(url).path).name
-    if path.exists():
-        return path
-    _log.info("transfer: downloading %s", url)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    fetch(url, partial, max_bytes=_MAX_DOWNLOAD, waits=_WAITS)
-    with partial.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if (named := re.search(r"-([0-9a-f]{8,64})$", path.stem)) and not digest.startswith(named[1]):
-        forget(partial)
-        raise UsageError(f"{url}: damaged, its sha256 is {digest}; run it again to download it once more")
-    partial.replace(path)
-    forget(partial)
-    return path
+    return match_state(state, network, backbone, "weights imagenet")
 
 
 def _read_state(path: Path, weights: str) -> dict[str, Tensor]:

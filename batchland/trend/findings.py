@@ -11,7 +11,8 @@ from typing import Final
 from batchland.evaluation.intervals import rate
 from batchland.report.findings import Finding
 from batchland.system.text import count, counted, first_few, images, percent, visible
-from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, has_answers, replacements, shares
+from batchland.trend.model_view import MEASURES, drift_of, failed_figure, has_answers, replacements, shares
+from batchland.trend.plots import Row
 
 SLOWER: Final = 0.7
 """A last night below this share of the median speed is a finding."""

@@ -11,10 +11,7 @@ from batchland.evaluation.intervals import rate
 from batchland.evaluation.schema import Figure
 from batchland.monitoring.drift import MOVED_FAR, Drift
 from batchland.system.text import count, interval, percent, visible
-from batchland.trend.plots import Calendar, Columns, Plot, Value, column_plot, line_plot
-
-Row = dict[str, Any]
-"""A row of TREND, with `reference_rows`: the rows that it is compared with, and `ended`: how its night ended."""
+from batchland.trend.plots import Calendar, Columns, Plot, Row, Value, column_plot, line_plot, values_of
 
 COLOURS: Final = 8
 """The most frequent classes have one colour each; the others share another."""
@@ -80,14 +77,9 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
     scored = [row for row in rows if row["images"] is not None]
     answered = [row for row in rows if has_answers(row)]
     legend = _legend(answered)
-    of_day = {row["date"]: row for row in rows}
 
     def plot(*series: Callable[[Row], Value | None], **axis: Any) -> Plot | None:
-        """A night without this model breaks the lines."""
-        values = [
-            [(make(of_day[day]) if day in of_day else None) or Value(day, None, "") for day in calendar.days]
-            for make in series
-        ]
+        values = [values_of(calendar, rows, make) for make in series]
         known = any(value.value is not None for line in values for value in line)
         return line_plot(calendar, values, **axis) if known else None
 

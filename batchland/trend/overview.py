@@ -18,7 +18,7 @@ from batchland.nightly.history import gate_state
 from batchland.nightly.judge_night import explain
 from batchland.nightly.record_files import LOG_FILE, RUN_FILE, job_names, read_runs
 from batchland.nightly.run_record import ModelRun, RunRecord
-from batchland.nightly.run_text import outcome_of, outcome_text
+from batchland.nightly.run_text import outcome_of
 from batchland.system.text import count, counted, first_few, images, interval, percent, visible
 
 NIGHTS: Final = 30
@@ -145,12 +145,7 @@ def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> J
 def _title(record: RunRecord) -> str:
     """The outcome, the verdict of the monitor with the first night of the change, and an acceptance."""
     since = suspicious_since(record)
-    return outcome_text(
-        record.outcome.replace("_", " "),
-        suspicious=record.suspicious,
-        accepted=record.accepted is not None,
-        since=since if record.suspicious and since < record.date else None,
-    )
+    return outcome_of(record, since if record.suspicious and since < record.date else None)
 
 
 def _sentence(record: RunRecord) -> str:

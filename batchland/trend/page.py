@@ -12,9 +12,9 @@ from batchland.report.plots import WIDTH
 from batchland.system.text import visible
 from batchland.trend.findings import findings, headline
 from batchland.trend.measure import Trend
-from batchland.trend.model_view import Row, model_view
+from batchland.trend.model_view import model_view
 from batchland.trend.overview import JobView, overview_headline
-from batchland.trend.plots import Calendar
+from batchland.trend.plots import Calendar, Row
 from batchland.trend.timeline import WIDE, is_suspicious, lanes, marks, timeline
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -92,7 +92,7 @@ def _shown(trend: Trend) -> tuple[list[Row], dict[str, list[Row]]]:
     }
     suspicious = {row["date"] for row in every if is_suspicious([row])}
     for row in every:
-        outcome = visible(row["outcome"]).replace("_", " ")
+        outcome = visible(row["outcome"])
         row["ended"] = outcome_text(outcome, suspicious=row["date"] in suspicious, accepted=row["accepted"])
         keys = (row["model_sha256"], row["model"], None)
         row["reference_rows"] = [

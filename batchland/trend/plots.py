@@ -1,13 +1,15 @@
 """Coordinates of the trend's plots, in SVG units: values over nights, and stacked shares."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from batchland.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, Tick
 
+Row = dict[str, Any]
+"""A row of TREND, with `reference_rows`: the rows that it is compared with, and `ended`: how its night ended."""
 CROWDED: Final = 100
 """With more nights, only marked points and points without neighbours are drawn; the others are part of the line."""
 
@@ -93,6 +95,12 @@ class Calendar:
         form = "%d %b" if self._days < 300 else "%b %Y"
         days = (date.fromordinal(self._first) + timedelta(days=offset) for offset in range(0, self._days, step))
         return tuple(Tick(self(day), day.strftime(form).lstrip("0")) for day in days)
+
+
+def values_of(calendar: Calendar, rows: Sequence[Row], make: Callable[[Row], Value | None]) -> list[Value]:
+    """A value for each night of the page. A night without one breaks the line."""
+    found = {row["date"]: make(row) for row in rows}
+    return [found.get(day) or Value(day, None, "") for day in calendar.days]
 
 
 def line_plot(

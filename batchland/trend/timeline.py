@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from batchland.nightly.run_text import outcome_text
 from batchland.system.text import visible
-from batchland.trend.model_view import NightMark, Row, accuracy_value, change_title, estimate_value, replacements
-from batchland.trend.plots import Calendar, Plot, Series, Value, line_plot
+from batchland.trend.model_view import NightMark, accuracy_value, change_title, estimate_value, replacements
+from batchland.trend.plots import Calendar, Plot, Row, Series, Value, line_plot, values_of
 
 WIDE: Final = 980
 """Width of the time line on a desktop, in SVG units."""
@@ -67,8 +68,10 @@ def timeline(rows: Sequence[Row], width: int) -> Timeline | None:
     """The time line of these rows, oldest first. None if no night has labels or an estimate."""
     calendar = Calendar(sorted({row["date"] for row in rows}), width)
     found = lanes(rows)
-    measured = [_values(calendar, of_lane, accuracy_value) for of_lane in found.values()]
-    estimated = [_values(calendar, of_lane, estimate_value) for of_lane in found.values()]
+    measured, estimated = (
+        [values_of(calendar, of_lane, partial(_named, make=make)) for of_lane in found.values()]
+        for make in (accuracy_value, estimate_value)
+    )
     if not any(value.value is not None for line in (*measured, *estimated) for value in line):
         return None
     plot = line_plot(calendar, [*measured, *estimated], percent=True)
@@ -96,7 +99,7 @@ def _marks(night: Sequence[Row], calendar: Calendar) -> Iterator[NightMark]:
     day, outcome, accepted = (night[0][name] for name in ("date", "outcome", "accepted"))
     suspicious = is_suspicious(night)
     since = min((row["since"] for row in night if row["since"]), default=None) if suspicious else None
-    text = outcome_text(visible(outcome).replace("_", " "), suspicious=suspicious, accepted=accepted, since=since)
+    text = outcome_text(visible(outcome), suspicious=suspicious, accepted=accepted, since=since)
     fault = outcome not in ("ok", "suspicious")
     mark = NightMark(calendar(day), f"{day}: {text}", "fault")
     if fault:
@@ -110,15 +113,10 @@ def is_suspicious(night: Sequence[Row]) -> bool:
     return any("suspicious" in (row["outcome"], row["monitor"]) for row in night)
 
 
-def _values(calendar: Calendar, rows: Sequence[Row], make: Callable[[Row], Value | None]) -> list[Value]:
-    """A value for each night of the page. A night without one breaks the line."""
-    of_day = {row["date"]: row for row in rows}
-    found = []
-    for day in calendar.days:
-        value = make(of_day[day]) if day in of_day else None
-        name = visible(of_day[day]["model"]) if day in of_day else ""
-        found.append(value._replace(title=f"{name}, {value.title}") if value else Value(day, None, ""))
-    return found
+def _named(row: Row, make: Callable[[Row], Value | None]) -> Value | None:
+    """The value of a night, with the name of the model in its title."""
+    value = make(row)
+    return value and value._replace(title=f"{visible(row['model'])}, {value.title}")
 
 
 def _changes(calendar: Calendar, found: Mapping[str, Sequence[Row]]) -> Iterator[ModelChange]:

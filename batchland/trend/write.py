@@ -95,9 +95,7 @@ def write_night_pages(folder: Path, today: date) -> None:
             step()
         except BatchlandError as error:
             _log.warning("%s", error)
-        except OSError as error:
-            _log.warning("%s: a page cannot be written (%s: %s)", folder, error.filename, error.strerror)
-        except Exception as error:  # a bug
+        except Exception as error:  # of the storage, or a bug
             _log.warning("%s: a page cannot be written (%s: %s)", folder, type(error).__name__, error)
 
 

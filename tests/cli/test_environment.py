@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import batchland
 
 
 @pytest.fixture
@@ -24,34 +25,45 @@ def score(tmp_path: Path, toy_model: Path, colour_folders: Path):
     return run
 
 
+def scored_here() -> bytes:
+    """The predictions that this process writes."""
+    arguments = ("score", "labelled", "--model", "toy.onnx", "--device", "cpu", "--out", "here.parquet")
+    assert batchland(*arguments).exit_code == 0
+    return Path("here.parquet").read_bytes()
+
+
 @pytest.mark.parametrize("redirect", ["2>&-", ">&-", "<&- >&- 2>&-"])
-def test_closed_streams_do_not_change_the_output(score, tmp_path, redirect):
-    assert score().returncode == 0
-    before = (tmp_path / "p.parquet").read_bytes()
+def test_closed_streams_do_not_change_the_output(score, tmp_path, monkeypatch, redirect):
+    monkeypatch.chdir(tmp_path)
     result = score(redirect)
     assert (result.returncode, result.stderr) == (0, "")
-    assert (tmp_path / "p.parquet").read_bytes() == before
+    assert (tmp_path / "p.parquet").read_bytes() == scored_here()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
-@pytest.mark.parametrize(("redirect", "reason"), [(">/dev/full", "No space left on device"), ("| true", "Broken pipe")])
-def test_unwritable_stdout_is_a_one_line_error(score, tmp_path, redirect, reason):
+@pytest.mark.parametrize(
+    ("redirect", "message"),
+    [
+        (
+            ">/dev/full",
+            "batchland: standard output: cannot be read or written (No space left on device); fix this, then run the "
+            "same command again\n",
+        ),
+        ("| true", ""),  # a reader that has ended, such as `head`
+    ],
+)
+def test_unwritable_stdout_is_a_one_line_error(score, tmp_path, redirect, message):
     result = score(redirect)
-    assert (result.returncode, result.stderr) == (
-        74,
-        f"batchland: standard output: cannot be read or written ({reason}); fix this, then run the same command "
-        f"again\n",
-    )
+    assert (result.returncode, result.stderr) == (74, message)
     assert (tmp_path / "p.parquet").exists()
 
 
-def test_the_posix_locale_changes_nothing(score, tmp_path, colour_folders):
+def test_the_posix_locale_changes_nothing(score, tmp_path, monkeypatch, colour_folders):
+    monkeypatch.chdir(tmp_path)
     (colour_folders / "00.Red_Tower" / "é.jpg").write_bytes((colour_folders / "00.Red_Tower" / "0.jpg").read_bytes())
-    assert score().returncode == 0
-    before = (tmp_path / "p.parquet").read_bytes()
     result = score(LC_ALL="POSIX", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     assert (result.returncode, result.stderr) == (0, "")
-    assert (tmp_path / "p.parquet").read_bytes() == before
+    assert (tmp_path / "p.parquet").read_bytes() == scored_here()
     command = [sys.executable, "-m", "batchland", "predict", "labelled/00.Red_Tower/é.jpg", "--model", "toy.onnx"]
     ascii_only = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | ascii_only)

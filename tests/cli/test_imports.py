@@ -58,14 +58,15 @@ def test_common_commands_import_neither_pandas_nor_torch(tmp_path, toy_model, co
 BY_PYARROW = {"cloudpickle", "cython_runtime", "dateutil", "six"}
 """Imported by pyarrow where they are installed."""
 BEFORE_THE_FIRST_BATCH = """
-import sys
+import sys, threading
 from batchland import __main__
 from batchland.scoring.engines import local
-score_batch = local.score_batch
+score_batch, one_at_a_time = local.score_batch, threading.Lock()
 
 def look(*arguments):
     names = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
-    print(*sorted(name for name in names if not name.startswith("_")))
+    with one_at_a_time:
+        print(*sorted(name for name in names if not name.startswith("_")))
     local.score_batch = score_batch
     return score_batch(*arguments)
 

@@ -166,14 +166,6 @@ def test_inspect_prints_the_card(toy_model):
     assert '"label": "Red Tower"' in as_json.stdout
 
 
-def test_sample_prints_a_summary(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = batchland("sample", "drawn", "--images", "80")
-    assert result.stdout == (
-        "drawn: 40 training and 40 test pictures of 10 classes; incoming/ has 25 files, 3 of them broken\n"
-    )
-
-
 def test_public_names_are_sorted_and_documented():
     assert sorted(package.__all__) == package.__all__
     for name in package.__all__:

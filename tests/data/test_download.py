@@ -61,7 +61,7 @@ def test_wrong_checksum_is_refused(tmp_path: Path) -> None:
     [
         (zip_of(PHOTOS | {"../evil.jpg": b""}), "its entry '../evil.jpg' points outside the target"),
         (zip_of(PHOTOS | {str(number): bytes(8 << 20) for number in range(9)}), "makes the total exceed 100 times"),
-        (ARCHIVE[:-30], r"damaged \(a zip archive that is cut off before its end\); download it again"),
+        (ARCHIVE[:-30], "neither a zip nor a tar archive; it may be cut off"),
         (zip_of({"empty/": b""}), "contains no files"),
     ],
     ids=["slip", "bomb", "cut", "empty"],

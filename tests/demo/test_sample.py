@@ -5,6 +5,7 @@ from collections import Counter
 from io import BytesIO
 
 import pytest
+from commands import batchland
 from PIL import Image
 
 from batchland.demo.landmarks import LANDMARKS
@@ -15,11 +16,6 @@ from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import Ignored, read_image
 
 SPEC = PreprocessSpec(height=32, width=32)
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    return draw_sample(tmp_path_factory.mktemp("drawn") / "sample", images=110)
 
 
 def contents(root):
@@ -43,12 +39,14 @@ def test_classes_are_numbered_folders_of_unequal_size(sample):
     assert max(sizes.values()) > 1.5 * min(sizes.values())
 
 
-def test_a_seed_always_draws_the_same_files_even_into_an_empty_folder(sample, tmp_path):
+def test_a_seed_always_draws_the_same_files_even_into_an_empty_folder(sample, small_sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    again = draw_sample(tmp_path / "empty", images=110)
-    assert contents(again.root) == contents(sample.root)
-    other = draw_sample(tmp_path / "other", seed=1, images=80)
-    assert not set(contents(other.train).values()) & set(contents(sample.train).values())
+    assert batchland("sample", "empty", "--images", "110").stdout == (
+        "empty: 70 training and 40 test pictures of 10 classes; incoming/ has 25 files, 3 of them broken\n"
+    )
+    assert contents(tmp_path / "empty") == contents(sample.root)
+    assert not set(contents(small_sample.train).values()) & set(contents(sample.train).values())
 
 
 def test_pictures_have_every_format_mode_and_orientation(sample):

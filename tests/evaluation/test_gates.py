@@ -223,27 +223,27 @@ def test_areas_of_other_choices_are_not_compared(tmp_path: Path, tonight: Evalua
     """Both reports have two choices of three classes; then the baseline has all probabilities, or one choice."""
     assert verdict("macro_auroc < 0.5", tonight) == (
         False,
-        "macro_auroc is 0.75, from the first 2 choices only (fails if macro_auroc < 0.5)",
+        "macro_auroc is 0.75, from top-2 choices (fails if macro_auroc < 0.5)",
     )
     gate = "drop(macro_auroc) > 0.5"
     assert verdict(gate, tonight, last_night)[0] is False
     of_all = last_night._replace(summary=last_night.summary.model_copy(update={"areas_of": "all"}))
-    now = "but is computed from the first 2 choices only now"
+    now = "but is computed from top-2 choices now"
     unknown = "so the drop is unknown; score all images of both with the probabilities of all classes"
     assert verdict(gate, tonight, of_all) == (
         True,
-        f"macro_auroc went from 1 to 0.75, {now} and from all classes before, {unknown} (fails if {gate})",
+        f"macro_auroc went from 1 to 0.75, {now} and all classes before, {unknown} (fails if {gate})",
     )
     earlier = last_night.summary.model_copy(update={"areas_of": None, "top_k": 1})
     assert verdict(gate, tonight, last_night._replace(summary=earlier)) == (
         True,
-        f"macro_auroc went from 1 to 0.75, {now} and from the first choice only before, {unknown} (fails if {gate})",
+        f"macro_auroc went from 1 to 0.75, {now} and top-1 choices before, {unknown} (fails if {gate})",
     )
     some = last_night._replace(summary=last_night.summary.model_copy(update={"areas_of": "some"}))
     of_some = replace(tonight, summary=tonight.summary.model_copy(update={"areas_of": "some"}))
     assert verdict(gate, of_some, some) == (
         True,
-        f"macro_auroc went from 1 to 0.75, but is computed from all classes of some images only, now and "
-        f"before, {unknown} (fails if {gate})",
+        f"macro_auroc went from 1 to 0.75, but is computed from some images with all classes now and "
+        f"some images with all classes before, {unknown} (fails if {gate})",
     )
     assert verdict("drop(top1) > 0.5", tonight, of_all)[0] is False

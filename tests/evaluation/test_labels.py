@@ -51,7 +51,7 @@ def test_the_first_folder_is_the_class(tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     labels = read(tmp_path)
     assert pairs(labels) == {"a/1.jpg": "a", "b/deep/er/1.PNG": "b"}
-    assert pairs(labels, doubtful=True) == {"a/2.data": "a", "a/3.txt": "a"}  # they count if they were predicted
+    assert pairs(read(tmp_path), doubtful=True) == {"a/2.data": "a", "a/3.txt": "a"}  # they count if predicted
     assert (labels.kind, labels.folders, labels.loose_images) == ("folder", ("a", "b", "empty"), 1)
 
 

@@ -5,7 +5,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 from PIL import Image
@@ -16,7 +15,6 @@ from toys import picture
 from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import Slice
-from batchland.evaluation.slices import _folders
 
 FOLDERS = ("a", "b")
 RIGHT, WRONG = (0.9, 0.1), (0.2, 0.8)
@@ -194,14 +192,3 @@ def test_size_of_the_brightness_sample(tmp_path: Path, colour_folders: Path) -> 
 def test_failed_images_are_in_no_slice(tmp_path: Path) -> None:
     rows = [row(0, width=100, height=90), row(1), Row("a/2.jpg", error_code="truncated")]
     assert sum(part.images for part in slices_of(tmp_path, rows)["image size"]) == 2
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["a/b/c.jpg", "a/d/e.jpg"], ["a/b/c.jpg", "a/dd/e.jpg"], ["x", "a/b"], ["a/b", "x"], ["", "x"],
-        ["é/b/c", "e/b/c"], ["a/é/b", "a/bb/c"], ["a/b/c", "a/b/c/d"], ["a/b/c/d", "a/b/c"], ["/x", "a/x"],
-    ],
-)  # fmt: skip
-def test_folders_of_names(names: list[str]) -> None:
-    assert _folders(pa.array(names)).cast(pa.string()).to_pylist() == [name.rpartition("/")[0] for name in names]

@@ -508,8 +508,8 @@ def test_sorted_outputs_are_refused(tmp_path, labels, name):
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
     assert str(caught.value) == (
-        f"{path}: its output scores is sorted (TopK), so its numbers are not those of the classes in their order; "
-        f"export it without TopK, or name another output"
+        f"{path}: its output scores is sorted (TopK), so its numbers may not be those of the classes in their "
+        f"order; export it without TopK, or name another output"
     )
 
 
@@ -529,24 +529,8 @@ def test_sorting_in_a_local_function_is_seen(tmp_path, labels, opset, nested):
     model.functions.extend([outer, *([function("Inner", "TopK", axis=1)] if nested else [])])
     model.opset_import.append(opsets[1])
     onnx.save(model, path)
-    with pytest.raises(ModelError, match=r"its output scores is sorted \(TopK\), so its numbers are not those"):
+    with pytest.raises(ModelError, match=r"its output scores is sorted \(TopK\), so its numbers may not be those"):
         adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
-
-
-def test_topk_is_no_fault_in_an_output_that_keeps_the_classes_in_order(tmp_path, labels):
-    tail = [TOP, node("ReduceMin", "best", "least", axes=[1], keepdims=1), node("Sub", "logits least", "scores")]
-    path = with_tail(tmp_path / "f.onnx", tail, [("four", [4])])
-    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
-    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
-
-
-def test_answers_in_order_are_no_fault_of_a_model_that_does_not_sort(tmp_path, labels):
-    """Those of a model that gives every generated picture the classes in the same order."""
-    path = with_tail(
-        tmp_path / "f.onnx", [node("Add", "logits bias", "scores")], [("bias", np.float32([90, 60, 30, 0]))]
-    )
-    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
-    assert session.predict(PIXELS).argmax(axis=1).tolist() == [0] * len(PIXELS)
 
 
 def test_outputs_that_are_not_finite_are_not_blamed_on_the_batch(tmp_path, labels):
@@ -561,15 +545,14 @@ def test_outputs_that_are_not_finite_are_not_blamed_on_the_batch(tmp_path, label
     assert str(caught.value) == (f"{path}: gives numbers that are not finite for some pictures, such as 0 divided by 0")
 
 
-@pytest.mark.parametrize("output", ["auto", "logits"])
-def test_negative_logarithms_are_refused_since_a_softmax_would_reverse_the_classes(tmp_path, labels, output):
+def test_negative_logarithms_are_refused_since_a_softmax_would_reverse_the_classes(tmp_path, labels):
     tail = [node("LogSoftmax", "logits", "logs", axis=1), node("Neg", "logs", "scores")]
     path = with_tail(tmp_path / "f.onnx", tail, [])
     with pytest.raises(ModelError) as caught:
-        adopt(path, labels, tmp_path / "o.onnx", preprocess="half", output=output)
+        adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
     assert (str(caught.value), caught.value.advice) == (
-        f"{path}: its outputs are negative logarithms of probabilities, so the likely classes have the smallest ones; "
-        f"export it with logits or with probabilities",
+        f"{path}: its outputs may be negative logarithms of probabilities (smallest for the likeliest class); export "
+        f"it with logits or with probabilities of exclusive classes",
         None,
     )
 
@@ -601,14 +584,8 @@ def test_negative_logarithms_are_refused_since_a_softmax_would_reverse_the_class
             "its outputs sum to 100, as percentages sum to 100; export it with logits or with probabilities of "
             "exclusive classes",
         ),
-        (
-            [node("LogSoftmax", "logits", "logs", axis=1), node("Div", "logs ten", "scores")],
-            [("ten", np.float32(np.log(10)))],
-            "its outputs are logarithms of probabilities to base 10; export it with logits or with probabilities of "
-            "exclusive classes",
-        ),
     ],
-    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent", "base 10"],
+    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent"],
 )
 def test_auto_refuses_outputs_that_are_neither_logits_nor_probabilities(tmp_path, labels, nodes, constants, message):
     path = with_tail(tmp_path / "f.onnx", nodes, constants)
@@ -661,14 +638,6 @@ def test_logits_of_a_network_that_is_sure_of_every_picture_are_logits(tmp_path, 
     assert session.card.adoption.softmax == "added"
 
 
-@pytest.mark.parametrize("outputs", [(4, -2), (9, -9), (-10, 9)])
-def test_the_natural_logarithms_of_a_network_that_is_sure_are_not_those_to_another_base(tmp_path, two_labels, outputs):
-    path = confident(tmp_path / "f.onnx", outputs, [node("LogSoftmax", "sure", "scores", axis=1)])
-    session = adopt(path, two_labels, tmp_path / "o.onnx", preprocess="half")
-    right = 1 / (1 + np.exp(-abs(outputs[0] - outputs[1])))
-    np.testing.assert_allclose(session.predict(PIXELS).max(axis=1), right, atol=1e-3)
-
-
 def test_outputs_that_may_be_negative_logarithms_are_believed_to_be_logits_if_the_user_says_so(tmp_path, two_labels):
     path = confident(tmp_path / "f.onnx", (9, -9), [node("Relu", "sure", "scores")])
     with pytest.raises(ModelError) as caught:
@@ -712,7 +681,6 @@ def test_a_model_with_one_number_for_each_picture_is_refused(tmp_path, labels, c
         ("unknown operator", 8),
         ("unknown operator", "side"),
         ("wrong type", 8),
-        ("wrong type", "side"),
         ("no output", 8),
     ],
 )
@@ -795,14 +763,10 @@ def test_the_output_with_as_many_numbers_as_labels_is_chosen(tmp_path, labels):
     [
         ("NCHW", ["batch_size", "num_channels", "height", "width"]),
         ("NHWC", ["batch_size", "height", "width", "channels"]),
-        ("NCHW", ["unk_1", "unk_2", "unk_3", "unk_4"]),
-        ("NHWC", ["unk_1", "unk_2", "unk_3", "unk_4"]),
-        ("NCHW", ["s0", "s1", 8, 8]),
-        ("NHWC", [1, 8, 8, "s1"]),
         ("NCHW", ["s0", 3, "s1", "s2"]),
     ],
 )
-def test_an_open_axis_of_channels_is_found_by_its_name_or_by_trying(tmp_path, labels, layout, axes):
+def test_an_open_axis_of_channels_is_found_by_its_name(tmp_path, labels, layout, axes):
     path = foreign(tmp_path / "f.onnx", layout=layout)
     model = onnx.load(path)
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, axes))
@@ -816,9 +780,6 @@ def test_an_axis_of_channels_that_cannot_be_found_is_an_error(tmp_path, labels):
     path = foreign(tmp_path / "f.onnx")
     model = onnx.load(path)
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, ["a", "b", "c", "d"]))
-    model.graph.node[1].input[0] = "nothing"
-    model.graph.node.insert(1, helper.make_node("MatMul", ["floats", "no"], ["nothing"]))
-    model.graph.initializer.append(numpy_helper.from_array(np.zeros((5, 5), np.float32), "no"))
     onnx.save(model, path)
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx")
@@ -840,24 +801,18 @@ def of_one_size(path, side):
     return path
 
 
-def test_an_open_size_is_the_only_usual_one_that_the_model_computes(tmp_path, labels, caplog):
-    path = of_one_size(tmp_path / "f.onnx", 32)
+def test_an_open_size_is_taken_as_224(tmp_path, labels, caplog):
+    path = of_one_size(tmp_path / "f.onnx", 224)
     session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
-    assert session.card.preprocess == PreprocessSpec(height=32, width=32)
+    assert session.card.preprocess == PreprocessSpec(height=224, width=224)
     assert caplog.messages == [
-        f"{path}: leaves the size of its pictures open; taken as 32 x 32, which it computes. If it was trained on "
-        f"others, give height and width in a JSON file of the preprocessing"
+        f"{path}: leaves the size of its pictures open; taken as 224 x 224. If it was trained on others, give height "
+        f"and width in a JSON file of the preprocessing"
     ]
 
 
-def test_an_unusual_size_must_be_given(tmp_path, labels):
+def test_another_size_must_be_given(tmp_path, labels):
     path = of_one_size(tmp_path / "f.onnx", 8)
-    with pytest.raises(ModelError) as caught:
-        adopt(path, labels, tmp_path / "o.onnx")
-    assert str(caught.value) == (
-        f"{path}: leaves the size of its pictures open and computes none of the usual ones (224, 32, 28, 64, ...); "
-        f"give its height and width in a JSON file of the preprocessing"
-    )
     spec = tmp_path / "spec.json"
     spec.write_text('{"height": 9, "width": 9}')
     with pytest.raises(

@@ -52,7 +52,11 @@ DAMAGED = "x.onnx: its batchland card is damaged ({}); export the model again"
             "x.onnx: its card has schema_version 2, this version of batchland reads 1; update batchland, "
             "or export the model again",
         ),
-        ("{", DAMAGED.format("card: Invalid JSON: EOF while parsing an object at line 1 column 1")),
+        (
+            "{",
+            "x.onnx: its batchland card is not JSON (Expecting property name enclosed in double quotes: line 1 "
+            "column 2 (char 1)); export the model again",
+        ),
         (
             changed(classes=[]),
             DAMAGED.format("classes: Tuple should have at least 1 item after validation, not 0"),
@@ -84,4 +88,4 @@ def test_a_card_with_a_key_twice_is_an_error():
     text = toy_card().to_json().replace('{"schema_version":', '{"name":"other","schema_version":')
     with pytest.raises(ModelError) as caught:
         ModelCard.from_json(text, "x.onnx")
-    assert str(caught.value) == "x.onnx: its card has the key 'name' 2 times; export the model again"
+    assert str(caught.value) == "x.onnx: its batchland card has the key 'name' 2 times; export the model again"

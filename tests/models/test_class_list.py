@@ -52,46 +52,42 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
         (b"[0, 1]", "NEITHER"),
         (
             b"{0: 'tench',\n 1: cock}",
-            "begins like a dictionary or a list, but cannot be parsed; give one label per line",
+            "begins like a dictionary or a list, but cannot be parsed; give each label once, or one label per line",
         ),
-        (b'"tench"\n"shark"\n', "every line has quotes besides the label; give one label per line, and no more"),
-        (b"- tench\n- shark\n", "every line has a dash besides the label; give one label per line, and no more"),
-        (b"1: tench\n2: shark\n", "INDEX"),
-        (b"1 tench\n2 shark\n", "INDEX"),
-        (b"tench 0\nshark 1\n", "INDEX"),
-        (b"tench,1\nshark,2\n", "INDEX"),
         (b"0,tench\n2,shark\n", "INDEX"),
         (b"0,tench\n0,shark\n", "INDEX"),
+        (b"1,tench\n2,shark\n", "INDEX"),
         (b"-1: other\n0: tench\n", "INDEX"),
         (b"2 Tench\n0 cat\n1 shark\n", "INDEX3"),
         (b"1 person\n0 people\n2 people\n", "INDEX3"),
+        (b"1|shark\n0|tench\n", "INDEX"),
         (b"01.Bridge\n00.Lake\n", "INDEX"),
-        (b"0,1\n1,0\n", "UNCLEAR 1"),
-        (b"0, 1 or 2\n1, 2 or 3\n", "UNCLEAR 1 or 2"),
-        (b"0 to 1\n1 to 2\n2 to 3\n", "UNCLEAR to 1"),
-        (b"0 - 1 years\n1 - 2 months\n", "UNCLEAR 1 years"),
-        (b"bis 0,1\nbis 1,0\n", "UNCLEAR bis 0"),
-        (b"0 -> cat\n1 -> dog\n", "UNCLEAR -> cat"),
-        (b'0,"5"" disk"\n1,cat\n', 'UNCLEAR 5" disk'),
         (b"002.Tench\n001.Shark\n", "INDEX"),
-        (
-            b"0,n01440764,tench\n1,n01484850,shark\n",
-            "has more than two columns; give one label per line, in the model's order",
-        ),
-        (b"label\ntench\nshark\n", "HEADER 'label'"),
-        (b"Class name\nclass 0\nclass 1\n", "HEADER 'Class name'"),
-        (b"# ImageNet\ntench\nshark\n", "HEADER '# ImageNet'"),
+        (b"0,1\n1,0\n", "INDEX"),
+        (b"bis 0,1\nbis 1,0\n", "INDEX"),
+        (b"tench,1\nshark,0\n", "INDEX"),
+        (b"shark 2\nTench 1\n", "INDEX"),
+        (b'"tench";1\n"shark";0\n', "INDEX"),
+        (b"tench,0\nshark,1\n", "INDEX"),
+        (b"index,label\n0.0,tench\n1.0,shark\n", "INDEX"),
+        (b"label,index\ntench,0\nshark,1\n", "INDEX"),
+        (b"1.0,shark\n0.0,tench\n", "INDEX"),
+        (b'"1.0";"shark"\n"0.0";"tench"\n', "INDEX"),
+        (b"1e0\tshark\n0e0\ttench\n", "INDEX"),
+        (b"1.0 shark\n0.0 tench\n", "INDEX"),
+        (b"shark 1.0\ntench 0.0\n", "INDEX"),
+        (b"0,25\n0,50\n", "INDEX"),
+        (b"0,5\n1,5\n", "INDEX"),
         (b'["\\ud800", "shark"]', "label 0, '\\ud800', has control characters; give text in UTF-8"),
-        (
-            b"tench,\nshark,\n",
-            "every line has a comma at its end besides the label; give one label per line, and no more",
-        ),
         (
             "tench\n".encode("utf-16-le"),
             "label 0, 't\\x00e\\x00n\\x00c\\x00h\\x00', has control characters; give text in UTF-8",
         ),
         (b"tench\n\x1b[31mshark\n", "label 1, '\\x1b[31mshark', has control characters; give text in UTF-8"),
-        (b"[" * 5000, "begins like a dictionary or a list, but cannot be parsed; give one label per line"),
+        (
+            b"[" * 5000,
+            "begins like a dictionary or a list, but cannot be parsed; give each label once, or one label per line",
+        ),
     ],
 )
 def test_other_contents_are_errors(tmp_path, content, message):
@@ -99,7 +95,6 @@ def test_other_contents_are_errors(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         read_class_list(path)
-    kind, _, value = message.partition(" ")
     long = {
         "NEITHER": "is neither a list of labels nor a dictionary that gives each index from 0 on its label; give one "
         "label a line, in the model's order",
@@ -107,11 +102,8 @@ def test_other_contents_are_errors(tmp_path, content, message):
         "label, or give a JSON list of the labels",
         "INDEX3": "every line has a number that may be its index; give each line its index from 0 to 2, a comma and "
         "its label, or give a JSON list of the labels",
-        "UNCLEAR": f"every line has a number that may be its index or a part of its label: without it, {value!r} "
-        "begins or ends with a digit or separator, or is like another label; give a JSON list of the labels",
-        "HEADER": f"line 1, {value}, looks like a header; leave it out, or give a JSON list of the labels",
     }
-    assert str(caught.value) == f"{path}: {long.get(kind, message)}"
+    assert str(caught.value) == f"{path}: {long.get(message, message)}"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +115,7 @@ def test_an_index_with_two_labels_is_an_error(tmp_path, text):
     key = "'0'" if "id2label" in text else "0"
     with pytest.raises(UsageError) as caught:
         read_class_list(path)
-    assert str(caught.value) == f"{path}: has the key {key} 2 times; give each label once"
+    assert str(caught.value) == f"{path}: has the key {key} 2 times; give each label once, or one label per line"
 
 
 def test_labels_that_differ_only_in_their_unicode_form_get_their_index(tmp_path, caplog):
@@ -140,38 +132,26 @@ def test_equal_labels_with_indices_get_them_appended(tmp_path):
     assert read_class_list(path) == ["dog", "crane (1)", "crane (2)"]
 
 
-def test_invisible_characters_at_the_ends_of_labels_are_named(tmp_path, caplog):
-    path = tmp_path / "labels"
-    path.write_text("\u202ecat\ndog\n", "utf-8")
-    assert read_class_list(path) == ["cat", "dog"]
-    assert caplog.messages == [f"{path}: invisible characters are left out at the ends of: cat"]
-
-
 @pytest.mark.parametrize(
     "text",
     [
         "0 cat, Felis\n1 shark\n2 Tench",
-        '2,Tench\n0,"cat, Felis"\n1,"shark"',
-        '"cat, Felis",0\n"shark",1\n"Tench",2',
-        "2,Tench\n0,cat, Felis\n1,shark",
-        "cat, Felis,0\nshark,1\nTench,2",
-        "Tench;2\nshark;1\ncat, Felis;0",
-        "002\tTench\n001\tshark\n000\tcat, Felis",
-        "0|cat, Felis\n1|shark\n2|Tench",
         "0. cat, Felis\n1. shark\n2. Tench",
         "0) cat, Felis\n1) shark\n2) Tench",
-        "0=cat, Felis\n2=Tench\n1=shark",
+        '2,Tench\n0,"cat, Felis"\n1,"shark"',
+        "2,Tench\n0,cat, Felis\n1,shark",
+        "2; Tench\n1; shark\n0; cat, Felis",
+        "002\tTench\n001\tshark\n000\tcat, Felis",
         '"2","Tench"\n"0","cat, Felis"\n"1","shark"',
-        '"cat, Felis",0\nshark,1\nTench,2',
-        "label,index\nshark,1\nTench,2\ncat,0",
-        "Klasse;Nummer\nTench;2\nshark;1\ncat, Felis;0",
-        "names:\n  0: cat, Felis\n  1: shark\n  2: Tench",
+        "indice,nom\n1,shark\n2,Tench\n0,cat, Felis",
+        ",label\n1,shark\n2,Tench\n0,cat, Felis",
+        "\u0662,Tench\n\u0661,shark\n\u0660,cat, Felis",
     ],
 )
 def test_labels_are_in_the_order_of_their_indices(tmp_path, text):
     path = tmp_path / "labels"
     path.write_text(text)
-    assert [label.removesuffix(", Felis") for label in read_class_list(path)] == ["cat", "shark", "Tench"]
+    assert read_class_list(path) == ["cat, Felis", "shark", "Tench"]
 
 
 @pytest.mark.parametrize(
@@ -179,24 +159,19 @@ def test_labels_are_in_the_order_of_their_indices(tmp_path, text):
     [
         ["1 euro", "2 euro"],
         ["class_2", "class_0", "class_1"],
-        ["0 people", "1 person", "2 people", "3 people"],
         ["0-2", "3-9", "10-19"],
         ["0-1 years", "1-2 years", "2-3 years"],
-        ["0-1m", "1-2m"],
-        ["0-0 draw", "1-0 win"],
         ["0:00-1:00", "1:00-2:00", "2:00-3:00"],
-        ["0:1 left", "1:0 right"],
-        ["1:0", "0:0", "2:1"],
         ["team 1:0", "team 0:1"],
         ["background", "0,cat", "1,dog"],
         ["1" * 5000 + ",a", "2,b"],
-        ["1234567,a", "0,b", "1,c"],
         ["0.5", "1.0", "2.5"],
+        ["1.5T", "0.5T"],
+        ["1.0", "0.0"],
         ["Boeing 747", "Airbus 320"],
         ["normal", "mild 1", "severe 2"],
         ["1", "0"],
         ["001.Albatross", "002.Auklet"],
-        ["00.Lake", "01.Bridge"],
     ],
     ids=lambda labels: labels[0][:12],
 )

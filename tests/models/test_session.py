@@ -96,7 +96,6 @@ def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkey
     """onnxruntime may list CUDA as available, but create a CPU session without an error."""
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
-    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
     monkeypatch.setattr(create, "library_problem", lambda kind: "libcublas.so.13 is missing; install it")
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(

@@ -1,5 +1,6 @@
 """The crontab entry: complete lines, `%`, unchanged other entries, and a shell that runs the line like cron."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -10,7 +11,17 @@ from click.testing import CliRunner
 
 from batchland.cli.main import main
 from batchland.errors import UsageError
-from batchland.nightly.crontab import Entry, daemon_runs, entry_of, install, kept_environment, read, remove, render
+from batchland.nightly.crontab import (
+    Entry,
+    check_schedule,
+    daemon_runs,
+    entry_of,
+    install,
+    kept_environment,
+    read,
+    remove,
+    render,
+)
 from batchland.nightly.dates import local_today
 from batchland.nightly.job import load_job
 
@@ -118,8 +129,8 @@ def test_lines_that_cron_cannot_read_are_rejected(changes, message):
 
 @pytest.mark.parametrize("schedule", ["0 2 * *", "tonight", "0 2 * * * root", "@never", "0 2 * * %", ""])
 def test_an_invalid_schedule_is_rejected(schedule):
-    with pytest.raises(ValueError, match=r'is not five fields like "30 3 \* \* \*", nor a word like @daily'):
-        entry(schedule=schedule)
+    with pytest.raises(UsageError, match=r'is not five fields like "30 3 \* \* \*", nor a word like @daily'):
+        check_schedule(schedule)
 
 
 @pytest.mark.parametrize(
@@ -136,15 +147,15 @@ def test_an_invalid_schedule_is_rejected(schedule):
     ],
 )
 def test_a_schedule_with_impossible_values_is_rejected(schedule, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        entry(schedule=schedule)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check_schedule(schedule)
 
 
 @pytest.mark.parametrize(
     "schedule", ["*/15 0-23/2 1,15 * *", "05 03 * Jan-mar MON", "30  3 * * 0,7", "59 23 31 12 7", "5/10 3 * * *"]
 )
 def test_valid_schedules(schedule):
-    assert entry(schedule=schedule).schedule == schedule
+    check_schedule(schedule)
 
 
 def test_install_replace_and_remove_keep_the_other_lines(table, tmp_path):
@@ -155,7 +166,7 @@ def test_install_replace_and_remove_keep_the_other_lines(table, tmp_path):
     assert (tmp_path / "new").is_dir()
     table.write_bytes(table.read_bytes() + b"# below\n")
     install(other)
-    changed = mine.model_copy(update={"schedule": "30 3 * * 1-5"})
+    changed = dataclasses.replace(mine, schedule="30 3 * * 1-5")
     install(changed)
     whole = OTHERS + render(changed).encode() + b"# below\n" + render(other).encode()
     assert table.read_bytes() == whole

@@ -20,7 +20,8 @@ from batchland.monitoring.schema import AccuracyEstimate, Finding, NightVerdict
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights, table
 from batchland.nightly.job import load_job
-from batchland.nightly.judge_night import explain, low_accuracy, read_photos
+from batchland.nightly.job_tables import MonitorTable
+from batchland.nightly.judge_night import broken_limits, explain, read_photos
 from batchland.nightly.notifications.chat import slack_message
 from batchland.nightly.notifications.message import compose
 from batchland.nightly.notifications.pictures import choose_pictures
@@ -636,5 +637,6 @@ def test_the_message_about_a_low_estimate_has_its_interval_also_from_zero() -> N
     accuracy = AccuracyEstimate(value=0.04, low=0.0, high=0.1)
     verdict = NightVerdict(verdict="ok", judged_by="reference", images=50, accuracy=accuracy)
     night = ModelRun(name="toy", partition="out", state="scored", monitor=verdict)
-    assert low_accuracy("70%", night) == "estimated accuracy 4.0% (0.0 to 10.0%) is below min_accuracy 70%"
-    assert low_accuracy("4%", night) is None
+    broken = ["estimated accuracy 4.0% (0.0 to 10.0%) is below min_accuracy 70%"]
+    assert broken_limits(MonitorTable(min_accuracy="70%"), night) == broken
+    assert broken_limits(MonitorTable(min_accuracy="4%"), night) == []

@@ -39,13 +39,13 @@ def plant(path: Path, victim: Path, kind: str) -> None:
         ".{out}.parts/.run.json.new", ".{out}.parts/part-000000.parquet", ".{out}.parts/publishing",
     ],
 )  # fmt: skip
-def test_a_planted_link_is_not_followed(tmp_path, photos, toy_model, victim, name, out, kind):
+def test_a_planted_link_is_not_followed(tmp_path, colour_folders, toy_model, victim, name, out, kind):
     shared = tmp_path / "shared"
     plant(shared / name.format(out=out), victim, kind)
     for overwrite in (False, True):
         code = 0
         try:
-            score(photos, shared / out, options(toy_model, overwrite=overwrite))
+            score(colour_folders, shared / out, options(toy_model, overwrite=overwrite))
         except BatchlandError as error:
             code = error.exit_code
         assert code in (0, 2, 74)
@@ -53,15 +53,15 @@ def test_a_planted_link_is_not_followed(tmp_path, photos, toy_model, victim, nam
         assert not victim.with_name("absent").exists()
 
 
-def test_a_folder_of_parts_that_is_a_link_is_refused(tmp_path, photos, toy_model):
+def test_a_folder_of_parts_that_is_a_link_is_refused(tmp_path, colour_folders, toy_model):
     """Else the parts would replace files of the same names in another output."""
     precious = tmp_path / "precious"
-    score(photos, precious, options(toy_model))
+    score(colour_folders, precious, options(toy_model))
     before = {path.name: path.read_bytes() for path in precious.iterdir()}
     shared = tmp_path / "shared"
     shared.mkdir()
     (shared / ".p.parquet.parts").symlink_to(precious)
-    command = ["score", photos, "--out", shared / "p.parquet", "--model", toy_model, "--device", "cpu"]
+    command = ["score", colour_folders, "--out", shared / "p.parquet", "--model", toy_model, "--device", "cpu"]
     result = CliRunner().invoke(main, list(map(str, command)))
     assert result.exit_code == 74
     assert result.stderr.splitlines()[-1].startswith(

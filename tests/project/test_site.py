@@ -33,10 +33,15 @@ def test_the_site_builds_without_broken_links(tmp_path):
 
 
 def test_a_broken_link_fails_the_build(tmp_path, capfd):
-    for name in ("mkdocs.yml", *COPIED):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).symlink_to(ROOT / name)
+    """A site of one page, because building the whole one takes seconds."""
+    (tmp_path / "mkdocs.yml").write_text((ROOT / "mkdocs.yml").read_text().partition("\nnav:")[0])
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            (tmp_path / name).mkdir(parents=True)
+        else:
+            (tmp_path / name).write_text("# Page\n")
     (tmp_path / "README.md").write_text("[gone](docs/gone.md)\n")
     with pytest.raises(subprocess.CalledProcessError):
         build(tmp_path / "site", tmp_path)
-    assert "docs/gone.md" in capfd.readouterr().err
+    (warning,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert "docs/gone.md" in warning

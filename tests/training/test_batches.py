@@ -14,7 +14,7 @@ class Numbers(torch.utils.data.Dataset):
     def __getitem__(self, index):
         return torch.tensor([index]), index
 
-loader = image_loader(Numbers(), [[0, 1], [2, 3]], 2, Compute(torch.device("cpu"), bf16=False))
+loader = image_loader(Numbers(), [[0, 1], [2, 3]], 1, Compute(torch.device("cpu"), bf16=False))
 print([labels.tolist() for _, labels in loader])
 kept = loader  # with its workers, until the interpreter exits
 """

@@ -221,6 +221,8 @@ def test_unusable_folders_are_errors(tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "a.jpg").write_bytes(picture())
     assert message(tmp_path / "flat") == f"{tmp_path}/flat: no class folders; {asks}"
+    blank = message(write_classes(tmp_path / "blank", {"  ": 3, "a": 3}))
+    assert blank == f"{tmp_path}/blank: the name of the class folder '  ' is blank; rename it"
     assert message(write_classes(tmp_path / "one", {"a": 3})) == f"{tmp_path}/one: only one class folder (a); {asks}"
     assert message(write_classes(tmp_path / "empty", {"a": 3, "b": 0})) == (
         f"{tmp_path}/empty/b: the folder is empty; {needs}"
@@ -232,16 +234,6 @@ def test_unusable_folders_are_errors(tmp_path: Path) -> None:
     for number in range(3):
         (broken / "b" / f"{number}.jpg").write_text("no picture")
     assert message(broken) == f"{broken}/b: none of its images can be read; {needs}"
-
-
-def test_test_set_of_other_classes_gives_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_classes(data / "test", {"00.Red_Tower": 1, "07.Old_Bridge": 1})
-    with caplog.at_level(logging.WARNING, "batchland"):
-        load_data(data, SPEC)
-    assert caplog.messages == [
-        f"{data}/test: 1 class folders are missing in {data}/train: 07.Old_Bridge",
-        f"{data}/test: 1 class folders are missing here but in {data}/train: 01.Blue_Lake",
-    ]
 
 
 def test_images_in_no_class_folder_give_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from click.testing import Result
 from commands import batchland
 from made_once import made_once
 from toys import toy_card, write_toy_model
@@ -75,6 +76,14 @@ def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFact
     return export(trained["scratch"].checkpoint, out, ExportOptions(precision="int8", allow_slower=True))
 
 
+@pytest.fixture(scope="module")
+def fp16(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The scratch model in fp16, and what the command printed. Read-only."""
+    out = tmp_path_factory.mktemp("models") / "fp16.onnx"
+    run = trained["scratch"].checkpoint.parent
+    return out, batchland("export", run, "--out", out, "--precision", "fp16", "--max-drop", "0")
+
+
 def in_torch(model: TrainedModel, pixels: np.ndarray, temperature: float) -> np.ndarray:
     served = build(model.card.name, 3, model.card.preprocess, "timm/test_resnet", "linear", batch_norm=True)  # type: ignore[arg-type]
     served.load_state_dict(torch.load(model.checkpoint, weights_only=True)["state"])
@@ -135,29 +144,27 @@ def test_file_has_the_stated_inputs_and_outputs(
 
 @pytest.mark.parametrize(("precision", "share"), [("fp16", 0.5), ("int8", 0.25)])
 def test_lower_precision_is_smaller_and_nearly_as_exact(
-    trained: dict[str, TrainedModel],
     exported: dict[str, ExportReport],
     int8: ExportReport,
-    tmp_path: Path,
+    fp16: tuple[Path, Result],
     precision: Precision,
     share: float,
 ) -> None:
     plain = exported["scratch"]
-    small = int8
-    if precision == "fp16":
-        small = export(trained["scratch"].checkpoint, tmp_path / "fp16.onnx", ExportOptions(precision="fp16"))
-    names = sorted(path.name for path in small.path.parent.iterdir())
+    path = int8.path if precision == "int8" else fp16[0]
+    names = sorted(file.name for file in path.parent.iterdir())
     assert names == [f"{precision}.canaries.parquet", f"{precision}.onnx"]
-    assert share < small.size / plain.size < share + 0.1
-    model = onnx.load(small.path)
+    assert share < path.stat().st_size / plain.size < share + 0.1
+    model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert ([(each.domain, each.version) for each in model.opset_import], model.ir_version) == ([("", 18)], 10)
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    summary, reference = small.card.export, plain.card.export
+    card = open_session(path, "cpu").card
+    assert precision == "fp16" or card == int8.card
+    summary, reference = card.export, plain.card.export
     assert summary is not None
     assert reference is not None
-    assert open_session(small.path, "cpu").card == small.card
     assert (summary.precision, summary.temperature) == (precision, reference.temperature)
     assert (summary.accuracy_fp32, summary.validation_accuracy) == (reference.accuracy_fp32,) * 2
     assert 0 < summary.largest_difference < TOLERANCES[precision]
@@ -206,10 +213,8 @@ def test_printed_accuracy_is_compared_with_fp32(
     assert f"; validation accuracy {text} temperature " in capsys.readouterr().out
 
 
-def test_command_prints_the_loss_and_the_card_has_it(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
-    out = tmp_path / "small.onnx"
-    run = str(trained["scratch"].checkpoint.parent)
-    result = batchland("export", run, "--out", out, "--precision", "fp16", "--max-drop", "0")
+def test_command_prints_the_loss_and_the_card_has_it(fp16: tuple[Path, Result]) -> None:
+    out, result = fp16
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(
         rf"{out}: fp16, 3\.\d MB; validation accuracy 100\.0%, as in fp32; temperature "

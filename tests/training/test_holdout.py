@@ -24,7 +24,7 @@ def every(number: int) -> list[str]:
 def test_labels_follow_class_names(colour_folders: Path) -> None:
     held = holdout(colour_folders, every(1)[::-1])
     assert held.labels.tolist() == [2, 1, 0]
-    colours = held.scores(lambda pixels: pixels.mean((1, 2)).astype(np.float32), batch_size=2)
+    colours = held.scores(lambda pixels: pixels.mean((1, 2)).astype(np.float32))
     assert colours.argmax(1).tolist() == [2, 1, 0]
     assert held.sample(2).shape == (2, 8, 8, 3)
     assert held.sample(99).mean((1, 2)).argmax(1).tolist() == [2, 1, 0]

@@ -1,16 +1,20 @@
 """The head as logistic regression: the optimum that scikit-learn finds, and the strength that validation chooses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from torch import Tensor, nn
 
 from batchland.errors import UsageError
+from batchland.training.compute import Compute
 from batchland.training.logistic import LogisticPath, weighted_rows
-from batchland.training.loop import Fit
+from batchland.training.loop import Batch, Fit, Stage
 from batchland.training.metrics import EpochReport
 from batchland.training.models import linear_head
+from batchland.training.recipes import RECIPES
 
 FEATURES = 40
 RNG = np.random.default_rng(0)
@@ -31,14 +35,20 @@ class NoCallbacks:
         pass
 
 
+def stage(head: nn.Sequential, held_out: list[Batch], strengths: int) -> Stage:
+    recipe = replace(RECIPES["default", "transfer"], epochs=strengths)
+    return Stage("head", head, head, held_out, recipe, Compute(torch.device("cpu"), bf16=False), None)
+
+
 def fit(strengths: tuple[float, ...], *, balanced: bool) -> tuple[list[EpochReport], Tensor]:
     """Fit to both views. Returns a report per strength and the logits of the held-out features."""
     head = linear_head(FEATURES, 3)
     rows = weighted_rows(torch.tensor(VIEWS), torch.tensor(LABELS), balanced=balanced)
     reports: list[EpochReport] = []
     held_out = [(HELD_OUT_FEATURES, torch.tensor(HELD_OUT))]
-    path = LogisticPath(head, rows, held_out, strengths, None, "transfer", reports, len(strengths))
-    path.run(NoCallbacks())
+    LogisticPath(stage(head, held_out, len(strengths)), rows, strengths, "transfer", reports, len(strengths)).run(
+        NoCallbacks()
+    )
     return reports, head(HELD_OUT_FEATURES).detach()
 
 
@@ -79,7 +89,7 @@ def test_features_that_are_not_finite_are_an_error() -> None:
     """The weights may be finite, and still overflow."""
     rows = weighted_rows(torch.tensor(VIEWS), torch.tensor(LABELS), balanced=True)
     held_out = [(torch.full_like(HELD_OUT_FEATURES, float("nan")), torch.tensor(HELD_OUT))]
-    path = LogisticPath(linear_head(FEATURES, 3), rows, held_out, (10.0,), None, "transfer", [], 1)
+    path = LogisticPath(stage(linear_head(FEATURES, 3), held_out, 1), rows, (10.0,), "transfer", [], 1)
     with pytest.raises(UsageError) as caught:
         path.run(NoCallbacks())
     assert str(caught.value) == (

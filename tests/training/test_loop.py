@@ -44,11 +44,9 @@ def run(recipe: Recipe, validation_labels: Tensor, patience: int | None = None) 
     nn.init.zeros_(learner.weight)
     nn.init.zeros_(learner.bias)
     compute = Compute(torch.device("cpu"), bf16=False)
-    stage = Stage(
-        "head", learner, learner, OneBatch(), [(INPUTS, validation_labels)], recipe, compute, patience
-    )  # fmt: skip
+    stage = Stage("head", learner, learner, [(INPUTS, validation_labels)], recipe, compute, patience)
     reports: list[EpochReport] = []
-    Loop(stage, "linear", reports, recipe.epochs).run(NoCallbacks())
+    Loop(stage, OneBatch(), "linear", reports, recipe.epochs).run(NoCallbacks())
     return reports, learner.weight.detach()
 
 

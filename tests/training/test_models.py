@@ -9,16 +9,11 @@ from torchvision.models import ResNet50_Weights
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.training.backbones import find_backbone
 from batchland.training.models import (
     build,
-    calibrate_batch_norm,
-    features,
     fold_standardisation,
     head,
-    transfer_network,
 )
-from batchland.training.weights import load_weights
 
 SPEC = PreprocessSpec(height=32, width=32)
 
@@ -110,22 +105,6 @@ def test_backbone_always_stays_in_eval_mode() -> None:
     assert head(model).training
     assert not any(module.training for name, module in model.network.named_modules() if name.startswith("backbone"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
-
-
-def test_calibration_standardises_random_activations() -> None:
-    model = build("transfer", 3, SPEC)
-    load_weights(transfer_network(model).backbone, find_backbone("resnet50"), "none")
-    pictures = images(24)
-    untouched = features(model, pictures)
-    calibrate_batch_norm(model, [pictures])
-    norm = model.network.backbone.bn1  # type: ignore[union-attr]
-    assert isinstance(norm, nn.BatchNorm2d)
-    activations = norm(model.network.backbone.conv1(model.normalise(pictures)))  # type: ignore[union-attr, operator]
-    assert activations.mean((0, 2, 3)).abs().max() < 0.01
-    assert (activations.std((0, 2, 3)) - 1).abs().max() < 0.05
-    assert not norm.training
-    assert norm.momentum == 0.1
-    assert not torch.allclose(features(model, pictures), untouched)
 
 
 def test_linear_head_starts_with_equal_probabilities() -> None:

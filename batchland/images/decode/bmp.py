@@ -1,4 +1,4 @@
-"""Decode BMP files: every depth, palettes, bit fields, both run-length codings."""
+"""Decode BMP files: every depth, palettes, bit fields. Run-length coding is not read."""
 
 import struct
 from typing import Final, NamedTuple
@@ -9,15 +9,9 @@ from batchland.errors import ImageError
 from batchland.images.decode.picture import Picture, Pixels, Samples, check_size, over_white, palette_to_rgb
 
 _HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
-_RAW, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
+_RAW, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 3, 6
 _DEFAULT_MASKS: Final = {16: (0x7C00, 0x03E0, 0x001F, 0), 32: (0xFF0000, 0x00FF00, 0x0000FF, 0)}
 _BYTES: Final = (1, 1 << 8, 1 << 16, 1 << 24)
-_BAD_RUNS: Final = "a BMP with run-length coding that leaves out pixels or exceeds its rows"
-_MAX_PIECES: Final = 1_000_000
-"""Largest number of runs and literals; Python expands a million in about a second."""
-_MANY_RUNS: Final = 32
-"""After this many consecutive runs, the rest of a row is expanded at once."""
-_HEX_DIGITS: Final = {digit: int(digit, 16) for digit in "0123456789abcdef"}
 
 
 class _Header(NamedTuple):
@@ -37,9 +31,7 @@ class _Header(NamedTuple):
 def decode_bmp(data: bytes, max_pixels: int) -> Picture:
     """Decode a BMP. Raises ImageError."""
     header = _read_header(data, max_pixels)
-    if header.compression in (_RLE8, _RLE4):
-        pixels = palette_to_rgb(_unpack_runs(data, header), header.palette)
-    elif header.bits <= 8:
+    if header.bits <= 8:
         pixels = palette_to_rgb(_indices(_rows(data, header), header), header.palette)
     elif header.bits == 24:
         pixels = _rows(data, header)[:, : header.width * 3].reshape(header.height, header.width, 3)[:, :, ::-1]
@@ -86,9 +78,8 @@ def _read_header(data: bytes, max_pixels: int) -> _Header:
 
 def _check_kind(size: int, bits: int, compression: int) -> None:
     raw = compression == _RAW and bits in (1, 2, 4, 8, 16, 24, 32)
-    packed = (compression, bits) in ((_RLE8, 8), (_RLE4, 4))
     fields = compression in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) and bits in (16, 32) and size != 64
-    if not (raw or packed or fields):
+    if not (raw or fields):
         raise ImageError(
             "unsupported_format", f"a BMP of {bits} bits with compression {compression}, which is not read here"
         )
@@ -150,53 +141,3 @@ def _scaled(words: Samples, mask: int) -> Pixels:
     largest = mask // lowest
     values = (words & words.dtype.type(mask)) // words.dtype.type(lowest)
     return (values.astype(np.uint64) * np.uint64(255) // np.uint64(largest)).astype(np.uint8)
-
-
-def _unpack_runs(data: bytes, header: _Header) -> Pixels:
-    """Colour numbers [height, width] of a run-length coding, which must give every pixel."""
-    width, height, nibbles = header.width, header.height, header.compression == _RLE4
-    body = data[header.begin :]
-    rows = np.empty((height, width), np.uint8)
-    row = bytearray()
-    position = y = runs = 0
-    for _ in range(_MAX_PIECES):
-        piece = body[position : position + 2]
-        if len(piece) < 2:
-            raise ImageError("truncated", "the file ends before its last pixel")
-        (count, value), position = piece, position + 2
-        if count and len(row) < width:
-            row += (bytes((value >> 4, value & 15)) * 128)[:count] if nibbles else piece[1:] * count
-            runs += 1
-            if runs == _MANY_RUNS:
-                position += 2 * _append_runs(row, width, body[position : position + 2 * width], nibbles)
-                runs = 0
-        elif not count and value > 2 and len(row) < width:
-            literal = body[position : position + ((value + 1) // 2 if nibbles else value)]
-            position += len(literal) + len(literal) % 2
-            row += bytes(map(_HEX_DIGITS.__getitem__, literal.hex()))[:value] if nibbles else literal
-            runs = 0
-        elif piece != b"\0\0" or len(row) < width:
-            raise ImageError("unsupported_format", _BAD_RUNS)
-        if len(row) > width + nibbles:  # 4-bit writers may fill the last byte
-            raise ImageError("unsupported_format", _BAD_RUNS)
-        if len(row) >= width and (y == height - 1 or piece == b"\0\0"):
-            rows[y] = np.frombuffer(row, np.uint8, width)
-            y, row, runs = y + 1, bytearray(), 0
-            if y == height:
-                return rows
-    raise ImageError("unsupported_format", f"a BMP of more than {_MAX_PIECES} runs, which would take too long")
-
-
-def _append_runs(row: bytearray, width: int, body: bytes, nibbles: bool) -> int:
-    """Append pixels of many consecutive runs at once, until the row is full. Returns the number of runs."""
-    pairs = np.frombuffer(body, np.uint8, len(body) // 2 * 2).reshape(-1, 2)
-    counts = pairs[:, 0].astype(np.int64)
-    number = int(np.argmin(counts)) if not counts.all() else len(counts)
-    number = min(number, int(np.searchsorted(np.cumsum(counts[:number]), width - len(row))) + 1)
-    counts = counts[:number]
-    values = np.repeat(pairs[:number, 1], counts)
-    if nibbles:
-        index = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
-        values = np.where(index % 2, values & 15, values >> 4)
-    row += values.tobytes()
-    return number

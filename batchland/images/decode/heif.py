@@ -13,12 +13,13 @@ from batchland.images.decode.iso_media import (
     check_pictures,
     without_end_of_picture,
 )
-from batchland.images.decode.orientation import orientation_of
+from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import (
     Picture,
     Pixels,
     check_size,
     grey_to_rgb,
+    is_decoded,
     open_with_pillow,
     rgb_pixels,
 )
@@ -28,20 +29,20 @@ _SPARE: Final = 16
 
 
 def decode_avif(data: bytes, max_pixels: int) -> Picture:
-    """Decode an AVIF; of a sequence, the first picture. Raises ImageError."""
+    """Decode an AVIF. Raises ImageError."""
     begin = data.find(b"meta")
     if b"clap" in data[begin : begin - 4 + int.from_bytes(data[begin - 4 : begin])]:
         raise ImageError("unsupported_format", "an AVIF that crops its picture, not a kind that is read here")
     check_avif_properties(data)
     with open_with_pillow(data, "AVIF") as image:
         check_size(*image.size, max_pixels)
-        check_avif_sizes(data, image.size, max_pixels)
+        check_avif_sizes(data, max_pixels)
         check_colours(data)
         check_pictures(data)
         image.load()
         _check_end(data)
-        image.info.pop("xmp", None)  # Pillow would look there for an orientation
-        return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
+        orientation = find_orientation(image.info.get("exif"))
+        return Picture(rgb_pixels(image), *image.size, orientation, image.info.get("icc_profile"))
 
 
 def _check_end(data: bytes) -> None:
@@ -50,14 +51,8 @@ def _check_end(data: bytes) -> None:
     Damage shifts where the data ends. The decoder reports only data that ends too early.
     """
     shortened = without_end_of_picture(data, _SPARE)
-    if shortened is None:
-        return
-    try:
-        with open_with_pillow(shortened, "AVIF") as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, ImageError):
-        return
-    raise ImageError("corrupt", "its compressed data goes on after the last pixel")
+    if shortened is not None and is_decoded(shortened, "AVIF"):
+        raise ImageError("corrupt", "its compressed data goes on after the last pixel")
 
 
 def decode_heif(data: bytes, max_pixels: int) -> Picture:

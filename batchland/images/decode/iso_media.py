@@ -28,8 +28,6 @@ _MAX_CONFIGURATIONS: Final = 100
 """Largest number of descriptions of compressed data. The tiles of a picture share one."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
-_SAMPLE_ENTRY: Final = 86
-"""Bytes before the boxes in the description of a track."""
 _MAX_ZERO_RUN: Final = 64
 """Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
 
@@ -66,13 +64,12 @@ def without_end_of_picture(data: bytes, spare: int) -> bytes | None:
 def check_colours(data: bytes) -> None:
     """Raise ImageError (`unsupported_format`) for HDR.
 
-    Reads what the container says about the picture that is shown, or about an animation; if it says nothing about
-    colours, reads the compressed data. Leaves files with damaged boxes to the decoder.
+    Reads what the container says about the picture that is shown; if it says nothing about colours, reads the
+    compressed data. Leaves files with damaged boxes to the decoder.
     """
-    for found in (_transfers(data), _transfers_of_tracks(data)):
-        with suppress(struct.error, KeyError, IndexError):
-            for number in found:
-                check_transfer(number)
+    with suppress(struct.error, KeyError, IndexError):
+        for number in _transfers(data):
+            check_transfer(number)
 
 
 def _transfers(data: bytes) -> Iterator[int]:
@@ -94,20 +91,13 @@ def _transfers(data: bytes) -> Iterator[int]:
         yield av1.read_sequence(content).transfer
 
 
-def _transfers_of_tracks(data: bytes) -> Iterator[int]:
-    """Transfer characteristics of animations."""
-    for described, content in _av1_tracks(data):
-        colour = described.get(b"colr")
-        yield from _of_colr(data, colour[0]) if colour else [av1.read_sequence(content).transfer]
-
-
 def _of_colr(data: bytes, begin: int) -> list[int]:
     """The transfer characteristics in a `colr` box; none in one with an ICC profile."""
     return [int.from_bytes(data[begin + 6 : begin + 8])] if data[begin : begin + 4] == b"nclx" else []
 
 
 def _av1_items(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each compressed picture of an AVIF that is not an animation."""
+    """Number and content of each compressed picture of an AVIF."""
     left = _TIMES_READ * len(data)
     for item, picture in _pictures(data)[1].items():
         if picture.kind == b"av01":
@@ -117,51 +107,27 @@ def _av1_items(data: bytes) -> Iterator[tuple[int, bytes]]:
             yield item, b"".join(data[begin:end] for begin, end in picture.pieces)
 
 
-def check_avif_sizes(data: bytes, size: tuple[int, int], max_pixels: int) -> None:
+def check_avif_sizes(data: bytes, max_pixels: int) -> None:
     """Raise ImageError unless all compressed pictures of an AVIF have the sizes that the container gives.
 
-    libavif decodes them at their own size, and then resizes them. size: that of the picture that is shown.
+    libavif decodes them at their own size, and then resizes them.
     """
     try:
-        for content, expected in _av1_pictures(data, size):
-            own = av1.read_sequence(content).size
+        by_item = _properties(data)[1]
+        for item, content in _av1_items(data):
+            own, at = av1.read_sequence(content).size, [each.begin for each in by_item[item] if each.kind == b"ispe"]
             check_size(*own, max_pixels)
-            if own != expected:
+            if own != struct.unpack_from(">II", data, at[0] + 4):
                 raise ImageError("corrupt", "its header gives more than one size")
     except (struct.error, KeyError, IndexError) as error:
         raise ImageError("corrupt", "its boxes are damaged") from error
 
 
-def _av1_pictures(data: bytes, size: tuple[int, int]) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Content and size of each compressed picture, and of the first one of each animation."""
-    top = _children(data, 0, len(data))
-    if b"meta" in top:
-        by_item = _properties(data)[1]
-        for item, content in _av1_items(data):
-            at = [each.begin for each in by_item.get(item, ()) if each.kind == b"ispe"]
-            yield content, struct.unpack_from(">II", data, at[0] + 4)
-    for _, content in _av1_tracks(data):
-        yield content, size
-
-
-def _av1_tracks(data: bytes) -> Iterator[tuple[dict[bytes, tuple[int, int]], bytes]]:
-    """Of each animation, the boxes that describe it (begin and end, by type), and its first picture."""
-    for kind, begin, end in boxes(data, *_children(data, 0, len(data)).get(b"moov", (0, 0))):
-        if kind == b"trak":
-            media = _children(data, *_children(data, begin, end)[b"mdia"])
-            table = _children(data, *_children(data, *media[b"minf"])[b"stbl"])
-            entry, last = table[b"stsd"][0] + 8, table[b"stsd"][1]
-            if data[entry + 4 : entry + 8] == b"av01":
-                places, width = (table[b"stco"][0], 4) if b"stco" in table else (table[b"co64"][0], 8)
-                first = int.from_bytes(data[places + 8 : places + 8 + width])
-                sizes = table[b"stsz"][0]
-                length, first_length = struct.unpack_from(">I4xI", data, sizes + 4)
-                yield _children(data, entry + _SAMPLE_ENTRY, last), data[first : first + (length or first_length)]
-
-
 def check_avif_properties(data: bytes) -> None:
-    """Raise ImageError (`unsupported_format`) for what libavif does not read, or reads in its own order."""
+    """Raise ImageError (`unsupported_format`) for animations, and what libavif does not read or reads differently."""
     try:
+        if b"moov" in _children(data, 0, len(data)):
+            raise ImageError("unsupported_format", "an AVIF animation, not a kind that is read here")
         shown, by_item, _ = _properties(data)
     except (struct.error, KeyError, IndexError):
         return
@@ -252,9 +218,8 @@ class _Compressed(NamedTuple):
 
 
 def _pictures(data: bytes) -> tuple[int, dict[int, _Compressed]]:
-    """The item that is shown (0 for a sequence), and the compressed pictures by item."""
-    top = _children(data, 0, len(data))
-    begin, end = top[b"meta"]
+    """The item that is shown, and the compressed pictures by item."""
+    begin, end = _children(data, 0, len(data))[b"meta"]
     meta = _children(data, begin + 4, end)
     pictures = {item: _Compressed(kind, []) for item, kind in _coded_items(data, *meta[b"iinf"])}
     own_data = meta.get(b"idat", (0, 0))[0]
@@ -263,8 +228,7 @@ def _pictures(data: bytes) -> tuple[int, dict[int, _Compressed]]:
             start = own_data if method == _IN_META else 0
             pictures[item].pieces.append((start + first, start + last))
     begin, end = meta.get(b"pitm", (0, 0))
-    shown = int.from_bytes(data[begin + 4 : end]) if b"moov" not in top else 0
-    return shown, pictures
+    return int.from_bytes(data[begin + 4 : end]), pictures
 
 
 def _coded_items(data: bytes, begin: int, end: int) -> Iterator[tuple[int, bytes]]:

@@ -8,12 +8,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image, JpegImagePlugin  # noqa: F401 - the plugin registers the format
+from PIL import Image
 
 from batchland.errors import ImageError
 from batchland.images.decode.canvas import own_canvas
 from batchland.images.decode.orientation import find_orientation
-from batchland.images.decode.picture import Picture, Pixels, check_size, damage, open_with_pillow, rgb_pixels
+from batchland.images.decode.picture import Picture, Pixels, check_size, damage, rgb_pixels
 
 _MAX_SEGMENTS: Final = 10_000
 """Largest number of segments of a picture. 100 MB of metadata takes fewer."""
@@ -31,15 +31,12 @@ _NOT_READ: Final = frozenset((_COM, 0xDB))
 """Comments and quantisation tables."""
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 _FRAMES: Final = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
-_FRAMES_READ: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC3))
-"""Baseline, extended, progressive, lossless; all with Huffman coding."""
 _ARITHMETIC: Final = (0xC9, 0xCA, 0xCB)
 """Extended, progressive, lossless; all with arithmetic coding. libjpeg does not report missing data there: encoders may
 leave out zeros at the end."""
-USUAL_FRAMES: Final = (0xC0, 0xC1, 0xC2)
+_FRAMES_READ: Final = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive, with Huffman coding."""
 _PROGRESSIVE: Final = 0xC2
-_LOSSLESS: Final = 0xC3
 _HUFFMAN_SEQUENTIAL: Final = (0xC0, 0xC1)
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
 _SCAN: Final = re.compile(rb"\xff\xda")
@@ -318,9 +315,6 @@ def decode_pixels(
         inks = decode_samples(data, header)
         np.invert(inks, out=inks)  # Adobe's are the other way round
         return rgb_pixels(Image.frombuffer("CMYK", (header.width, header.height), inks, "raw", "CMYK", 0, 1))
-    if header.frame == _LOSSLESS:
-        samples = decode_samples(data, header)
-        return samples if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)
     _check_zeros(data, header)
     height, width = -(-header.height // divisor), -(-header.width // divisor)
     options = {"min_factor": divisor, "min_height": height, "min_width": width}
@@ -349,9 +343,7 @@ def _decode_strictly(data: bytes, header: JpegHeader, **options: Any) -> Pixels:
         message = "unknown subsampling"
     else:
         return pixels
-    if "subsampling" in message:
-        return _decode_by_pillow(data, header)
-    if "color conversion" in message:
+    if "subsampling" in message or "color conversion" in message:
         raise ImageError("unsupported_format", f"a JPEG of a kind that is not read ({message})")
     if any(warning in message for warning in _HEADER_WARNINGS) and (plain := without_metadata(data, header)) != data:
         return _decode_strictly(plain, header, **options)
@@ -385,19 +377,6 @@ def without_metadata(data: bytes, header: JpegHeader) -> bytes:
         if not 0xE0 <= marker <= 0xEF:
             kept.append(data[begin - 4 : end])
     return b"".join(kept)
-
-
-def _decode_by_pillow(data: bytes, header: JpegHeader) -> Pixels:
-    """For subsamplings that simplejpeg does not know. Without the end marker, Pillow refuses what is incomplete."""
-    if len(header.component_ids) == 4:
-        raise ImageError("unsupported_format", "a CMYK JPEG with an unusual subsampling")
-    if header.frame not in _HUFFMAN_SEQUENTIAL or data[header.first_scan] != len(header.component_ids):
-        raise ImageError("unsupported_format", "a JPEG with an unusual subsampling in several scans")
-    if _padding(data) > _MAX_PADDING:
-        raise ImageError("corrupt", "a part of the picture is replaced by zeros")
-    with open_with_pillow(data[: _end(data)] + bytes(16), "JPEG") as image:
-        image.load()
-        return rgb_pixels(image)
 
 
 def _check_zeros(data: bytes, header: JpegHeader) -> None:

@@ -65,15 +65,6 @@ def _usual_orientation(exif: bytes) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def orientation_of(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8, of an image opened by Pillow."""
-    try:
-        found = image.getexif().get(_TAG, 1)
-    except Exception:  # parsers of damaged metadata raise almost anything
-        return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     """Turn and mirror pixels [H, W, 3] as EXIF orientation 1 to 8 says."""
     if orientation == 1:

@@ -91,6 +91,16 @@ def open_with_pillow(data: bytes, plugin: str) -> Image.Image:
         raise ImageError("corrupt", f"starts like a file in {plugin} format, but its header is damaged") from None
 
 
+def is_decoded(data: bytes, plugin: str) -> bool:
+    """Whether that plugin of Pillow decodes a picture from these bytes."""
+    try:
+        with open_with_pillow(data, plugin) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, ImageError):
+        return False
+    return True
+
+
 def damage(error: Exception) -> ImageError:
     """A decoder's error as an ImageError (`truncated` or `corrupt`); the same file always gives the same message."""
     message = _ADDRESS.sub("", first_line(error))

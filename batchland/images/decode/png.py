@@ -194,8 +194,9 @@ def _rgb(png: _Contents) -> Pixels:
         raise ImageError("corrupt", "it has no palette")
     if png.colour_type == _PALETTE and len(transparency or b"") > len(png.palette) // 3:
         raise ImageError("corrupt", "its palette has fewer colours than transparencies")
-    plain = _plain(png)
-    with open_with_pillow(plain, "PNG") as image:
+    if png.colour_type in (_GREY, _RGB) and png.bits == 16 and transparency is not None:  # Pillow drops the lower bytes
+        raise ImageError("unsupported_format", "a PNG with a transparent colour of 16 bits, which is not read here")
+    with open_with_pillow(_plain(png), "PNG") as image:
         image.load()
         _require_all_rows(png, image)
         if png.colour_type == _PALETTE:
@@ -204,23 +205,12 @@ def _rgb(png: _Contents) -> Pixels:
             return rgb_pixels(image)
         if transparency is None or png.colour_type not in (_GREY, _RGB):
             return grey_to_rgb(np.asarray(image) >> 8) if image.mode.startswith("I") else rgb_pixels(image)
-        samples = np.asarray(image)
+        pixels = rgb_pixels(image).copy()
     if len(transparency) != (2 if png.colour_type == _GREY else 6):
         raise ImageError("corrupt", "its transparent colour is damaged")
-    key = np.frombuffer(transparency, ">u2") & (1 << png.bits) - 1
-    if png.colour_type == _GREY:
-        largest = (1 << png.bits) - 1
-        if png.bits < 8:  # Pillow scales them to 0 to 255
-            key, samples = key * (255 // largest), samples * np.uint8(255 if png.bits == 1 else 1)
-        transparent = samples == key[0]
-        pixels = grey_to_rgb(samples >> 8 if png.bits == 16 else samples)
-    else:
-        pixels = samples.copy()
-        if png.bits == 16:
-            transparent = (samples == key >> 8).all(axis=2) & (_low_bytes(plain) == key & 0xFF).all(axis=2)
-        else:
-            transparent = (samples == key).all(axis=2)
-    pixels[transparent] = 255
+    largest = (1 << png.bits) - 1
+    key = (np.frombuffer(transparency, ">u2") & largest) * (255 // largest)  # Pillow scales samples of fewer bits
+    pixels[(pixels == key).all(axis=2)] = 255
     return pixels
 
 
@@ -256,11 +246,3 @@ def _plain(png: _Contents) -> bytes:
 
 def _chunk(kind: bytes, content: bytes = b"") -> bytes:
     return len(content).to_bytes(4) + kind + content + zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)
-
-
-def _low_bytes(plain: bytes) -> Pixels:
-    """The lower bytes of 16-bit RGB, of which Pillow gives the upper ones."""
-    with open_with_pillow(plain, "PNG") as image:
-        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]  # type: ignore[attr-defined]
-        image.load()
-        return np.asarray(image)

@@ -4,7 +4,6 @@ libtiff, called through Pillow, only unpacks compressed bytes. The bytes are int
 in the same way with every compression.
 """
 
-import re
 import struct
 import zlib
 from io import BytesIO
@@ -29,17 +28,6 @@ from batchland.images.decode.picture import (
 )
 from batchland.images.decode.tiff_page import Page, read_page
 
-_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-"""Every byte with its bits in reverse order."""
-_END_OF_LINE: Final = re.compile("0{11,}1")
-"""End-of-line code of T.4, with the zeros at the end of the code before it, and fill bits."""
-_END_OF_BLOCK: Final = "000000000001" * 2
-_FAX_NAMES: Final = {tiff.CCITT_RLE: "tiff_ccitt", tiff.CCITT_T4: "group3", tiff.CCITT_T6: "group4"}
-_FAX_OPTIONS: Final = ((292, "t4_options"), (293, "t6_options"))
-_USUAL_YCBCR: Final = {
-    "ycbcr_coefficients": (0.299, 0.587, 0.114),
-    "reference_black_white": (0.0, 255.0, 128.0, 255.0, 128.0, 255.0),
-}
 _MAX_ZERO_RUN: Final = 130
 """Longest run of zero bytes in PackBits: a literal of black, and the next count and value."""
 _GROUP_BYTES: Final = 16 * 1024**2
@@ -57,14 +45,9 @@ def decode_tiff(data: bytes, max_pixels: int) -> Picture:
 
 def _rgb(data: bytes, page: Page) -> Pixels:
     if page.photometric == tiff.YCBCR:
-        return _rgb_of_ycbcr(data, page)
-    if page.compression == tiff.JPEG:
-        channels: Samples = _decode_jpegs(data, page)
-    elif page.compression in tiff.CCITT:
-        channels = _unpack_fax(data, page)
-    else:
-        channels = _samples(_rows(data, page), page)
-    return _colours(channels, page)
+        return np.ascontiguousarray(_decode_jpegs(data, page))
+    samples = _decode_jpegs(data, page) if page.compression == tiff.JPEG else _samples(_rows(data, page), page)
+    return _colours(samples, page)
 
 
 def _colours(samples: Samples, page: Page) -> Pixels:
@@ -75,8 +58,7 @@ def _colours(samples: Samples, page: Page) -> Pixels:
             "unsupported_format", "a TIFF with a further sample that may be alpha, which its header does not say"
         )
     if page.photometric == tiff.PALETTE:
-        numbers = samples[:, :, 0]
-        colours = _palette(page)[numbers] if page.bits > 8 else palette_to_rgb(numbers.astype(np.uint8), _palette(page))
+        colours = palette_to_rgb(samples[:, :, 0].astype(np.uint8), _palette(page))
     elif page.photometric == tiff.CMYK:
         inks = np.ascontiguousarray(samples[:, :, :4])
         colours = rgb_pixels(Image.frombuffer("CMYK", (page.width, page.height), inks, "raw", "CMYK", 0, 1))
@@ -144,8 +126,6 @@ def _unpack_here(data: bytes, page: Page, blocks: list[tuple[int, int]], row: in
             content = _inflate(_block(data, offset, size), part.size, page.block_height * row)
         if len(content) < part.size:
             raise ImageError("truncated", f"a strip or tile has {len(content)} of {part.size} bytes")
-        if page.reversed_bits:
-            content = content.translate(_REVERSED)
         part[:] = np.frombuffer(content, np.uint8).reshape(part.shape)
 
 
@@ -167,21 +147,10 @@ def _inflate(packed: bytes, size: int, whole: int) -> bytes:
 
 
 def _unpack_by_libtiff(
-    data: bytes, page: Page, blocks: list[tuple[int, int]], size: tuple[int, int], block_width: int, bits: int = 8
+    data: bytes, page: Page, blocks: list[tuple[int, int]], size: tuple[int, int], block_width: int
 ) -> Pixels:
-    """Blocks in any compression, as a grey picture of that width and height of bytes, or of bits."""
-    tags = [(256, [size[0]]), (257, [size[1]]), (258, [bits]), (259, [page.compression]), (262, [1]), (277, [1])]
-    tags.append((266, [2 if page.reversed_bits else 1]))
-    tags += [(number, list(page.directory.numbers(name))) for number, name in _FAX_OPTIONS if name in page.directory]
-    with _rebuilt(data, page, blocks, tags, block_width) as image:
-        image.load()
-        return np.asarray(image)
-
-
-def _rebuilt(
-    data: bytes, page: Page, blocks: list[tuple[int, int]], tags: list[tuple[int, list[int]]], block_width: int
-) -> Image.Image:
-    """A TIFF that contains only some blocks, opened by Pillow. tags: numbers and values."""
+    """Blocks in any compression, as a grey picture of that width and height: a TIFF of its own, opened by Pillow."""
+    tags = [(256, [size[0]]), (257, [size[1]]), (258, [8]), (259, [page.compression]), (262, [1]), (277, [1])]
     contents = [_block(data, offset, size) for offset, size in blocks]
     if page.compression == tiff.PACK_BITS:
         for content in contents:
@@ -203,7 +172,10 @@ def _rebuilt(
         entries.append(struct.pack("<HHI", number, 4, len(numbers)) + position)
     directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
     file = struct.pack("<2sHI", b"II", 42, start + len(values)) + body + bytes(len(body) % 2) + values + directory
-    return TiffImagePlugin.TiffImageFile(BytesIO(file))  # Image.open would count bytes as pixels, and refuse too many
+    # Image.open would count bytes as pixels, and refuse too many.
+    with TiffImagePlugin.TiffImageFile(BytesIO(file)) as image:
+        image.load()
+        return np.asarray(image)
 
 
 def _add_up(rows: Pixels, page: Page) -> Pixels:
@@ -228,65 +200,17 @@ def _scaled(rows: Pixels, count: int, page: Page) -> Samples:
     if page.bits == 8:
         return rows[:, :count]
     if page.bits == 16:
-        if page.photometric == tiff.PALETTE:
-            return rows.view(">u2" if page.big_endian else "<u2")[:, :count]
         return rows[:, 0 if page.big_endian else 1 :: 2][:, :count]
     scaled = np.empty((len(rows), count), np.uint8)
     step = max(1, _CHUNK_SAMPLES // count)
     for top in range(0, len(rows), step):
         bits = np.unpackbits(rows[top : top + step], axis=1)[:, : count * page.bits].reshape(-1, count, page.bits)
         upper = np.packbits(bits[:, :, :8], axis=2)[:, :, 0]
-        scaled[top : top + step] = _full_range(upper >> np.uint8(max(0, 8 - page.bits)), page)
+        values = upper >> np.uint8(max(0, 8 - page.bits))
+        if page.photometric != tiff.PALETTE and page.bits < 8:
+            values = values.astype(np.uint16) * 255 // ((1 << page.bits) - 1)
+        scaled[top : top + step] = values
     return scaled
-
-
-def _full_range(values: Pixels, page: Page) -> Pixels:
-    """Samples of at most 8 bits as 0 to 255."""
-    if page.photometric == tiff.PALETTE or page.bits >= 8:
-        return values
-    return (values.astype(np.uint16) * 255 // ((1 << page.bits) - 1)).astype(np.uint8)
-
-
-def _unpack_fax(data: bytes, page: Page) -> Pixels:
-    blocks = list(zip(page.offsets, page.sizes, strict=True))
-    if page.tiled:
-        raise ImageError("unsupported_format", "a TIFF of tiles in fax compression, not a kind that is read here")
-    bits = _unpack_by_libtiff(data, page, blocks, (page.width, page.height), page.width, bits=1)
-    for index, (offset, size) in enumerate(blocks):
-        content = _block(data, offset, size)
-        rows = bits[index * page.block_height : (index + 1) * page.block_height]
-        if not _is_fax_of(content.translate(_REVERSED) if page.reversed_bits else content, rows, page.compression):
-            raise ImageError("corrupt", "its fax compression is damaged")
-    return _full_range(bits.astype(np.uint8), page)[:, :, None]
-
-
-def _is_fax_of(content: bytes, rows: Samples, compression: int) -> bool:
-    """Whether a strip is the fax compression of these rows: libtiff goes on after damage, with made-up rows.
-
-    Each compression has one code for a picture, or for a row of T.4, so compressing it again must give the same bits.
-    """
-    buffer = BytesIO()
-    Image.fromarray(rows).save(buffer, "TIFF", compression=_FAX_NAMES[compression], tiffinfo={278: len(rows)})
-    file = buffer.getvalue()
-    again = read_page(file, rows.size)
-    code = file[again.offsets[0] : again.offsets[0] + again.sizes[0]]
-    if compression == tiff.CCITT_RLE:
-        return content.startswith(code)
-    if compression == tiff.CCITT_T4:
-        return _t4_rows(content) == _t4_rows(code)
-    bits = _bits(code).rstrip("0").removesuffix(_END_OF_BLOCK)  # the mark of the end, which some writers leave out
-    whole = _bits(content[: len(bits) // 8 + 8])
-    rest = whole.removeprefix(bits)
-    return whole.startswith(bits) and (rest.startswith(_END_OF_BLOCK) or "1" not in rest)
-
-
-def _t4_rows(content: bytes) -> list[str]:
-    """The code of each row in T.4, without zeros at its end. Marks of the end are rows without code."""
-    return [code for code in _END_OF_LINE.split(_bits(content).rstrip("0")) if "1" in code]
-
-
-def _bits(content: bytes) -> str:
-    return bin(int.from_bytes(b"\1" + content))[3:]
 
 
 def _decode_jpegs(data: bytes, page: Page) -> Pixels:
@@ -317,39 +241,3 @@ def _decode_jpegs(data: bytes, page: Page) -> Pixels:
             stream = jpeg.without_metadata(stream, header)
         part[:] = jpeg.decode_samples(stream, header)[: len(part)]
     return samples[: page.height, : page.width]
-
-
-def _rgb_of_ycbcr(data: bytes, page: Page) -> Pixels:
-    if page.compression == tiff.JPEG:
-        return np.ascontiguousarray(_decode_jpegs(data, page))
-    across, down = (*page.directory.numbers("ycbcr_subsampling", (2, 2), 2), 0)[:2]
-    usual = all(_is_usual(page.directory, name, values) for name, values in _USUAL_YCBCR.items())
-    if across not in (1, 2, 4) or down not in (1, 2, 4) or down > across or not usual:
-        raise ImageError("unsupported_format", "a TIFF with an unusual kind of YCbCr, not a kind that is read here")
-    blocks = list(zip(page.offsets, page.sizes or page.offsets, strict=True))
-    if page.compression != tiff.NONE:  # libtiff converts these
-        tags = [(256, [page.width]), (257, [page.height]), (258, [8, 8, 8]), (259, [page.compression]), (262, [6])]
-        tags += [(277, [3]), (317, [2 if page.predictor else 1]), (530, [across, down])]
-        with _rebuilt(data, page, blocks, tags, page.block_width) as image:
-            image.load()
-            return rgb_pixels(image)
-    if page.tiled or (page.block_height % down and page.down > 1):
-        raise ImageError("unsupported_format", "a TIFF with an unusual kind of YCbCr, not a kind that is read here")
-    units, size = -(-page.width // across), across * down + 2
-    luma = np.empty((-(-page.height // down) * down, units * across), np.uint8)
-    chroma = np.empty((-(-page.height // down), units, 2), np.uint8)
-    for index, (offset, _) in enumerate(blocks):
-        top = index * page.block_height
-        rows = -(-min(page.block_height, page.height - top) // down)
-        content = _block(data, offset, rows * units * size)
-        packed = np.frombuffer(content, np.uint8).reshape(rows, units, size)
-        part = packed[:, :, :-2].reshape(rows, units, down, across).swapaxes(1, 2)
-        luma[top : top + rows * down] = part.reshape(rows * down, units * across)
-        chroma[top // down : top // down + rows] = packed[:, :, -2:]
-    whole = chroma.repeat(down, axis=0).repeat(across, axis=1)
-    channels = np.dstack((luma, whole))[: page.height, : page.width]
-    return rgb_pixels(Image.fromarray(np.ascontiguousarray(channels), "YCbCr"))
-
-
-def _is_usual(directory: tiff.Directory, name: str, values: tuple[float, ...]) -> bool:
-    return name not in directory or np.allclose(directory.fractions(name) or (0.0,), values, atol=0.002)

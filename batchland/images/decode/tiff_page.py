@@ -25,11 +25,8 @@ _MAX_PAGES: Final = 100
 _PREVIEW_RATIO: Final = 16
 """If another page has at least this many times the pixels of the first one, the first may be its preview."""
 
-NONE, CCITT_RLE, CCITT_T4, CCITT_T6, LZW, JPEG, DEFLATE, PACK_BITS, OLD_DEFLATE, LZMA, ZSTD = (
-    1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000,
-)  # fmt: skip
-CCITT: Final = (CCITT_RLE, CCITT_T4, CCITT_T6)
-_COMPRESSIONS: Final = (NONE, *CCITT, LZW, JPEG, DEFLATE, PACK_BITS, OLD_DEFLATE, LZMA, ZSTD)
+NONE, LZW, JPEG, DEFLATE, PACK_BITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
+_COMPRESSIONS: Final = (NONE, LZW, JPEG, DEFLATE, PACK_BITS, OLD_DEFLATE, LZMA, ZSTD)
 _WITH_PREDICTOR: Final = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 CHANNELS: Final = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
@@ -42,11 +39,10 @@ NO_ALPHA, UNDECLARED = -1, -2
 _TAGS: Final = {
     "subfile": 254, "old_subfile": 255, "width": 256, "height": 257, "bits": 258, "compression": 259,
     "photometric": 262, "fill_order": 266, "strip_offsets": 273, "orientation": 274, "samples": 277,
-    "rows_per_strip": 278, "strip_sizes": 279, "planar": 284, "t4_options": 292, "t6_options": 293, "predictor": 317,
+    "rows_per_strip": 278, "strip_sizes": 279, "planar": 284, "predictor": 317,
     "colour_map": 320, "tile_width": 322, "tile_height": 323, "tile_offsets": 324, "tile_sizes": 325,
     "subpages": 330, "ink_set": 332, "dot_range": 336, "extra_samples": 338, "sample_format": 339, "indexed": 346,
-    "jpeg_tables": 347, "ycbcr_coefficients": 529, "ycbcr_subsampling": 530, "reference_black_white": 532,
-    "image_depth": 32997, "profile": 34675, "dng_version": 50706, "windows_media_photo": 0xBC01,
+    "jpeg_tables": 347, "image_depth": 32997, "profile": 34675, "dng_version": 50706, "windows_media_photo": 0xBC01,
 }  # fmt: skip
 
 
@@ -97,14 +93,6 @@ class Directory:
         found = self.number("orientation", 1) if is_number else 1
         return found if 1 <= found <= 8 else 1
 
-    def fractions(self, name: str) -> tuple[float, ...]:
-        """The fractions of a tag."""
-        tag = self._tags.get(_TAGS[name])
-        if tag is None or tag.kind != 5 or tag.position + 8 * min(tag.length, 6) > len(self.data):
-            return ()
-        values = struct.unpack_from(f"{self.order}{2 * min(tag.length, 6)}I", self.data, tag.position)
-        return tuple(above / (below or 1) for above, below in zip(values[::2], values[1::2], strict=True))
-
     def content(self, name: str) -> bytes | None:
         """The bytes of a tag."""
         tag = self._tags.get(_TAGS[name])
@@ -127,7 +115,6 @@ class Page(NamedTuple):
     planar: bool
     """Whether the samples of a pixel are in separate blocks."""
     big_endian: bool
-    reversed_bits: bool
     predictor: bool
     """Whether samples are differences from the sample to the left."""
     alpha: int
@@ -182,7 +169,6 @@ def read_page(data: bytes, max_pixels: int) -> Page:
         compression,
         planar=samples > 1 and directory.number("planar", 1) == 2,
         big_endian=order == ">",
-        reversed_bits=directory.number("fill_order", 1) == 2,
         predictor=directory.number("predictor", 1) == 2 and compression in _WITH_PREDICTOR,
         alpha=alpha,
         premultiplied=premultiplied,
@@ -288,7 +274,7 @@ def _pixel_kind(directory: Directory) -> tuple[int, int, int]:
         raise _unsupported(f"samples of {', '.join(map(str, sorted(depths)))} bits")
     if photometric == PALETTE and samples > 1 and bits != 8:
         raise _unsupported(f"a palette of {bits} bits with further samples")
-    allowed = {PALETTE: (1, 2, 4, 8, 16), CMYK: (8, 16), YCBCR: (8,)}.get(photometric, range(1, 17))
+    allowed = {PALETTE: (1, 2, 4, 8), CMYK: (8, 16), YCBCR: (8,)}.get(photometric, range(1, 17))
     if bits not in allowed:
         raise _unsupported(f"samples of {bits} bits with photometric interpretation {photometric}")
     if directory.number("image_depth", 1) != 1 or directory.number("indexed", 0) or "windows_media_photo" in directory:
@@ -298,8 +284,10 @@ def _pixel_kind(directory: Directory) -> tuple[int, int, int]:
     dots = directory.numbers("dot_range", (0, (1 << bits) - 1))
     if photometric == CMYK and (set(dots[::2]), set(dots[1::2])) != ({0}, {(1 << bits) - 1}):
         raise _unsupported("inks with a dot range other than the usual one")
-    if directory.number("planar", 1) not in (1, 2) or directory.number("fill_order", 1) not in (1, 2):
+    if directory.number("planar", 1) not in (1, 2):
         raise ImageError("corrupt", "its header is damaged")
+    if directory.number("fill_order", 1) != 1:
+        raise _unsupported("bytes with reversed bits")
     return photometric, bits, samples
 
 
@@ -326,21 +314,15 @@ def _check_compression(page: Page) -> None:
         raise _unsupported(f"compression {page.compression}")
     predictor = directory.number("predictor", 1)
     if predictor != 1 and not (
-        (page.predictor and page.bits in (8, 16)) or (predictor == 2 and page.compression in (*CCITT, JPEG, PACK_BITS))
+        (page.predictor and page.bits in (8, 16)) or (predictor == 2 and page.compression in (JPEG, PACK_BITS))
     ):
         raise _unsupported(f"predictor {predictor} with samples of {page.bits} bits and compression {page.compression}")
-    if page.compression in CCITT and (page.bits, page.samples) != (1, 1):
-        raise _unsupported("fax compression of more than one bit per pixel")
-    if page.compression == CCITT_T4 and directory.number("t4_options", 0) & 0b11:
-        raise _unsupported("fax compression (T.4) in two dimensions or with uncompressed parts")
     if page.compression == JPEG and (
         page.bits != 8 or page.planar or page.samples not in (1, 3, 4) or page.alpha != NO_ALPHA
     ):
         raise _unsupported("JPEG compression of this kind of pixels")
-    if page.photometric == YCBCR and (page.planar or page.samples != 3):
-        raise _unsupported("YCbCr with further or separate samples")
-    if page.reversed_bits and page.compression not in (NONE, *CCITT, LZW, PACK_BITS):
-        raise _unsupported(f"reversed bits with compression {page.compression}")
+    if page.photometric == YCBCR and (page.compression != JPEG or page.samples != 3):
+        raise _unsupported("YCbCr without JPEG compression, or with further samples")
 
 
 def _with_blocks(page: Page, max_pixels: int) -> Page:

@@ -1,6 +1,5 @@
 """The base of sources with images inside files: tar, zip and Parquet files that a pattern names."""
 
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -9,12 +8,9 @@ from typing import Final, Protocol
 from batchland.images.sources.file_patterns import FilePattern, display_location
 from batchland.images.sources.random_access import open_files
 from batchland.images.sources.refs import Ignored, ImageRef, Store
-from batchland.system.text import counted
 
 NO_TIME: Final = "-"
 """The time at the end of a ref's path, if the file gives an impossible one."""
-
-_log = logging.getLogger("batchland")
 
 
 class FileStore(Store, Protocol):
@@ -33,7 +29,6 @@ class Containers(ABC):
     countable = False
     is_sorted = False
     _store: type[FileStore]
-    _warned: bool = False
     _last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
     """The file of the image that `_find_member` found last, and the members after this image."""
 
@@ -54,19 +49,6 @@ class Containers(ABC):
     @abstractmethod
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The images of one file, in order."""
-
-    def _with_warning(self, container: str, refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
-        """Pass on the images of one file. The first file with impossible times gives a warning."""
-        untimed = 0
-        for ref in refs:
-            untimed += ref.path.endswith(NO_TIME.encode())
-            yield ref
-        if untimed and not self._warned:
-            self._warned = True
-            _log.warning(
-                "%s: %s with an impossible time; modified_at is null for such images, and further archives with them "
-                "are not named", container, counted(untimed, "member"),
-            )  # fmt: skip
 
     def container_of(self, image: str) -> str | None:
         """See `ContainerSource.container_of`."""

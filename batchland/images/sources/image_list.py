@@ -5,22 +5,20 @@ The list is streamed, never held in memory, so a path that occurs twice in it ha
 
 import codecs
 import io
-import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
-from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from batchland.errors import UsageError
 from batchland.images.sources.file_patterns import check_file, display_location, open_file
-from batchland.images.sources.list_content import problem_with, problem_with_lines
+from batchland.images.sources.list_content import problem_with
 from batchland.images.sources.list_table import PEEKED_BYTES, Entry, check_content, open_table
 from batchland.images.sources.refs import Ignored, ImageRef
-from batchland.system.names import display_name, display_path, file_name, is_utf8
+from batchland.system.names import display_name, display_path, file_name
 from batchland.system.paths import resolved
 from batchland.system.urls import INVALID, bare_url, is_url, local_path, mistyped_url, split_url
 
@@ -34,12 +32,6 @@ _WITHOUT_HOST: Final = ("file", "hdfs", "viewfs")
 WEB_SCHEMES: Final = ("http", "https")
 _INVENTORY_MANIFEST: Final = "manifest.json"
 _MAX_LINE_BYTES: Final = 1024**2
-_MAX_PATH_BYTES: Final = 4096
-"""Bytes, as on Linux."""
-_TRIED: Final = 100
-"""At least one of this many first entries of a list must be a usable path or URL."""
-
-_log: Final = logging.getLogger("batchland")
 
 
 class ImageList:
@@ -89,29 +81,11 @@ class ImageList:
                 yield from map(self._ref, inventory.images(prefix, ignored, all_files=self._all_files))
                 return
         with _opened(self._listing) as file, open_table(file, name) as table:
-            entries = table.entries() if table else _lines(file, name)
-            for path, own in self._in_utf8(_usable(entries, name), name):
+            for path, own in table.entries() if table else _lines(file, name):
                 if path:
                     yield self._ref(path)._replace(own=own)
                 else:
                     ignored.counts["blank line"] += 1
-
-    def _in_utf8(self, entries: Iterator[Entry], list_name: str) -> Iterator[Entry]:
-        """Pass the entries on. A warning names the first path that is not UTF-8 if it is no local file."""
-        for number, entry in enumerate(entries, 1):
-            yield entry
-            if not is_utf8(entry.path):
-                if is_url(self._base) or not os.path.lexists(self._local_path(entry.path)):
-                    shown = display_name(entry.path)
-                    _log.warning(
-                        "%s, entry %d: '%s' is not UTF-8 text, and there is no such file; save the list as UTF-8",
-                        list_name, number, shown,
-                    )  # fmt: skip
-                break
-        yield from entries
-
-    def _local_path(self, entry: bytes) -> bytes:
-        return os.path.join(os.fsencode(self._base), entry)  # noqa: PTH118 - bytes
 
     def _prefix(self, bucket: str) -> str:
         """The prefix of the keys of an inventory's images. Raises UsageError if the folder is not in its bucket."""
@@ -151,6 +125,8 @@ class ImageList:
         elif meant := mistyped_url(text):
             return ImageRef(meant, b"", ("io_error", f"it {INVALID}"))
         try:
+            if is_url(text) and (problem := _problem_with_url(text)):
+                return ImageRef(bare_url(text), b"", ("io_error", problem))
             if is_url(text):
                 return self._web_ref(text) if is_web(text) else _ref_of_url(text, display_name(entry))
             if is_web(self._base):
@@ -161,7 +137,7 @@ class ImageList:
             return ImageRef(bare_url(text), b"", ("io_error", f"it {INVALID}"))
         if is_url(self._base) and not text.startswith("/"):
             return _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
-        return ImageRef(display_name(entry), self._local_path(entry))
+        return ImageRef(display_name(entry), os.path.join(os.fsencode(self._base), entry))  # noqa: PTH118 - bytes
 
     def _web_ref(self, url: str) -> ImageRef:
         from batchland.images.sources.web import WebImages  # imports urllib3, which other lists do not need
@@ -189,41 +165,13 @@ def _remote_files(url: str) -> Any:
     return RemoteFiles(url, listed=False)
 
 
-def _usable(entries: Iterator[Entry], list_name: str) -> Iterator[Entry]:
-    """Pass the entries on. Raises UsageError if none of the first ones is usable: then it is not a list of images."""
-    first: list[Entry] = []
-    problem = None
-    for entry in islice(entries, _TRIED):
-        first.append(entry)
-        reason = _problem_with_path(entry.path) if entry.path else "blank"
-        if reason is None:
-            problem = None
-            break
-        if entry.path:
-            problem = problem or f"{list_name}, entry {len(first)}: {reason}"
-    if problem:
-        raise UsageError(problem)
-    yield from chain(first, entries)
-
-
-def _problem_with_path(path: bytes) -> str | None:
-    text = path.decode(errors="replace").strip()
-    if is_url(text):
-        scheme = text.partition(":")[0].lower()
-        if scheme not in _SCHEMES:
-            return f"{scheme} cannot be read; give paths, or URLs of http, s3, gs, abfs, hdfs or file"
-        if scheme not in _WITHOUT_HOST and not _has_host(text):
-            return "a URL without a server or bucket; give whole URLs"
-    if len(path) > _MAX_PATH_BYTES:
-        return f"a path of {len(path)} bytes; give one path per line, or a .csv or .parquet file"
+def _problem_with_url(url: str) -> str | None:
+    parts = split_url(url)
+    if parts.scheme not in _SCHEMES:
+        return f"{parts.scheme} cannot be read; give paths, or URLs of http, s3, gs, abfs, hdfs or file"
+    if not parts.netloc and parts.scheme not in _WITHOUT_HOST:
+        return "a URL without a server or bucket; give whole URLs"
     return None
-
-
-def _has_host(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).netloc)
-    except ValueError:  # a bracket that is not closed
-        return False
 
 
 def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
@@ -241,7 +189,7 @@ def _lines(file: IO[bytes], list_name: str) -> Iterator[Entry]:
     """Entries separated by line ends, also `\\r` alone, or by zero bytes if there are any (`find -print0`)."""
     read = cast("io.BufferedReader", file).read1  # returns what a pipe holds, without waiting for more
     chunk = read(PEEKED_BYTES)
-    check_content(problem_with(chunk) or problem_with_lines(chunk), list_name)
+    check_content(problem_with(chunk), list_name)
     separator, ending = (b"\0", b"") if b"\0" in chunk else (b"\n", b"\r")
     if separator == b"\n" not in chunk and b"\r" in chunk[:-1]:
         separator = b"\r"

@@ -10,18 +10,23 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple, cast
+from functools import partial
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import unquote_plus
 
 from batchland.errors import BatchlandError, UsageError
 from batchland.images.sources.file_patterns import display_location, open_file
 from batchland.images.sources.folder import kind_by_name
+from batchland.images.sources.list_table import Read, open_orc, open_parquet
 from batchland.images.sources.refs import Ignored
 from batchland.system.filesystems import open_location
 from batchland.system.text import first_line
 from batchland.system.urls import is_url
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Inventory(NamedTuple):
@@ -75,14 +80,18 @@ class Inventory(NamedTuple):
                     ignored.counts[kind] += 1
 
     def _keys(self, file: str) -> Iterator[str]:
-        read = {"CSV": self._csv, "ORC": _orc, "PARQUET": _parquet}.get(self.kind)
-        if read is None:
+        reads: dict[str, Callable[[IO[bytes]], Iterator[str]]] = {
+            "CSV": self._csv,
+            "ORC": partial(_columns, open_orc),
+            "PARQUET": partial(_columns, open_parquet),
+        }
+        if self.kind not in reads:
             raise UsageError(
                 f"{display_location(self.location)}: its format {self.kind} is not read; use CSV, ORC or Parquet"
             )
         with self._opened(file) as opened:
             try:
-                yield from read(opened)
+                yield from reads[self.kind](opened)
             except BatchlandError:
                 raise
             except Exception as error:  # the libraries raise almost anything on damaged files
@@ -120,36 +129,16 @@ def _local(manifest: str, key: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _orc(file: IO[bytes]) -> Iterator[str]:
-    from pyarrow.orc import ORCFile
-
-    opened = ORCFile(file)
-    names = {_plain(name): name for name in opened.schema.names}
-    for stripe in range(opened.nstripes):
-        yield from _current(opened.read_stripe(stripe, columns=_wanted(names)), names)
-
-
-def _parquet(file: IO[bytes]) -> Iterator[str]:
-    import pyarrow.parquet as pq
-
-    from batchland.system.arrow import parquet_batches
-
-    with pq.ParquetFile(file) as opened:
-        names = {_plain(name): name for name in opened.schema_arrow.names}
-        for batch in parquet_batches(opened, _wanted(names)):
-            yield from _current(batch, names)
-
-
-def _wanted(names: dict[str, str]) -> list[str]:
-    return [names[name] for name in ("key", "islatest", "isdeletemarker") if name in names]
-
-
-def _current(rows: Any, names: dict[str, str]) -> Iterator[str]:
-    columns = {name: rows.column(names[name]).to_pylist() for name in ("islatest", "isdeletemarker") if name in names}
-    none = [None] * rows.num_rows
-    latest, deleted = columns.get("islatest", none), columns.get("isdeletemarker", none)
-    keys = rows.column(names["key"]).to_pylist()
-    return (key for key, last, gone in zip(keys, latest, deleted, strict=True) if _is_current(last, gone))
+def _columns(opened: "Callable[[IO[bytes]], tuple[pa.Schema, Read]]", file: IO[bytes]) -> Iterator[str]:
+    """The keys in an ORC or Parquet file, without those that are deleted or replaced."""
+    schema, read = opened(file)
+    names = {_plain(name): name for name in schema.names}
+    wanted = [name for name in ("key", "islatest", "isdeletemarker") if name in names]
+    for rows in read([names[name] for name in wanted]):
+        found = {name: rows.column(names[name]).to_pylist() for name in wanted}
+        none = [None] * rows.num_rows
+        flags = zip(found["key"], found.get("islatest", none), found.get("isdeletemarker", none), strict=True)
+        yield from (key for key, latest, deleted in flags if _is_current(latest, deleted))
 
 
 def _is_current(is_latest: object, is_delete_marker: object) -> bool:

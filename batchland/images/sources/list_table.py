@@ -7,13 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice, repeat
+from itertools import repeat
 from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 
 from batchland.errors import UsageError
 from batchland.images.sources.list_content import COLUMNS, problem_with
-from batchland.system.csv_files import separator
+from batchland.system.csv_files import BOM, open_csv
 from batchland.system.names import display_name, is_utf8
 from batchland.system.text import first_line
 from batchland.system.urls import split_url
@@ -32,8 +32,6 @@ _COLUMN_TABLES: Final = (".parquet", ".orc")
 TABLE_SUFFIXES: Final = (*_TEXT_TABLES, *_COLUMN_TABLES)
 """Lists with these endings are tables; others have one path per line."""
 PEEKED_BYTES: Final = 64 * 1024
-BOM: Final = "\ufeff"
-"""Byte order mark, at the begin of a file of some editors. Two, or one inside, if files were joined."""
 
 _log = logging.getLogger("batchland")
 
@@ -54,11 +52,9 @@ class CsvTable:
     """
 
     def __init__(self, text: TextIO, list_name: str) -> None:
-        self._name, self._warned = list_name, False
-        first = text.readline().lstrip(BOM)
-        delimiter, before = separator(first)
-        self._rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
-        _, self._header = next(islice(self._checked(), before, None), (1, []))
+        self._name = list_name
+        self._rows, _, self._before = open_csv(text)
+        _, self._header = next(self._checked(), (1, []))
         if not is_utf8(os.fsencode("".join(self._header))):
             raise UsageError(f"{list_name}: its header is not UTF-8 text; save the table as UTF-8")
         self._path = _path_column(self._header, list_name)
@@ -77,19 +73,16 @@ class CsvTable:
         for line, row in self._checked():
             if any(row[len(self._header) :]):
                 raise UsageError(f"{self._name}, line {line}: has {len(row)} values, the header {len(self._header)}")
-            if not self._warned and self._rows.line_num > line:
-                self._warned = True
-                _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
             values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
             yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 
     def _checked(self) -> Iterator[tuple[int, list[str]]]:
         """Its rows, with the numbers of their first lines."""
-        line = self._rows.line_num + 1
+        line = self._before + self._rows.line_num + 1
         try:
             for row in self._rows:
                 yield line, row
-                line = self._rows.line_num + 1
+                line = self._before + self._rows.line_num + 1
         except csv.Error as error:
             reason = "a quote is not closed" if "end of data" in str(error) else error
             raise UsageError(f"{self._name}, line {line}: cannot be read as CSV ({reason})") from error
@@ -101,7 +94,7 @@ class ColumnTable:
     def __init__(self, file: IO[bytes], list_name: str, *, orc: bool = False) -> None:
         self._name, self._kind = list_name, "ORC" if orc else "Parquet"
         try:
-            self._schema, self._read = (_orc if orc else _parquet)(file)
+            self._schema, self._read = (open_orc if orc else open_parquet)(file)
         except Exception as error:  # Arrow raises almost anything on damaged files
             raise self._unreadable(error) from error
         self._path = _path_column(self._schema.names, list_name)
@@ -165,7 +158,8 @@ def open_table(file: IO[bytes], list_name: str) -> Iterator[CsvTable | ColumnTab
         yield ColumnTable(file, list_name, orc=suffix == ".orc") if suffix in _COLUMN_TABLES else None
 
 
-def _parquet(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
+def open_parquet(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
+    """The schema of a Parquet file, and a function that reads some of its columns."""
     import pyarrow.parquet as pq
 
     from batchland.system.arrow import parquet_batches
@@ -174,7 +168,8 @@ def _parquet(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
     return parquet.schema_arrow, lambda columns: parquet_batches(parquet, columns)
 
 
-def _orc(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
+def open_orc(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
+    """The same of an ORC file."""
     from pyarrow.orc import ORCFile
 
     orc = ORCFile(file)

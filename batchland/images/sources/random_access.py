@@ -205,13 +205,14 @@ def _scratch_errors() -> Iterator[None]:
 
 
 class Reader:
-    """A file as a seekable stream, for libraries that need one. Not thread-safe."""
+    """A file as a seekable stream, for libraries that need one. size: bytes of it, by default all. Not thread-safe."""
 
     closed = False
 
-    def __init__(self, file: RandomAccess, position: int = 0) -> None:
+    def __init__(self, file: RandomAccess, position: int = 0, size: int | None = None) -> None:
         self.file = file
         self.position = position
+        self.size = file.size if size is None else size
 
     def tell(self) -> int:
         """Position of the next byte."""
@@ -219,7 +220,7 @@ class Reader:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """See `io.IOBase.seek`. Raises OSError before the begin of the file."""
-        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.file.size}[whence]
+        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
         if position < 0:  # zipfile looks there for what an empty zip file does not have
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self.position = position
@@ -227,7 +228,8 @@ class Reader:
 
     def read(self, size: int = -1) -> bytes:
         """`size` bytes, fewer at the end; by default all of the rest."""
-        data = self.file.read_at(self.position, size if size >= 0 else max(0, self.file.size - self.position))
+        rest = max(0, self.size - self.position)
+        data = self.file.read_at(self.position, min(size, rest) if size >= 0 else rest)
         self.position += len(data)
         return data
 

@@ -123,7 +123,7 @@ def shared_store(store: Store) -> Store:
 
 
 def is_there(ref: ImageRef, *, far: bool = True) -> bool:
-    """False only if the image certainly does not exist. far: read it to find out, if it is not a local file.
+    """False only if there certainly is no such file. far: read it to find out, if it is not a local file.
 
     Raises InputError if its storage does not answer.
     """
@@ -141,12 +141,11 @@ def is_there(ref: ImageRef, *, far: bool = True) -> bool:
 
 def _may_exist(path: bytes) -> bool:
     try:
-        os.lstat(path)
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     except OSError as error:
         return error.errno != errno.ENAMETOOLONG
-    return True
 
 
 @dataclass

@@ -194,7 +194,11 @@ def _column(schema: pa.Schema, location: str) -> str:
     found = {
         field.name: field.name if _is_binary(field.type) else f"{field.name}.bytes"
         for field in schema
-        if _is_binary(field.type) or (pa.types.is_struct(field.type) and _holds_bytes(field.type))
+        if _is_binary(field.type)
+        or (
+            pa.types.is_struct(field.type)
+            and any(each.name == "bytes" and _is_binary(each.type) for each in field.type)
+        )
     }
     twice = [name for name in found if schema.names.count(name) > 1]
     if twice:
@@ -209,11 +213,6 @@ def _column(schema: pa.Schema, location: str) -> str:
         columns = ", ".join(f"{field.name} {field.type}" for field in schema)
         raise UsageError(f"{display_location(location)}: has {what}, only {columns}; {remedy}")
     return found[preferred[0]]
-
-
-def _holds_bytes(struct: pa.StructType) -> bool:
-    index = struct.get_field_index("bytes")
-    return index >= 0 and _is_binary(struct.field(index).type)
 
 
 def _is_binary(kind: pa.DataType) -> bool:

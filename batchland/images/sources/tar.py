@@ -71,8 +71,7 @@ class Shards(Containers):
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The members of one shard, as stored."""
         location = self._files.locations[container]
-        members = list_members(container, location, 0, ignored.counts, all_files=self._all_files)
-        return self._with_warning(container, members)
+        return list_members(container, location, 0, ignored.counts, all_files=self._all_files)
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name; for SHARD/@BYTE/ the images that can be read from that byte on now."""

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import time
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -18,13 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import (
-    DecodeError,
-    HTTPError,
-    InvalidHeader,
-    MaxRetryError,
-    ProtocolError,
-)
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError
 from urllib3.util import Retry, Timeout, create_urllib3_context
 
 from batchland._version import __version__
@@ -47,10 +40,6 @@ BACKOFF_SECONDS: Final = 0.5
 _MAX_WAIT: Final = 30
 """Seconds of a pause, also if the server asks for a longer one."""
 _BLOCK: Final = 256 * 1024
-_GZIP: Final = b"\x1f\x8b"
-"""The beginning of a gzip member. Content may have several."""
-_WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15, "deflate without header": -15}
-"""zlib's numbers for the compressions of HTTP."""
 _SECONDS: Final = 45.0
 """For the content of an image. A server that sends it byte by byte is given up."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
@@ -102,11 +91,11 @@ class WebImages:
         return ImageFile(data, len(data), _modified_us(response.headers.get("Last-Modified")))
 
     def _answer(self, url: str) -> tuple[urllib3.BaseHTTPResponse, bytes]:
-        """The answer and its content, at most MAX_BYTES + 1 of it. Asks again if the content is cut or damaged."""
+        """The answer and its content, at most MAX_BYTES + 1 of it. Asks again if the content is cut."""
         for attempt in range(self.retries):
             try:
                 return self._once(url)
-            except (ProtocolError, DecodeError):
+            except ProtocolError:
                 time.sleep(self.backoff_seconds * 2**attempt)
         return self._once(url)
 
@@ -221,43 +210,16 @@ def _content(response: urllib3.BaseHTTPResponse) -> bytes:
         size += len(block)
         if time.monotonic() > end:
             raise _TooSlowError(f"the web server sends too slowly, {size} bytes in {_SECONDS:.0f} s")
-    received = b"".join(blocks)
-    return _decompressed(received, response.headers.get("Content-Encoding", "")) if response.status == 200 else received
-
-
-def _decompressed(received: bytes, encoding: str) -> bytes:
-    """The content of a server that compresses although it was asked not to, at most MAX_BYTES + 1 of it.
-
-    Raises DecodeError, and ImageError for unknown compression. urllib3 does not notice that compressed content is cut.
-    """
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return received
-    if encoding == "deflate" and int.from_bytes(received[:2]) % 31:
-        encoding = "deflate without header"
-    if encoding not in _WINDOW_BITS:
-        raise ImageError("io_error", "the web server compresses the content in a way that was not asked for")
-    content = b""
-    try:
-        while received:
-            decompressor = zlib.decompressobj(_WINDOW_BITS[encoding])
-            content += decompressor.decompress(received, MAX_BYTES + 1 - len(content))
-            if len(content) > MAX_BYTES:
-                return content
-            if not decompressor.eof:
-                break
-            received = decompressor.unused_data
-            if not received.startswith(_GZIP):
-                return content
-    except zlib.error as error:
-        raise DecodeError("the compressed content is damaged") from error
-    raise DecodeError("the compressed content ends too early")
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if response.status == 200 and encoding not in ("", "identity"):
+        raise ImageError("io_error", "the web server compresses the content, although that was not asked for")
+    return b"".join(blocks)
 
 
 def _reason(error: BaseException) -> str:
     """What went wrong, without the address and the objects that urllib3 prints."""
     cause: BaseException = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-    if isinstance(cause, DecodeError | _TooSlowError):
+    if isinstance(cause, _TooSlowError):
         return str(cause)
     if isinstance(cause, ProtocolError | InvalidHeader):
         return "the connection to the web server ended too early, or its answer is not HTTP"
@@ -269,8 +231,6 @@ def _reason(error: BaseException) -> str:
 
 def _modified_us(stamp: str | None) -> int | None:
     """Microseconds since 1970 of a Last-Modified header; None without a valid one."""
-    if stamp and re.search(r"\b00\d\d\b", stamp):  # the first years of our era, which parsers take for this century
-        return None
     try:
         return known_time(int(parsedate_to_datetime(stamp).timestamp()) * 1_000_000) if stamp else None
     except (ValueError, OverflowError, TypeError):

@@ -3,15 +3,15 @@
 A zip file has its list of members at its end, so listing needs a few requests, and each member is read by itself.
 """
 
+import math
+import re
 import stat
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import IO, Final, cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -19,31 +19,26 @@ from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.containers import Containers, joined_facts, split_facts, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
+from batchland.images.sources.list_content import kind_of
 from batchland.images.sources.random_access import RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
 
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
-_ENTRY: Final = struct.Struct("<6x2H10x2I3H8xI")
-"""Of the list: version that is needed, flags, sizes as stored and unpacked, sizes of the name, the extra fields and the
-comment, and the position of the member."""
-_ENTRY_MARK: Final = b"PK\x01\x02"
 _HEADER_MARK: Final = b"PK\x03\x04"
 _END_MARK: Final = b"PK\x05\x06"
-_END_BYTES: Final = 22 + 65_535
+_RECORD_BYTES: Final = 22
+_END_BYTES: Final = _RECORD_BYTES + 65_535
 """Largest size of the record at the end of a zip file, with its comment."""
-_VERSION: Final = 45
-"""A higher version is only needed for methods and encryption that are not read."""
-_SIZE_ELSEWHERE: Final = 0xFFFFFFFF
+_HEAD_BYTES: Final = 512
+_TAR_MARK: Final = slice(257, 262)
 _ENCRYPTED: Final = 0x1
+_IS_ENCRYPTED: Final = -1
+_IS_OVERLAPPING: Final = -2
+"""In place of the method of a member that is not read."""
 _UTF8: Final = 0x800
 _UNICODE_PATH: Final = 0x7075
 """Extra field with the name in UTF-8: a version, the checksum of the plain name, and the name."""
-_SIZES: Final = 1
-"""ZIP64 extra field: sizes and a position that do not fit into the entry."""
-_UNKNOWN_FIELD: Final = 0xFFFF
-_CHECKED_NAMES: Final = 100
-"""Skipped members of each extension that are checked: is the name in the list that of the member's own header?"""
 _UNIX: Final = 3
 """Code of the system of the writer (Unix); only such members have Unix modes."""
 
@@ -63,8 +58,14 @@ class ZipMembers:
         """See `Store.read`. Raises ImageError `corrupt`, `truncated`, `too_large` or `unsupported_format`."""
         (offset, packed, size, method, crc, name_crc), modified_us = split_facts(path)
         refs.check_file_size(max(packed, size))
+        if method == _IS_OVERLAPPING:
+            raise ImageError("corrupt", "the member overlaps another member of the zip file")
         if method not in (ZIP_STORED, ZIP_DEFLATED):
-            what = "encrypted" if method < 0 else f"packed by method {method}; stored and deflated members are read"
+            what = (
+                "encrypted"
+                if method == _IS_ENCRYPTED
+                else f"packed by method {method}; stored and deflated members are read"
+            )
             raise ImageError("unsupported_format", f"the member is {what}")
         file = open_files.get(self.location)
         name, begin = _own_header(file, offset)
@@ -98,8 +99,7 @@ class Zips(Containers):
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The members of one file, as stored."""
         location = self._files.locations[container]
-        members = list_members(container, location, ignored.counts, all_files=self._all_files)
-        return self._with_warning(container, members)
+        return list_members(container, location, ignored.counts, all_files=self._all_files)
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name, or all images of ZIP/."""
@@ -118,6 +118,7 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
     try:
         file = refs.retries.call(lambda: open_files.get(location))
         members = _read_list(file)
+        overlapping = _overlapping(members)
     except BatchlandError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged files
@@ -125,18 +126,11 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
         reason = getattr(error, "strerror", None) or (str(error) if known else "its list of members is damaged")
         yield ImageRef(f"{zip_name}/", b"", ("unreadable", f"the zip file cannot be read: {reason}"))
         return
-    checked = Counter[str]()
-    for member in members:
+    for index, member in enumerate(members):
         kind = _kind(member, all_files=all_files)
-        renamed = False
-        if kind not in ("", "file") and checked[kind] < _CHECKED_NAMES:  # it may be an image with a damaged name
-            checked[kind] += 1
-            with suppress(OSError):
-                own_name, _ = refs.retries.call(partial(_own_header, file, member.header_offset))
-                renamed = own_name not in (None, _name_bytes(member))
-        if kind == "file" or renamed:
+        if kind == "file":
             name = display_name(name_in_archive(_stored_path(member)))
-            yield ImageRef(f"{zip_name}/{name}", _facts(member), store=store)
+            yield ImageRef(f"{zip_name}/{name}", _facts(member, overlaps=index in overlapping), store=store)
         elif kind:
             ignored[kind] += 1
 
@@ -152,78 +146,45 @@ def _own_header(file: RandomAccess, offset: int) -> tuple[bytes | None, int]:
 
 
 def _read_list(file: RandomAccess) -> list[ZipInfo]:
-    """The members. Raises almost anything if the list is damaged, or BadZipFile if the file holds several zip files."""
-    try:
-        with ZipFile(cast("IO[bytes]", Reader(file))) as archive:
-            members = archive.infolist()
-    except (BadZipFile, NotImplementedError, UnicodeDecodeError):  # zipfile raises the second one for unknown versions
-        with ZipFile(cast("IO[bytes]", _TolerantReader(file))) as archive:
-            members = archive.infolist()
-    begin = min((member.header_offset for member in members), default=archive.start_dir)
-    if _list_before(file, begin) or _HEADER_MARK in _after_list(file):
-        raise BadZipFile("it holds several zip files, perhaps joined by cat; unpack them")
+    """The members. Raises almost anything if the list is damaged, or BadZipFile if it is not that of the whole file."""
+    head = file.read_at(0, _HEAD_BYTES, alone=True)
+    begins_with_member = head.startswith(_HEADER_MARK)
+    kind = "a tar file" if head[_TAR_MARK] == b"ustar" else kind_of(head)
+    if kind and not begins_with_member:
+        raise BadZipFile(f"it is {kind}")
+    tail = file.read_at(max(0, file.size - _END_BYTES), _END_BYTES)
+    records = _end_records(tail)
+    if not records:
+        cut = "the list of its members, at its end, is missing, so it was cut; deliver it again"
+        raise BadZipFile(cut if begins_with_member else "it is not a zip file")
+    at, end = next((record for record in records if record[1] == len(tail)), records[0])  # others are in a comment
+    with ZipFile(cast("IO[bytes]", Reader(file, size=file.size - len(tail) + at + _RECORD_BYTES))) as archive:
+        members = archive.infolist()
+    # A position behind the list is damaged, and may be that of the first member.
+    first_is_listed = any(not 0 < member.header_offset < archive.start_dir for member in members)
+    lacks_first = begins_with_member and not first_is_listed
+    if lacks_first or _HEADER_MARK in tail[end:]:
+        raise BadZipFile("its list lacks members: it was cut, or zip files were joined by cat; deliver it again")
     return members
 
 
-def _list_before(file: RandomAccess, position: int) -> bool:
-    """Whether another zip file ends before that byte. A self-extracting file has a program there instead."""
-    first = max(0, position - _END_BYTES)
-    before = file.read_at(first, position - first)
-    at = before.rfind(_END_MARK)
-    while at >= 0:
-        size = int.from_bytes(before[at + 12 : at + 16], "little")
-        if 0 < size <= first + at and file.read_at(first + at - size, len(_ENTRY_MARK)) == _ENTRY_MARK:
-            return True
-        at = before.rfind(_END_MARK, 0, at)
-    return False
+def _end_records(tail: bytes) -> list[tuple[int, int]]:
+    """Begin and end, with the comment, of the records at the end of a zip file, the last one first."""
+    begins = [match.start() for match in re.finditer(_END_MARK, tail) if match.start() + _RECORD_BYTES <= len(tail)]
+    sizes = (int.from_bytes(tail[at + _RECORD_BYTES - 2 : at + _RECORD_BYTES], "little") for at in begins)
+    return [(at, at + _RECORD_BYTES + size) for at, size in zip(begins, sizes, strict=True)][::-1]
 
 
-def _after_list(file: RandomAccess) -> bytes:
-    """What follows the list of members and the comment."""
-    end = file.read_at(max(0, file.size - _END_BYTES), _END_BYTES)
-    record = end[end.rfind(_END_MARK) :]
-    return record[22 + int.from_bytes(record[20:22], "little") :]
-
-
-class _TolerantReader(Reader):
-    """Changes what zipfile cannot read in an entry of the list; it would refuse the whole list."""
-
-    def read(self, size: int = -1) -> bytes:
-        """See `Reader.read`."""
-        data = super().read(size)
-        if not data.startswith(_ENTRY_MARK):
-            return data
-        changed, at = bytearray(data), 0
-        while data.startswith(_ENTRY_MARK, at) and at + _ENTRY.size <= len(data):
-            version, flags, *sizes, name_size, extra_size, comment_size, place = _ENTRY.unpack_from(data, at)
-            name_at = at + _ENTRY.size
-            extra_at = name_at + name_size
-            if flags & _UTF8 and _decoded(data[name_at:extra_at]) is None:
-                flags &= ~_UTF8
-            struct.pack_into("<2H", changed, at + 6, min(version, _VERSION), flags)
-            extra = data[extra_at : extra_at + extra_size]
-            if len(extra) >= 4 and not _is_readable(extra, 8 * [*sizes, place].count(_SIZE_ELSEWHERE)):
-                struct.pack_into("<2H", changed, extra_at, _UNKNOWN_FIELD, len(extra) - 4)
-            at = extra_at + extra_size + comment_size
-        return bytes(changed)
-
-
-def _fields(extra: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The extra fields of a member: kind, size and content. The content of the last one is shorter if it is cut."""
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<2H", extra)
-        yield kind, size, extra[4 : 4 + size]
-        extra = extra[4 + size :]
-
-
-def _is_readable(extra: bytes, sizes: int) -> bool:
-    """Whether extra fields are whole, and have that many bytes of sizes."""
-    for kind, size, content in _fields(extra):
-        if len(content) < size or (kind == _SIZES and size < sizes):
-            return False
-        if kind == _UNICODE_PATH and (size < 5 or _decoded(content[5:]) is None):
-            return False
-    return True
+def _overlapping(members: Sequence[ZipInfo]) -> set[int]:
+    """Indices of the members that reach into the next one. With them, a small file could unpack to a huge number."""
+    found, limit = set(), math.inf
+    for index in sorted(range(len(members)), key=lambda index: members[index].header_offset, reverse=True):
+        member = members[index]
+        end = member.header_offset + _LOCAL_HEADER.size + len(_name_bytes(member)) + member.compress_size
+        if end > limit:
+            found.add(index)
+        limit = member.header_offset
+    return found
 
 
 def _inflated(data: bytes, size: int) -> bytes:
@@ -235,8 +196,9 @@ def _inflated(data: bytes, size: int) -> bytes:
         raise ImageError("corrupt", f"the member cannot be unpacked: {reason}") from error
 
 
-def _facts(member: ZipInfo) -> bytes:
-    method = -1 if member.flag_bits & _ENCRYPTED else member.compress_type
+def _facts(member: ZipInfo, *, overlaps: bool) -> bytes:
+    method = _IS_ENCRYPTED if member.flag_bits & _ENCRYPTED else member.compress_type
+    method = _IS_OVERLAPPING if overlaps else method
     try:
         modified_us = int(datetime(*member.date_time, tzinfo=UTC).timestamp()) * 1_000_000
     except ValueError:
@@ -272,7 +234,9 @@ def _decoded(name: bytes) -> str | None:
 
 def _unicode_path(extra: bytes, checksum: int) -> str | None:
     """The name in a Unicode Path field that belongs to the name with that checksum; None if there is none."""
-    for kind, _, value in _fields(extra):
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<2H", extra)
+        value, extra = extra[4 : 4 + size], extra[4 + size :]
         if kind == _UNICODE_PATH and value[:5] == struct.pack("<BI", 1, checksum):
             return _decoded(value[5:])
     return None

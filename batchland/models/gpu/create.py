@@ -10,7 +10,7 @@ from batchland.models.devices import GpuKind, library_problem
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import Unusable, explain
 from batchland.models.gpu.tuning import Settings
-from batchland.models.ort import CPU, CUDA, TENSORRT, Placement, Provider, Threads, create_session, placement
+from batchland.models.ort import CPU, CUDA, TENSORRT, Placement, Provider, create_session, placement
 from batchland.system.text import first_line
 
 _log = logging.getLogger("batchland")
@@ -18,7 +18,7 @@ _log = logging.getLogger("batchland")
 SessionFactory = Callable[[Device, Settings], Any]
 """Creates an onnxruntime session on a device, with settings of its execution provider."""
 
-THREADS: Final = Threads(intra_op=1)
+THREADS: Final = 1
 """For the few nodes on the CPU; its cores are for decoding."""
 _HEAVY_OPERATORS: Final = ("Conv", "Gemm", "MatMul", "Attention")
 """Parts of the names of operators that must run on the GPU."""

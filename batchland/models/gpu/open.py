@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from batchland.models.card import ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, checked_card, require_features
-from batchland.models.devices import GpuKind, architecture_problem, count_gpus, driver_version, gpu_model
+from batchland.models.devices import GpuKind, count_gpus, driver_version, gpu_model
 from batchland.models.gpu.cpu_check import CpuCheck, cpu_check
 from batchland.models.gpu.create import create_on_gpu, warn_of_int8
 from batchland.models.gpu.device import Device
@@ -75,14 +75,12 @@ def open_on_gpus(
 
 
 def _gpu_numbers(gpus: tuple[int, ...] | None) -> tuple[int, ...]:
-    """`gpus`, or all of them. Raises Unusable if one does not exist or onnxruntime has no code for it."""
+    """`gpus`, or all of them. Raises Unusable if one does not exist."""
     visible = count_gpus()
     numbers = tuple(range(visible)) if gpus is None else gpus
     for number in numbers:
         if number >= visible:
             raise Unusable(f"there is no GPU {number}, the driver shows {visible}; `nvidia-smi -L` lists them")
-        if problem := architecture_problem(number):
-            raise Unusable(problem)
     return numbers
 
 

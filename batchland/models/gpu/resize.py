@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from batchland.images.preprocess import PreprocessSpec, resize_geometry
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import Unusable
-from batchland.models.ort import CPU, CUDA, Placement, Provider, Threads, create_session, ort, placement
+from batchland.models.ort import CPU, CUDA, Placement, Provider, create_session, ort, placement
 
 _MODES: Final[dict[str, dict[str, Any]]] = {
     "bilinear": {"mode": "linear"},
@@ -71,7 +71,7 @@ def _session(device: Device, graph: bytes) -> Any:
     providers: list[Provider] = [(CPU, {})]
     if device.kind == "cuda":
         providers.insert(0, (CUDA, {"device_id": str(device.number), "arena_extend_strategy": "kSameAsRequested"}))
-    session = create_session(graph, providers, Threads(intra_op=1), record_placement=True)
+    session = create_session(graph, providers, 1, record_placement=True)
     if device.kind == "cuda":
         require_gpu_nodes(placement(session))
     return session

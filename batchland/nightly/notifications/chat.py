@@ -1,5 +1,7 @@
 """Notifications for Slack and Teams: the JSON documents of their incoming webhooks."""
 
+from functools import partial
+from html import escape
 from typing import Any, Final
 
 from batchland.nightly.notifications.message import Notification
@@ -11,6 +13,7 @@ SLACK_FIELDS: Final = 10
 SLACK_FIELD: Final = 1900
 TEAMS_BYTES: Final = 26_000
 """Teams refuses messages of more than 28 kB."""
+_escaped = partial(escape, quote=False)
 
 
 def slack_message(notification: Notification) -> dict[str, Any]:
@@ -65,10 +68,6 @@ def teams_message(notification: Notification) -> dict[str, Any]:
 
 def _slack_section(text: str) -> dict[str, Any]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _text(text: str, **attributes: Any) -> dict[str, Any]:

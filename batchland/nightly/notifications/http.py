@@ -3,30 +3,18 @@
 import urllib.error
 import urllib.request
 from http.client import HTTPException, InvalidURL
-from typing import Any
-from urllib.parse import urlsplit
 
 from batchland._version import __version__
 from batchland.system.deadline import within
 from batchland.system.text import reason, visible
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect of a GET from http to https, with the same host and path.
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a heartbeat that leads to a login page was not heard, and urllib repeats a POST as a GET
+    without its document."""
 
-    Others are errors: a heartbeat that leads to a login page was not heard, and urllib repeats a POST as a GET without
-    its document.
-    """
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        """The next request; None is an error."""
-        old, new = urlsplit(req.full_url), urlsplit(newurl)
-        same = (old.hostname, old.path, old.query) == (new.hostname, new.path, new.query)
-        if req.data is not None or not same or (old.scheme, new.scheme) != ("http", "https"):
-            return None
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    def redirect_request(self, *_: object) -> None:
+        """None is an error."""
 
 
 def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
@@ -59,4 +47,4 @@ def _send(url: str, seconds: float, body: bytes | None) -> None:
     if body is not None:
         headers["Content-Type"] = "application/json"
     message = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - the job file allows http and https only
-    urllib.request.build_opener(_Redirects).open(message, timeout=seconds).close()
+    urllib.request.build_opener(_NoRedirects).open(message, timeout=seconds).close()

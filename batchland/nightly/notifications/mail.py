@@ -5,13 +5,17 @@ import smtplib
 import ssl
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
-from html import escape
+from pathlib import Path
+from typing import Final
 
 from batchland._version import __version__
 from batchland.nightly.job_tables import MailTable
 from batchland.nightly.notifications.message import Notification
+from batchland.report.html import environment
 from batchland.system.deadline import within
 from batchland.system.text import reason, visible
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 def send_mail(table: MailTable, notification: Notification, seconds: float) -> str | None:
@@ -65,31 +69,9 @@ def compose_mail(table: MailTable, notification: Notification) -> EmailMessage:
 
 
 def _html(notification: Notification, ids: list[str]) -> str:
-    colour = "#1a7f37" if notification.good else "#b42318"
-    rows = "".join(
-        f'<tr><td style="padding:2px 12px 2px 0;color:#555">{escape(figure.name)}</td>'
-        f"<td>{escape(figure.value)}</td></tr>"
-        for figure in notification.figures
-    )
-    pictures = "".join(
-        f'<div style="display:inline-block;width:180px;margin:12px 12px 0 0;vertical-align:top;font-size:12px;'
-        f'color:#555">'
-        f'<img src="cid:{identifier}" width="{picture.width}" height="{picture.height}" alt="">'
-        f"<br>{escape(picture.caption)}</div>"
-        for identifier, picture in zip(ids, notification.pictures, strict=True)
-    )
     summary = "\n".join(line for line in notification.summary.splitlines() if line != notification.error)
-    links = " · ".join(f'<a href="{escape(link.url)}">{escape(link.text)}</a>' for link in notification.links)
-    parts = [
-        f'<h2 style="color:{colour};font-size:18px">{escape(notification.title)}</h2>',
-        f"<p>{escape(notification.error)}</p>" if notification.error else "",
-        f"<table>{rows}</table>" if rows else "",
-        pictures,
-        f"<p>{links}</p>" if links else "",
-        f'<pre style="white-space:pre-wrap;font-size:12px;color:#555">{escape(summary)}</pre>',
-    ]
-    body = "".join(parts)
-    return f'<!DOCTYPE html><html><body style="font-family:sans-serif;font-size:14px">{body}</body></html>'
+    page = environment(TEMPLATES).get_template("mail.html.j2")
+    return page.render(night=notification, ids=ids, summary=summary)
 
 
 def _send(table: MailTable, mail: EmailMessage, seconds: float) -> dict[str, tuple[int, bytes]]:

@@ -79,9 +79,8 @@ def _least_sure(recorder: Recorder, name: str) -> list[dict[str, Any]]:
     if stored.kind is None:
         return []
     lowest: list[dict[str, Any]] = []
-    for part in stored.parts():
-        table = stored.table(part, _COLUMNS).drop_null()
-        rows = table.sort_by([("probability", "ascending")])[:_CANDIDATES].to_pylist()
+    for batch in stored.rows(_COLUMNS):
+        rows = batch.drop_null().sort_by([("probability", "ascending")])[:_CANDIDATES].to_pylist()
         lowest = sorted([*lowest, *rows], key=lambda row: row["probability"])[:_CANDIDATES]
     return [{"image": row["image"], "caption": f"{row['label']} {percent(row['probability'])}"} for row in lowest]
 

@@ -1,10 +1,10 @@
-"""The interface of engines, and code that they share. All engines give the same rows."""
+"""What the engines share. All engines give the same rows."""
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Iterable
+from operator import add
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -13,56 +13,36 @@ from batchland.images.batch import Batch, measured
 from batchland.images.encoded_jpegs import JpegRows
 from batchland.images.loader import decode_image
 from batchland.images.preprocess import Pixels
-from batchland.images.sources.refs import ImageRef
-from batchland.models.session import OpenModel, Session
-from batchland.predictions.parts import Entry, PartSpec, PartSummary
+from batchland.models.session import Session
+from batchland.predictions.parts import Entry, PartSummary
 from batchland.predictions.rows import to_rows
-from batchland.predictions.schema import WrittenFile
 from batchland.scoring.options import ScoreSettings
 
 
+class Work(NamedTuple):
+    """Seconds spent on images, summed over threads, and the number of images decoded on a GPU."""
+
+    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    infer_seconds: float = 0.0
+    decoded_on_gpu: int = 0
+
+    def plus(self, other: "Work") -> "Work":
+        """The sum of both."""
+        return Work(*map(add, self, other))
+
+
 class Scored(NamedTuple):
-    """The rows of one batch, and the seconds spent on them, summed over workers."""
+    """The rows of one batch, and the work that they took."""
 
     rows: pa.RecordBatch
     """A batch of `predictions_schema`."""
-    read_seconds: float
-    decode_seconds: float
-    infer_seconds: float
-    decoded_on_gpu: int = 0
-    """Number of images."""
+    work: Work
 
     @property
     def failed(self) -> int:
         """Number of failed rows."""
         return self.rows.num_rows - self.rows.column("error_code").null_count
-
-
-class Engine(Protocol):
-    """Context that turns images into rows."""
-
-    @property
-    def model(self) -> OpenModel:
-        """The model, and where it runs. Known within the context."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def score(
-        self,
-        images: Iterable[ImageRef | None],
-        notes_dir: Path,
-        on_wait: Callable[[], None],
-        *,
-        top_k: int | None = None,
-    ) -> Generator[Scored, None, None]:
-        """Batches of `images`, scored, in order. A None among the images ends the batch.
-
-        notes_dir: a folder of the unfinished run, for notes from one run to the next; os.devnull for none. on_wait: is
-        called about twice a second while a batch is waited for, and may raise. A bounded number of images is taken
-        ahead. top_k: instead of that of the options.
-        """
 
 
 class Part(NamedTuple):
@@ -79,52 +59,10 @@ class Part(NamedTuple):
 
 
 class ScoredPart(NamedTuple):
-    """A part that another process has scored and written, and the seconds spent since the one before it."""
+    """A part that another process has scored and written, and its work since the one before it."""
 
     summary: PartSummary
-    read_seconds: float
-    decode_seconds: float
-    infer_seconds: float
-    decoded_on_gpu: int
-    """Number of images."""
-
-
-class PartEngine(ABC):
-    """Context whose workers score whole parts and write them."""
-
-    model: OpenModel
-    """The model, and where it runs. Known within the context."""
-
-    @abstractmethod
-    def __enter__(self) -> Self: ...
-
-    @abstractmethod
-    def __exit__(self, *exc: object) -> None: ...
-
-    @abstractmethod
-    def score_parts(
-        self, parts: Iterable[tuple[int, Iterable[Entry]]], location: Path | str, spec: PartSpec
-    ) -> Generator[ScoredPart | None, None, None]:
-        """Parts that are scored and written to the output at `location`, in any order; a None about twice a second.
-
-        A bounded number of parts is taken ahead.
-        """
-
-    @property
-    @abstractmethod
-    def unfinished(self) -> tuple[int, int]:
-        """Images scored in parts that are not finished, and failed ones among them, about a second ago."""
-
-    @abstractmethod
-    def stop(self) -> tuple[list[ScoredPart], int]:
-        """Let the workers write the rows scored so far, and stop.
-
-        Returns the parts finished since `score_parts` gave the last one, and the number of images in unfinished parts.
-        """
-
-    @abstractmethod
-    def write_files(self, schema: pa.Schema, parts: list[PartSummary]) -> list[WrittenFile]:
-        """Write the files of a folder of parts, in order. schema: with the output's metadata."""
+    work: Work
 
 
 def require_probabilities(scored: Scored, model: Path) -> None:
@@ -171,8 +109,10 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
             distance,
             keep_features=options.features,
         ),
-        sum(outcome.read_seconds for outcome in outcomes),
-        sum(outcome.decode_seconds for outcome in outcomes),
-        infer_seconds,
-        len(batch.encoded.keys() - decoded_on_cpu),
+        Work(
+            sum(outcome.read_seconds for outcome in outcomes),
+            sum(outcome.decode_seconds for outcome in outcomes),
+            infer_seconds,
+            len(batch.encoded.keys() - decoded_on_cpu),
+        ),
     )

@@ -77,7 +77,11 @@ class LocalEngine:
         *,
         top_k: int | None = None,
     ) -> Generator[Scored, None, None]:
-        """See `Engine.score`.
+        """Batches of `images`, scored, in order. A None among the images ends the batch.
+
+        notes_dir: a folder of the unfinished run, for notes from one run to the next; os.devnull for none. on_wait: is
+        called about twice a second while a batch is waited for, and may raise. A bounded number of images is taken
+        ahead. top_k: instead of that of the options.
 
         Raises ModelError if onnxruntime fails, InputError if the storage does not answer, UsageError if processes
         cannot decode here.

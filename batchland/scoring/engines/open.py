@@ -1,12 +1,16 @@
 """Open the engine that the options select."""
 
+from typing import TYPE_CHECKING
+
 from batchland.errors import UsageError
-from batchland.scoring.engines.engine import Engine, PartEngine
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.options import ScoreOptions, find_model
 
+if TYPE_CHECKING:
+    from batchland.scoring.engines.ray.engine import RayEngine
 
-def open_engine(options: ScoreOptions) -> Engine | PartEngine:
+
+def open_engine(options: ScoreOptions) -> "LocalEngine | RayEngine":
     """The engine, to be entered as a context. Raises UsageError, and what its class raises."""
     model = find_model(options.model)
     if options.engine == "local":

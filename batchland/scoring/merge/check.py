@@ -1,7 +1,7 @@
 """Check the shards in a folder: all exist, are complete and undamaged, and scored the same listing in the same way."""
 
 import hashlib
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
@@ -51,9 +51,12 @@ def finished_shards(common: StoredFolder) -> list[FinishedShard]:
     count, finished, unfinished = _find_shards(common)
     missing = set(range(count)) - finished - unfinished
     if missing or unfinished:
-        problems = [f"{_numbered(missing)} of {count} {_are(missing)} missing"] if missing else []
-        problems += [f"{_numbered(unfinished)} of {count} {_are(unfinished)} unfinished"] if unfinished else []
-        raise MissingInputError(f"{common.name}: {', '.join(problems)}", advice="score_shard", count=count)
+        problems = ", ".join(
+            f"{_numbered(shards)} of {count} {'are' if len(shards) > 1 else 'is'} {state}"
+            for shards, state in ((missing, "missing"), (unfinished, "unfinished"))
+            if shards
+        )
+        raise MissingInputError(f"{common.name}: {problems}", advice="score_shard", count=count)
     with ThreadPoolExecutor(usable_cores() * common.parallel) as pool:
         shards = list(pool.map(lambda index: _read(common, Shard(index=index, count=count)), range(count)))
         _check_same(common.name, shards)
@@ -110,9 +113,10 @@ def _check_same(folder: str, shards: list[FinishedShard]) -> None:
     usual = max(ways, key=ways.count)
     if odd := [shard for shard in shards if shard.info.fingerprint != usual]:
         names = sorted({name for shard in odd for name in differences(usual, shard.info.fingerprint)})
+        verb = "differ" if len(odd) > 1 else "differs"
         raise UsageError(
-            f"{folder}: {_numbered(shard.info.index for shard in odd)} of {len(shards)} differ{_s(odd)} from the "
-            f"others in {', '.join(names)}",
+            f"{folder}: {_numbered(shard.info.index for shard in odd)} of {len(shards)} {verb} from the others in "
+            f"{', '.join(names)}",
             advice="overwrite_shard",
         )
     listings = [(shard.info.dealt_by, shard.info.listed, shard.info.names_sha256) for shard in shards]
@@ -166,11 +170,3 @@ def _numbered(indices: Iterable[int]) -> str:
             spans.append([number])
     texts = (f"{span[0]} to {span[-1]}" if len(span) > 2 else ", ".join(map(str, span)) for span in spans)
     return f"shard{'s' if len(numbers) > 1 else ''} {', '.join(texts)}"
-
-
-def _are(shards: Sized) -> str:
-    return "are" if len(shards) > 1 else "is"
-
-
-def _s(shards: Sized) -> str:
-    return "" if len(shards) > 1 else "s"

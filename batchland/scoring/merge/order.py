@@ -127,7 +127,9 @@ class _Rows:
 def _row_groups(shard: FinishedShard, file: str, *, positions: bool = False) -> Iterator[pa.RecordBatch]:
     path = f"{shard.folder}/{file}"
     try:
-        for number in range(_count_groups(shard, path)):
+        with shard.common.opened(path) as opened:
+            groups = pq.read_metadata(opened).num_row_groups
+        for number in range(groups):
             with shard.common.opened(path) as opened, pq.ParquetFile(opened) as parquet:
                 table = parquet.read_row_group(number, use_threads=False)
             for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
@@ -137,8 +139,3 @@ def _row_groups(shard: FinishedShard, file: str, *, positions: bool = False) -> 
         raise InputError(
             f"{shard.common.name}/{path}: cannot be read any more ({error}); run the command again"
         ) from error
-
-
-def _count_groups(shard: FinishedShard, path: str) -> int:
-    with shard.common.opened(path) as opened:
-        return int(pq.read_metadata(opened).num_row_groups)

@@ -66,7 +66,8 @@ class StoredPlan:
         """Some rows of a list. Other row groups are not read."""
         try:
             with self._folder.opened(name) as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-                if parquet.metadata.num_rows != expected or not _is_list(parquet.schema_arrow):
+                columns = pa.schema(list(parquet.schema_arrow)[: len(PLANNED)])  # further ones may follow
+                if parquet.metadata.num_rows != expected or not columns.equals(PLANNED):
                     raise pa.ArrowInvalid("it is not the list that the plan has written")
                 begin = 0
                 for group in range(parquet.metadata.num_row_groups):
@@ -88,11 +89,6 @@ class StoredPlan:
             raise UsageError(f"{self.name}: is a file; give the folder of the plan") from error
         except OSError as error:
             raise self._folder.first_error(error) or read_error(error, f"{self.name}/{name}", _REMEDY) from error
-
-
-def _is_list(schema: pa.Schema) -> bool:
-    """Whether a file has the columns of a plan, and perhaps further ones."""
-    return bool(pa.schema(list(schema)[: len(PLANNED)]).equals(PLANNED))
 
 
 def _refs(source: Source, rows: pa.RecordBatch) -> Iterator[ImageRef]:

@@ -1,4 +1,4 @@
-"""BMP: kinds that are not read, damaged headers, run-length coding that is incomplete or long."""
+"""BMP: kinds that are not read, damaged headers."""
 
 import struct
 
@@ -18,12 +18,6 @@ def changed(data: bytes, position: int, form: str, value: int) -> bytes:
     return data[:position] + packed + data[position + len(packed) :]
 
 
-def run_length(body: bytes, width: int = 4, height: int = 2, bits: int = 8) -> bytes:
-    table = np.pad(PALETTE[: 1 << bits, ::-1], ((0, 0), (0, 1))).tobytes()
-    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 1 if bits == 8 else 2, len(body), 0, 0, 0, 0)
-    return struct.pack("<2sIHHI", b"BM", 0, 0, 0, 54 + len(table)) + header + table + body
-
-
 @pytest.mark.parametrize(
     ("data", "code", "message"),
     [
@@ -33,6 +27,8 @@ def run_length(body: bytes, width: int = 4, height: int = 2, bits: int = 8) -> b
          "a BMP of 64 bits with compression 0, which is not read here"),
         (changed(RGB, 30, "<I", 4), "unsupported_format",
          "a BMP of 24 bits with compression 4, which is not read here"),
+        (changed(bmp(samples(8), 8, palette=PALETTE), 30, "<I", 1), "unsupported_format",
+         "a BMP of 8 bits with compression 1, which is not read here"),
         (changed(RGB, 30, "<I", 5), "unsupported_format",
          "a BMP of 24 bits with compression 5, which is not read here"),
         (changed(RGB, 14, "<I", 41), "unsupported_format",
@@ -102,57 +98,3 @@ def test_alpha_that_is_zero_everywhere_is_ignored():
     assert decode_bmp(bmp(words, 32, size=124, masks=masks), 10).pixels.tolist() == [
         [[0x10, 0x20, 0x30], [255, 255, 255]], [[255, 255, 255]] * 2,
     ]  # fmt: skip
-
-
-def test_run_length_coding():
-    row = bytes([0, 3, 1, 2, 3, 0]) + bytes([1, 9])
-    data = run_length(bytes([4, 7, 0, 0]) + row + b"\0\0\0\1")
-    np.testing.assert_array_equal(decode_bmp(data, 100).pixels, PALETTE[[[1, 2, 3, 9], [7, 7, 7, 7]]])
-    data = run_length(bytes([4, 0x12, 0, 0]) + bytes([0, 3, 0x34, 0x50]) + bytes([1, 0x60]), bits=4)
-    np.testing.assert_array_equal(decode_bmp(data, 100).pixels, PALETTE[[[3, 4, 5, 6], [1, 2, 1, 2]]])
-    padded = run_length(bytes([4, 0x12, 0, 0, 4, 0x34, 0, 1]), width=3, bits=4)
-    np.testing.assert_array_equal(decode_bmp(padded, 100).pixels, PALETTE[[[3, 4, 3], [1, 2, 1]]])
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"\4\7\0\0\0\1",
-        b"\3\7\0\0\4\7\0\1",
-        b"\4\7\0\2\0\0\4\7",
-        b"\2\7\0\2\2\0\0\0\4\7",
-        b"\4\7\4\7\0\1",
-        b"\0\1",
-        b"\4\7\0\0\5\7\0\1",
-        b"\2\7\0\5abcde\0\0\0\4\7\0\1",
-        b"\1\7" * 3 + b"\2\7\0\0\4\7\0\1",
-    ],
-    ids=[
-        "end too early",
-        "short row",
-        "empty delta",
-        "delta",
-        "row without end",
-        "nothing",
-        "long run",
-        "long literal",
-        "long last run",
-    ],
-)
-def test_run_length_coding_that_leaves_out_pixels_is_refused(body):
-    assert error_of(run_length(body)) == (
-        "unsupported_format", "a BMP with run-length coding that leaves out pixels or exceeds its rows",
-    )  # fmt: skip
-
-
-def test_run_length_coding_that_ends_early_or_takes_long_is_refused():
-    assert error_of(run_length(b"\4\7\0\0\2\7"))[0] == "truncated"
-    assert error_of(run_length(b"\4\7\0\0\0\7\1\2"))[0] in ("truncated", "unsupported_format")
-    long = run_length((b"\1\7\0\3abc\0" * 1000 + b"\0\0") * 1000, 4000, 4000)
-    assert error_of(long) == ("unsupported_format", "a BMP of more than 1000000 runs, which would take too long")
-
-
-def test_many_short_runs_are_read():
-    values = np.tile(np.arange(2000, dtype=np.uint8), (300, 1))
-    data = run_length(b"".join(b"".join(bytes([1, value]) for value in row) + b"\0\0" for row in values), 2000, 300)
-    np.testing.assert_array_equal(decode_bmp(data, 10**6).pixels, PALETTE[values])

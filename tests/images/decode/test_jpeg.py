@@ -173,9 +173,6 @@ def test_a_picture_in_several_scans_needs_all_components():
         )  # fmt: skip
 
 
-UNUSUAL = ("unsupported_format", "a JPEG with an unusual subsampling in several scans")
-
-
 @pytest.mark.parametrize(
     ("factors", "read"),
     [((1, 1), True), ((2, 1), True), ((2, 2), True), ((4, 1), True), ((1, 2), True), ((1, 4), False), ((2, 4), False)],
@@ -184,17 +181,10 @@ def test_subsamplings_of_pictures_in_several_scans_are_read_or_unsupported(facto
     head, found = in_three_scans(photo(160, 128), factors)
     data = head + b"".join(found) + b"\xff\xd9"
     if not read:
-        assert error_of(data) == UNUSUAL
+        assert error_of(data)[0] == "unsupported_format"
         return
     with Image.open(io.BytesIO(data)) as image:
         assert np.abs(pixels_of(data).astype(int) - np.asarray(image.convert("RGB"))).max() <= 1
-
-
-def test_cmyk_of_an_unusual_subsampling_is_unsupported():
-    data = jpeg([samples(8)] * 4, [(3, 1), (1, 1), (1, 1), (3, 1)])
-    assert error_of(with_segments(data, segment(0xEE, ADOBE + b"\0"))) == (
-        "unsupported_format", "a CMYK JPEG with an unusual subsampling",
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("run", [25, 40, 64, 200])
@@ -212,16 +202,6 @@ def test_scan_markers_in_metadata_are_ignored():
     np.testing.assert_array_equal(pixels_of(with_comment), pixels_of(data))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_lossless_jpeg_is_read_exactly(channels):
-    imagecodecs = pytest.importorskip("imagecodecs")
-    values = samples(8, channels)
-    data = imagecodecs.jpeg8_encode(values, lossless=True)
-    expected = values if channels == 3 else np.repeat(values[:, :, None], 3, axis=2)
-    np.testing.assert_array_equal(pixels_of(data), expected)
-    assert error_of(data[: len(data) // 2] + b"\xff\xd9")[0] in ("corrupt", "truncated")
-
-
 def replaced_frame(marker: int = 0xC0, bits: int = 8, height: int = 300, components: int = 3) -> bytes:
     start = JPEG.index(b"\xff\xc0")
     content = struct.pack(">BHHB", bits, height, 400, components) + b"".join(
@@ -234,7 +214,7 @@ def replaced_frame(marker: int = 0xC0, bits: int = 8, height: int = 300, compone
     ("data", "message"),
     [
         (replaced_frame(bits=12), "a JPEG with 12 bits per sample; only 8 are read"),
-        (replaced_frame(0xC3, bits=16), "a JPEG with 16 bits per sample; only 8 are read"),
+        (replaced_frame(0xC3), "a JPEG of a kind that is not read (frame type 0xc3)"),
         (replaced_frame(0xC5), "a JPEG of a kind that is not read (frame type 0xc5)"),
         (replaced_frame(0xCD), "a JPEG of a kind that is not read (frame type 0xcd)"),
         *(
@@ -266,13 +246,10 @@ def test_messages_are_readable():
 
 
 @pytest.mark.parametrize("factors", [(3, 1), (4, 2), (1, 4)])
-def test_unusual_subsamplings_that_are_cut_fail(factors):
-    data = jpeg([samples(8, 1, 200, 150)] * 3, [factors, (1, 1), (1, 1)])
-    assert pixels_of(data).shape == (150, 200, 3)
-    for share in (0.3, 0.6, 0.9):
-        cut = data[: int(len(data) * share)]
-        for end in (b"", b"\xff\xd9", bytes(500) + b"\xff\xd9"):
-            assert error_of(cut + end)[0] in ("corrupt", "truncated")
+@pytest.mark.parametrize("components", [3, 4])
+def test_unusual_subsamplings_are_unsupported(factors, components):
+    data = jpeg([samples(8, 1, 200, 150)] * components, [factors, (1, 1), (1, 1), factors][:components])
+    assert error_of(with_segments(data, segment(0xEE, ADOBE + b"\0")))[0] == "unsupported_format"
 
 
 def test_headers_that_take_long_are_refused():

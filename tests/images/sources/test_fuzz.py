@@ -191,16 +191,12 @@ def test_every_content_of_a_list_gives_refs_or_coded_errors(tmp_path_factory, su
 
 
 @pytest.mark.parametrize("mtime", ["nan", "inf", "1e15", "-1e15", "1e400", "9" * 20, "-62135596801", "abc", "", "1_0"])
-def test_a_member_with_an_impossible_time_is_read_without_time(tmp_path, caplog, mtime):
+def test_a_member_with_an_impossible_time_is_read_without_time(tmp_path, mtime):
     (tmp_path / "a.tar").write_bytes(tar_bytes(tarfile.PAX_FORMAT, mtime=mtime))
     refs = refs_of(tmp_path / "a.tar")
     assert [ref.store.facts(ref.path) for ref in refs] == [(643, 0), (643, None), (643, 0), (643, 0)]
     file = read_image(refs[1])
     assert (file.data, file.size, file.modified_us) == (picture((1, 0, 0)), 643, None)
-    assert caplog.messages == [
-        "a.tar: 1 member with an impossible time; modified_at is null for such images, and further archives with them "
-        "are not named"
-    ]
 
 
 @pytest.mark.parametrize("size", [str(2**62 + 1), str(2**63), "9" * 30, "-1", "-512", "abc", "1e3", "", "٣"])

@@ -1,12 +1,10 @@
 """Images by http and https URLs of a list, from a server on this machine."""
 
-import gzip
 import re
 import socketserver
 import ssl
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -310,52 +308,10 @@ def test_content_that_is_cut_is_asked_for_again(site):
     assert site.asked["/a.jpg"] == 3
 
 
-def test_compressed_content_is_limited_and_checked(site, monkeypatch):
-    monkeypatch.setattr(web, "MAX_BYTES", 100_000)
-    site.put("/bomb.jpg", gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
-    site.put("/fits.jpg", gzip.compress(bytes(100_000)), Content_Encoding="gzip")
-    site.put("/damaged.jpg", b"not gzip", Content_Encoding="gzip")
-    assert failure(f"{site.url}/bomb.jpg") == ("too_large", "more than 100000 bytes")
-    assert len(read(f"{site.url}/fits.jpg").data) == 100_000
-    assert failure(f"{site.url}/damaged.jpg") == ("io_error", "the compressed content is damaged")
-    assert site.asked["/damaged.jpg"] == 4
-
-
-DEFLATED = zlib.compress(b"picture" * 99)
-
-
-@pytest.mark.parametrize(
-    ("encoding", "body", "message"),
-    [
-        ("gzip", gzip.compress(b"picture" * 99), None),
-        ("x-gzip", gzip.compress(b"picture" * 9) + gzip.compress(b"picture" * 90), None),
-        ("GZIP", gzip.compress(b"picture" * 99) + b"garbage", None),
-        ("deflate", DEFLATED, None),
-        ("deflate", DEFLATED[2:-4], None),  # as some servers do
-        ("identity", b"picture" * 99, None),
-        ("gzip", gzip.compress(b"picture" * 99)[:-1], "the compressed content ends too early"),
-        ("gzip", gzip.compress(b"picture" * 99)[:20], "the compressed content ends too early"),
-        ("gzip", b"", "the compressed content ends too early"),
-        ("gzip", gzip.compress(b"picture") + gzip.compress(b"more")[:15], "the compressed content ends too early"),
-        ("deflate", DEFLATED[:-5], "the compressed content ends too early"),
-        ("deflate", DEFLATED[2:-5], "the compressed content ends too early"),
-        ("gzip", gzip.compress(b"picture" * 99)[:-8] + bytes(8), "the compressed content is damaged"),
-    ],
-)
-def test_compressed_content_is_whole_or_is_asked_for_again(site, encoding, body, message):
-    site.put("/a.jpg", body, Content_Encoding=encoding)
-    if message is None:
-        assert read(f"{site.url}/a.jpg").data == b"picture" * 99
-        assert site.asked["/a.jpg"] == 1
-    else:
-        assert failure(f"{site.url}/a.jpg") == ("io_error", message)
-        assert site.asked["/a.jpg"] == 4
-
-
-@pytest.mark.parametrize("encoding", ["br", "gzip, gzip"])
-def test_an_unknown_compression_is_not_asked_for_again(site, encoding):
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_compressed_content_is_refused(site, encoding):
     site.put("/a.jpg", b"picture", Content_Encoding=encoding)
-    message = "the web server compresses the content in a way that was not asked for"
+    message = "the web server compresses the content, although that was not asked for"
     assert failure(f"{site.url}/a.jpg") == ("io_error", message)
     assert site.asked["/a.jpg"] == 1
 
@@ -591,8 +547,3 @@ def test_a_list_that_no_server_answers_is_no_good_run(tmp_path, toy_model, site,
     assert pq.read_table(tmp_path / "p.parquet")["error_code"].to_pylist() == [code] * 2
     site.put("/b.jpg", picture())
     assert batchland(*command, "--out", tmp_path / "p.parquet", "--overwrite").exit_code == 0
-
-
-def test_a_time_in_the_first_years_of_our_era_is_unknown(site):
-    site.put("/a.jpg", b"picture", Last_Modified="Wed, 21 Oct 0001 07:28:00 GMT")
-    assert read(f"{site.url}/a.jpg").modified_us is None

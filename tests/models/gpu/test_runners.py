@@ -155,7 +155,6 @@ def test_provider_options(tmp_path):
 def test_a_broken_model_is_not_a_device_error(toy_model, monkeypatch):
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
-    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
     broken = toy_model.with_name("broken.onnx")
     broken.write_bytes(toy_model.read_bytes()[:200])
     with pytest.raises(ModelError, match="onnxruntime cannot load it") as caught:
@@ -166,7 +165,6 @@ def test_a_broken_model_is_not_a_device_error(toy_model, monkeypatch):
 def test_a_missing_gpu_is_named_in_the_error(toy_model, monkeypatch):
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 2)
-    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
     with pytest.raises(DeviceError) as caught:
         open_session(toy_model, "cuda:0,7")
     assert str(caught.value) == (
@@ -180,7 +178,6 @@ def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkey
     """If CUDA is offered but cannot start, onnxruntime creates a session without it, and no error."""
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
-    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
     with pytest.raises(DeviceError, match=r"^device cuda cannot be used here: .*; "):
         open_session(toy_model, "cuda", batch_size=4)
     session = open_session(toy_model, "auto", batch_size=4)

@@ -4,7 +4,6 @@ import base64
 import json
 import ssl
 from datetime import date
-from html import escape
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import trustme
 from commands import batchland
 from job_files import EVALUATION, JOB, deliver
+from markupsafe import escape
 from PIL import Image
 from post_server import PostServer, mail_server, post_server
 

@@ -17,7 +17,7 @@ from batchland.models.contract import read_model
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, PartSpec, PartSummary
 from batchland.predictions.schema import WrittenFile
-from batchland.scoring.engines.engine import Part, PartEngine, ScoredPart
+from batchland.scoring.engines.engine import Part, ScoredPart
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.pool import ActorHandle, WorkerPool, ray_errors
 from batchland.scoring.engines.ray.shared_images import TRIED, KnownImage
@@ -31,8 +31,8 @@ _MAX_LOSSES: Final = 10
 """Workers that may die while they have one part, although each image is decoded in a subprocess."""
 
 
-class RayEngine(PartEngine):
-    """Workers on a cluster, on a Ray that the program has started, or on one that ends with the run.
+class RayEngine:
+    """Context whose workers score whole parts and write them: on a cluster, on a Ray that runs here, or on its own.
 
     Raises ModelError if the model cannot be used, DeviceError if `cuda` was asked for and the cluster has none,
     EngineError if the cluster cannot be reached.
@@ -106,7 +106,11 @@ class RayEngine(PartEngine):
     def score_parts(
         self, parts: Iterable[tuple[int, Iterable[Entry]]], location: Path | str, spec: PartSpec
     ) -> Generator[ScoredPart | None, None, None]:
-        """See `PartEngine.score_parts`. Raises what the workers' local engines raise, and EngineError if Ray fails."""
+        """Parts that are scored and written to the output at `location`, in any order; a None about twice a second.
+
+        A bounded number of parts is taken ahead. Raises what the workers' local engines raise, and EngineError if Ray
+        fails.
+        """
         parts = iter(parts)
         first = list(islice(parts, 1))
         images = [image for _, entries in first for image in islice(entries, TRIED)]
@@ -117,15 +121,18 @@ class RayEngine(PartEngine):
 
     @property
     def unfinished(self) -> tuple[int, int]:
-        """See `PartEngine.unfinished`."""
+        """Images scored in parts that are not finished, and failed ones among them, about a second ago."""
         return self._pool.unfinished
 
     def stop(self) -> tuple[list[ScoredPart], int]:
-        """See `PartEngine.stop`."""
+        """Let the workers write the rows scored so far, and stop.
+
+        Returns the parts finished since `score_parts` gave the last one, and the number of images in unfinished parts.
+        """
         return self._pool.stop()
 
     def write_files(self, schema: pa.Schema, parts: list[PartSummary]) -> list[WrittenFile]:
-        """See `PartEngine.write_files`."""
+        """Write the files of a folder of parts, in order. schema: with the output's metadata."""
 
         def write(worker: ActorHandle, part: PartSummary) -> Any:
             return worker.write_file.remote(schema, part)

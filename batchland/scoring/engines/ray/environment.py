@@ -13,12 +13,11 @@ _VARIABLES: Final = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
     "RAY_worker_niceness": "0",  # Ray's default is 15: on a busy machine, workers would hardly get a core
 }
-_PACKAGES: Final = ("ray",)
 
 
 def prepare_import() -> None:
-    """Set Ray's environment variables where they are not set. Raises UsageError if a package is not installed."""
-    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
-        raise UsageError(f"engine ray needs {', '.join(missing)}; install with `pip install 'batchland[ray]'`")
+    """Set Ray's environment variables where they are not set. Raises UsageError if Ray is not installed."""
+    if find_spec("ray") is None:
+        raise UsageError("engine ray needs ray; install with `pip install 'batchland[ray]'`")
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)

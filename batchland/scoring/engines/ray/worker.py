@@ -27,7 +27,7 @@ from batchland.predictions.parts import Entry, PartSpec, PartSummary, PartWriter
 from batchland.predictions.schema import WrittenFile
 from batchland.predictions.storage import Output, open_output
 from batchland.predictions.writer import write_file
-from batchland.scoring.engines.engine import Part, Scored, ScoredPart, require_probabilities
+from batchland.scoring.engines.engine import Part, Scored, ScoredPart, Work, require_probabilities
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.engines.ray.shared_images import KnownImage
 from batchland.scoring.manifest import versions
@@ -242,8 +242,8 @@ class Tally:
         self._batches: list[tuple[int, int]] = []
         self.is_new = True
         """No batch has been scored."""
-        self._read = self._decode = self._infer = 0.0
-        self._on_gpu = self._rows = self._failed = 0
+        self._work = Work()
+        self._rows = self._failed = 0
 
     @property
     def unfinished(self) -> tuple[int, int]:
@@ -254,19 +254,15 @@ class Tally:
         """One more batch."""
         with self._lock:
             self.is_new = False
-            self._read += scored.read_seconds
-            self._decode += scored.decode_seconds
-            self._infer += scored.infer_seconds
-            self._on_gpu += scored.decoded_on_gpu
+            self._work = self._work.plus(scored.work)
             self._rows += scored.rows.num_rows
             self._failed += scored.failed
 
     def take(self, summary: PartSummary) -> ScoredPart:
-        """A finished part, with the seconds since the one before."""
+        """A finished part, with the work since the one before."""
         with self._lock:
-            part = ScoredPart(summary, self._read, self._decode, self._infer, self._on_gpu)
-            self._read = self._decode = self._infer = 0.0
-            self._on_gpu = 0
+            part = ScoredPart(summary, self._work)
+            self._work = Work()
             self._rows = max(0, self._rows - (summary.rows - summary.resumed - summary.kept))
             self._failed = max(0, self._failed - summary.failed)
             return part
