@@ -1,5 +1,7 @@
 """`batchland accept`: say that a suspicious night is good, or take that back."""
 
+import os
+import shlex
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,22 +42,24 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, withdraw:
     if withdraw:
         text = _withdrawn(name, withdraw_acceptance(runs / name, night.date(), reason=reason))
     else:
-        text = _accepted(name, accept_night(runs / name, night.date(), reason=reason, once=once), once=once)
+        text = _accepted(name, accept_night(runs / name, night.date(), reason=reason, once=once), runs, once=once)
     refresh_metrics(runs / name, local_today())
     write_night_pages(runs / name, local_today())
     click.echo(text)
 
 
-def _accepted(name: str, accepted: "Accepted", *, once: bool) -> str:
+def _accepted(name: str, accepted: "Accepted", runs: Path, *, once: bool) -> str:
     nights = accepted.nights
     effect = FIXED if accepted.fixed else _effect(accepted, once=once)
     text = f"Accepted: job {name}, {_nights_text(nights)}; {effect}."
     if accepted.open:
         text += f" Still suspicious by the same change: {first_few([str(night) for night in accepted.open])}."
     if not once and not accepted.fixed:
+        folder = shlex.quote(os.path.abspath(runs))  # noqa: PTH100 - keeps links
+        again = f"batchland accept {name} --date {nights[-1]} --runs {folder}"
         text += (
-            f" If nothing has changed and only this night is odd, withdraw this and accept it once: "
-            f"batchland accept {name} --date {nights[-1]} --withdraw, then --once."
+            " If nothing has changed and only this night is odd, withdraw this and accept it once: "
+            f"`{again} --withdraw && {again} --once`."
         )
     if len(nights) > 1:
         text += "".join(f"\n  {night}: {found}" for night, found in zip(nights, accepted.unusual, strict=True))

@@ -22,4 +22,6 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(ctx.find_root().command, {}, "batchland", "_BATCHLAND_COMPLETE").source())
+    script = kind(ctx.find_root().command, {}, "batchland", "_BATCHLAND_COMPLETE").source()
+    # Click's script for fish splits "plain,run<TAB>Score, evaluate" at every comma.
+    click.echo(script.replace('(string split "," $completion)', '(string split --max 1 "," $completion)'))

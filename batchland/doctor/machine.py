@@ -1,6 +1,5 @@
 """Check the machine: cores, memory, disks."""
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Final
 
 from batchland.doctor.check import Check, State
 from batchland.system.cores import machine_memory, usable_cores, usable_memory
+from batchland.system.files import write_remedy
 
 LITTLE_MEMORY: Final = 2 * 2**30
 """Bytes. Warn below this: scoring with a built-in model in batches of 32 takes about half of it."""
@@ -44,7 +44,7 @@ def check_disk(name: str, folder: Path, least: int = LITTLE_DISK, *, needed: boo
         status = os.statvfs(existing)
     except OSError as error:
         state: State = "fail" if needed else "warn"
-        yield Check(name, state, f"{existing}: cannot be written ({error.strerror})", _advice(error.errno))
+        yield Check(name, state, f"{existing}: cannot be written ({error.strerror})", write_remedy(error))
         return
     free = status.f_bavail * status.f_frsize
     found = f"{_gigabytes(free)} free at {existing}"
@@ -52,14 +52,6 @@ def check_disk(name: str, folder: Path, least: int = LITTLE_DISK, *, needed: boo
         yield Check(name, "ok", found)
     else:
         yield Check(name, "warn", found, "free some space; a run that fills the disk stops and can be resumed")
-
-
-def _advice(error: int | None) -> str:
-    if error == errno.EROFS:
-        return "mount a folder there, or write elsewhere"
-    if error in (errno.EACCES, errno.EPERM):
-        return f"give user {os.geteuid()} the right to write there, or write elsewhere"
-    return "free some space, or write elsewhere"
 
 
 def _gigabytes(amount: int) -> str:

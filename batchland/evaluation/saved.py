@@ -21,6 +21,7 @@ from batchland.predictions.storage import display_location, input_location
 from batchland.system.csv_files import FORMULA, csv_text
 from batchland.system.files import (
     Replaceable,
+    cannot_write,
     check_new_file,
     check_no_input,
     check_writable,
@@ -160,7 +161,7 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summa
         remove_leftovers(folder)
         (folder / "summary.json").unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(cannot_write(folder, error)) from error
     write_file(folder / _PAGE, page)
     for name, table in tables.items():
         content = table.copy_to if isinstance(table, TableFile) else partial(pq.write_table, table, compression="zstd")

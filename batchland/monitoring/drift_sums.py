@@ -31,6 +31,6 @@ def drifts(sums: Mapping[str, DriftSum], usual: Mapping[str, str], limit: float 
     for name, found in sums.items():
         if found.value > limit * LIMIT:
             measure, _, direction = name.rpartition(" ")
-            message = f"{measure.replace('_', ' ')} drifts {direction} ({usual[measure]})"
+            message = f"slow drift {direction}: {usual[measure]}"
             strength = found.value / LIMIT / limit
             yield Finding(kind="drift", what=measure, message=message, strength=strength, since=found.since)

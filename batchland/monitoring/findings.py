@@ -1,6 +1,6 @@
 """Describe a night's deviations from its reference in words, and choose the images that show them."""
 
-from collections.abc import Container, Iterable, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
@@ -13,25 +13,38 @@ from batchland.monitoring.orientation import COLOUR_CHANGES, structured, with_us
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import MIN_IMAGES, Found
 from batchland.monitoring.schema import Finding, FindingKind
-from batchland.monitoring.statistics import TAILS, Statistic
+from batchland.monitoring.statistics import Statistic, readable
 from batchland.system.text import percent
 
-TITLES: Final = {
+TITLES: Final = {signal.name: signal.name.replace("_", " ") for signal in SIGNALS} | {
+    "tone_p01": "tone of the darkest 1%",
+    "tone_p50": "median tone",
+    "tone_p99": "tone of the lightest 1%",
+    "tone_gaps": "share of unused tones",
+    "red_green": "red less green",
+    "blue_green": "blue less green",
+    "gradient_x": "difference of horizontal neighbours",
+    "gradient_y": "difference of vertical neighbours",
+    "fineness_x": "fineness of horizontal detail",
+    "fineness_y": "fineness of vertical detail",
+    "flat_share": "share of even squares",
     "top_bottom": "tone of the upper half less that of the lower",
     "left_right": "tone of the left half less that of the right",
     "centre_border": "tone of the centre less that of the border",
     "sky": "blue less red of the upper half less that of the lower",
-    "aspect": "width by height (log2)",
-    "pixels": "number of pixels (log2)",
-    "bytes_per_pixel": "bytes per pixel (log2)",
+    "aspect": "width by height",
+    "pixels": "number of pixels",
+    "bytes_per_pixel": "bytes per pixel",
     "probability": "probability of the first choice",
     "margin": "margin between the first two choices",
-    "entropy": "entropy of the answers",
-    "logsumexp": "logsumexp of the logits",
-    "top_logit": "largest logit",
-} | {signal.name: signal.name.replace("_", " ") for signal in SIGNALS}
+    "entropy": "uncertainty of the answers (entropy)",
+    "logsumexp": "raw scores of all classes together (logsumexp)",
+    "top_logit": "raw score of the first choice (largest logit)",
+    "all": "difference from usual pictures in all figures together",
+}
 """Title of each measure, for people."""
-
+_LOG2: Final = ("aspect", "pixels", "bytes_per_pixel")
+"""Measures of which the base 2 logarithm is stored."""
 
 _PLAIN: Final = ("brightness", "contrast", "saturation", "sharpness", "noise", "pixels", "aspect", "probability")
 """Measures that are easy to understand. They are listed before the others."""
@@ -135,13 +148,12 @@ def _rank(statistic: Statistic) -> int:
 
 def usual_values(reference: Reference, night: Observations) -> dict[str, str]:
     """Text for each measure: its value tonight, and its range on the nights of the reference."""
-    before = reference.night_means
-    now = np.nanmean(night.values, axis=0)
-    return {
-        measure: f"mean {_number(now[column])}, usually {_range(before[:, column])}"
-        for column, measure in enumerate(MEASURES)
-        if measure in reference.pool.measures
-    }
+    values = np.vstack([reference.night_means, np.nanmean(night.values, axis=0)])
+    texts = {}
+    for measure, column in zip(reference.pool.measures, reference.pool.columns, strict=True):
+        *before, now = (2 ** values[:, column] if measure in _LOG2 else values[:, column]).tolist()
+        texts[measure] = f"{TITLES[measure]}: mean {_number(now)}, usually {_range(before, _number)}"
+    return texts
 
 
 def _finding(
@@ -150,37 +162,35 @@ def _finding(
     statistic = reference.pool.statistics[index]
     if statistic.score == "class":
         return _class_finding(reference, night, statistic, strength, labels)
-    column = index % scores.shape[1]
-    own = scores[:, column]
-    change = float(reference.pool.figures(night, scores).values[index] - reference.usual[index])
-    order = _order(statistic.kind, own, change)
-    message = _message(reference, night, statistic, own, column, change)
-    kind: FindingKind = "answers" if statistic.measure in ANSWER else "pictures"
-    return Finding(kind=kind, what=statistic.measure, message=message, strength=strength), order
-
-
-def _message(
-    reference: Reference, night: Observations, statistic: Statistic, own: Floats, column: int, change: float
-) -> str:
-    spread = "the pictures are more alike than usual" if change < 0 else "the pictures differ more than usual"
-    if statistic.score == "distance" and statistic.kind == "spread":
-        return f"all figures together: {spread}"
-    if statistic.score == "distance":
-        share = float((own > reference.pool.edges[1][0][column]).mean())
-        return f"{percent(share)} of the pictures are unlike the reference in all figures together, usually 2%"
+    own = scores[:, index % scores.shape[1]]
+    now = reference.pool.figures(night, scores)
+    change = float(now.values[index] - reference.usual[index])
+    before = readable(statistic.kind, reference.night_figures[:, index], reference.night_classes.sum(axis=1))
+    text = _figure_text(statistic.kind, float(readable(statistic.kind, now.values[index], now.images)), before)
     title = TITLES[statistic.measure]
-    text = f"{title}: {usual_values(reference, night)[statistic.measure]}"
     if statistic.score == "rest":
-        text += ", and unusual for pictures that are otherwise like these"
-    if statistic.kind == "spread":
-        text += f"; {spread}"
-    if "low" in statistic.kind or "high" in statistic.kind:
-        side, tail = int("high" in statistic.kind), int("very" in statistic.kind)
-        edge = reference.pool.edges[side][tail][column]
-        share = float(((own > edge) if side else (own < edge)).mean())
-        level = "high" if side else "low"
-        text += f"; {percent(share)} of the pictures are very {level}, usually {percent(TAILS[tail])}"
-    return text
+        message = f"{title}, relative to the other figures of the pictures: {text}"
+    elif (statistic.score, statistic.kind) != ("value", "mean"):
+        message = f"{title}: {text}"
+    else:
+        column = MEASURES.index(statistic.measure)
+        means, mean = reference.night_means[:, column], float(night.values[:, column].mean())
+        message = usual_values(reference, night)[statistic.measure]
+        if means.min() <= mean <= means.max():  # a few extreme pictures hide the change
+            message = f"{title}, by rank among usual pictures: {text}"
+    kind: FindingKind = "answers" if statistic.measure in ANSWER else "pictures"
+    finding = Finding(kind=kind, what=statistic.measure, message=message, strength=strength)
+    return finding, _order(statistic.kind, own, change)
+
+
+def _figure_text(kind: str, now: float, before: Floats) -> str:
+    """A figure tonight, and its range on the nights of the reference."""
+    if kind == "mean":
+        return f"mean {_number(now)}, usually {_range(before, _number)}"
+    if kind == "spread":
+        alike = "are more alike" if now < before.mean() else "differ more"
+        return f"the pictures {alike} than usual (spread {_number(now)}, usually {_range(before, _number)})"
+    return f"{kind} in {percent(now)} of the pictures, usually in {_range(before, percent)}"
 
 
 def _class_finding(
@@ -196,7 +206,7 @@ def _class_finding(
         chosen = int(counts.argmax())
     else:
         chosen = int(np.abs(counts - before.mean(axis=0)).argmax())
-    usual = f"{percent(float(before[:, chosen].min()))} to {percent(float(before[:, chosen].max()))}"
+    usual = _range(before[:, chosen], percent)
     message = f"{percent(float(counts[chosen]))} of the images are {labels[chosen]!r}, usually {usual}"
     finding = Finding(kind="classes", what=labels[chosen], message=message, strength=strength)
     return finding, np.flatnonzero(night.classes == chosen)
@@ -210,10 +220,10 @@ def _order(kind: str, scores: Floats, change: float) -> npt.NDArray[np.intp]:
     return np.argsort(scores if lower else -scores, kind="stable")
 
 
-def _range(values: Floats) -> str:
-    low, high = _number(values.min()), _number(values.max())
+def _range(values: npt.ArrayLike, text: Callable[[float], str]) -> str:
+    low, high = text(float(np.min(values))), text(float(np.max(values)))
     return low if low == high else f"{low} to {high}"
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -9,6 +9,7 @@ estimate from few nights is inexact.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -89,8 +90,8 @@ class Reference:
     pool: Pool
     discriminants: Discriminants
     nights: int
-    usual: Floats
-    """Mean of each figure over the nights."""
+    night_figures: Floats
+    """Figures of each night, [nights, figures]."""
     between: Floats
     """Variance of each figure between nights."""
     likeness: Floats
@@ -136,7 +137,7 @@ class Reference:
             pool,
             discriminants,
             nights=len(nights),
-            usual=values.mean(axis=0),
+            night_figures=values,
             between=within * _shrunk(values.var(axis=0, ddof=1) / within - each, kinds, least, len(nights)),
             likeness=means.mean(axis=0),
             likeness_between=_shrunk(
@@ -147,6 +148,11 @@ class Reference:
             thumbnails=joined.thumbnails,
             labelled=labelled,
         )
+
+    @cached_property
+    def usual(self) -> Floats:
+        """Mean of each figure over the nights."""
+        return np.asarray(self.night_figures.mean(axis=0))
 
     def deviations(self, night: Figures) -> Floats:
         """z of each figure of a night, in the order of `pool.statistics`."""

@@ -207,3 +207,13 @@ def _angles(shares: Floats, images: int) -> Floats:
     A square root is as good for small shares, but makes little of the difference between one half and all.
     """
     return np.arcsin(np.sqrt((shares * images + 3 / 8) / (images + 3 / 4)))
+
+
+def readable(kind: str, values: Floats, images: npt.ArrayLike) -> Floats:
+    """Figures of one of KINDS for people: means and spreads in deviations of the reference's images, or shares."""
+    if kind == "mean":
+        return values
+    if kind == "spread":
+        return np.exp(values) - _MIN_DEVIATION
+    count = np.asarray(images)
+    return np.clip((np.square(np.sin(values)) * (count + 3 / 4) - 3 / 8) / count, 0, 1)

@@ -147,15 +147,18 @@ def _check_number(table: DeliveryTable, root: str, number: int, night: date, goo
 def _check_expected(root: str, delivered: Sequence[ImageRef], new: Sequence[ImageRef], path: Path) -> None:
     """path: the list of expected images."""
     expected, by_name = read_expected(path), {ref.name: ref for ref in delivered}
+    problems = []
     if missing := [name for name in expected if name not in by_name]:
-        raise IncompleteDeliveryError(
-            f"{root}: lacks {len(missing)} of {images(len(expected))} of the list {path} ({first_few(missing)})"
-        )
-    for name, image in expected.items():
-        if problem := _difference(by_name[name], image):
-            raise IncompleteDeliveryError(f"{root}: {name}: {problem}")
+        problems.append(f"lacks {len(missing)} of {images(len(expected))} of the list {path} ({first_few(missing)})")
+    differences = {name: _difference(by_name[name], image) for name, image in expected.items() if name in by_name}
+    if different := [f"{name} {difference}" for name, difference in differences.items() if difference]:
+        problems.append(f"not as in the list {path}: {first_few(different)}")
+    incomplete = bool(problems)
     if unexpected := [ref.name for ref in new if ref.name not in expected]:
-        raise WrongDeliveryError(f"{root}: {images(len(unexpected))} not in the list {path} ({first_few(unexpected)})")
+        problems.append(f"{images(len(unexpected))} not in the list {path} ({first_few(unexpected)})")
+    if problems:
+        error = IncompleteDeliveryError if incomplete else WrongDeliveryError
+        raise error(f"{root}: {'; '.join(problems)}")
 
 
 def _difference(ref: ImageRef, expected: ExpectedImage) -> str | None:
@@ -168,7 +171,7 @@ def _difference(ref: ImageRef, expected: ExpectedImage) -> str | None:
     if expected.size is not None and file.size != expected.size:
         return f"has {file.size} bytes, not {expected.size}"
     if expected.sha256 is not None and content_hash(file.data) != expected.sha256:
-        return "has another sha256 than in the list of expected images"
+        return "has another sha256"
     return None
 
 

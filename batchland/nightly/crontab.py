@@ -95,20 +95,23 @@ def entry_of(
     be secret: cron shows the whole line in the subject of its mails and in the system's log, and lines that set
     variables in the header of its mails.
     """
+    in_a_file = f"put the value into a file that only you may read, and write ${{file:PATH}} in {job.file}"
     check_schedule(schedule)
     for name, value in (variables or {}).items():
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
             raise UsageError(f"crontab: environment {name!r} is not a variable name")
         if _may_be_secret(job, name, value):
             raise UsageError(
-                f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; put "
-                f"the value into a file that only you may read, and write ${{file:PATH}} in {job.file}"
+                f"crontab: {name} may be secret, and cron shows variables in its mails and in the system's log; "
+                + in_a_file
             )
     environment = kept_environment(Path(sys.executable).parent) | dict(variables or {})
     if missing := sorted(job.placeholders.variables - {*environment, *_OF_CRON}):
+        secret = any(_may_be_secret(job, name, "") for name in missing)
         raise UsageError(
-            f"crontab: cron does not set {first_few(missing)}, which {job.file} uses, so every night would fail; give "
-            f"the entry this variable, or write ${{file:PATH}} in the job file if the value is secret"
+            f"crontab: cron does not set {first_few(missing)}, which {job.file} uses, so every night would fail"
+            + (f"; {in_a_file}" if secret else ""),
+            advice=None if secret else "cron_variable",
         )
     return Entry(
         job=job.name,

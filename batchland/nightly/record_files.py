@@ -142,7 +142,7 @@ def no_record(root: Path) -> UsageError:
     others = sorted({path.name for path in runs.iterdir() if path.is_dir()} - {root.name}) if runs.is_dir() else []
     near = near_miss(root.name, others)
     advice = f"did you mean {near!r}?" if near else f"there is {', '.join(others)}" if others else "no job ran here yet"
-    return UsageError(f"{root}: no night of this job is recorded ({advice})")
+    return UsageError(f"{root}: no night of this job is recorded ({advice})", advice=None if near else "runs")
 
 
 def remove_record(root: Path, night: date, today: date) -> Path:

@@ -31,7 +31,7 @@ from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
 from batchland.predictions.storage import display_location
-from batchland.system.files import replace_file
+from batchland.system.files import cannot_write, replace_file
 from batchland.system.text import reason
 
 _RESERVE_BYTES: Final = 64 * 1024
@@ -121,9 +121,9 @@ class Recorder:
     def start(self) -> None:
         """Begin an attempt."""
         self._attempts.append(self._new_attempt())
+        self.save()
         data = self._attempts[-1].model_dump(include={"pid", "host", "started_at"})
         _log.info("job %s, %s: begins", self.job.name, self.night, extra={"data": data})
-        self.save()
 
     def finish(self, ending: Ending) -> None:
         """End the running attempt; one that ended before it began is added."""
@@ -199,7 +199,7 @@ class Recorder:
         try:
             self.record = update_run(self.folder, self.record)
         except (OSError, BatchlandError) as error:
-            fault = f"{self.folder / RUN_FILE}: cannot be written ({reason(error)})"
+            fault = cannot_write(self.folder / RUN_FILE, error)
             if fault != self._fault:
                 _log.error("%s", fault)
             self._fault = fault

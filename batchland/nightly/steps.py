@@ -189,12 +189,13 @@ class Steps:
         same = earlier if earlier and earlier.run_id == manifest.run_id else None
         model = same.name if same else model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
+        remedy = "a forced run would score it again"
         try:
             changes = list(differences(self.job, self.job.model_file(name), manifest))
         except ModelError as error:  # of the registry
-            changes = [str(error)]
+            changes, remedy = [str(error)], "correct that before a forced run"
         for difference in changes:
-            _log.warning("%s: %s; a forced run would score it again", model, difference)
+            _log.warning("%s: %s; %s", model, difference, remedy)
         try:
             remove_leftovers(partition)
         except BatchlandError as error:

@@ -20,6 +20,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from batchland.errors import BatchlandError, InputError, OutputError, UsageError
 from batchland.system.retries import storage_failed
+from batchland.system.text import reason
 
 Content = str | bytes | Callable[[BinaryIO], object]
 """Content of a file: text (stored as UTF-8), bytes, or a function that writes to an open file."""
@@ -254,9 +255,25 @@ def _removed_on_error(path: Path) -> Iterator[None]:
         raise
 
 
+def write_remedy(error: Exception) -> str:
+    """What a person can do about a failed write."""
+    number = getattr(error, "errno", None)
+    if number == errno.EROFS:
+        return "mount a folder there, or write elsewhere"
+    if number in (errno.EACCES, errno.EPERM):
+        return f"give user {os.geteuid()} the right to write there, or write elsewhere"
+    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "free some space, or write elsewhere" if full else "write elsewhere"
+
+
+def cannot_write(path: Path, error: Exception) -> str:
+    """The message of a failed write: where, why, and what to do."""
+    return f"{path}: cannot be written ({reason(error)}); {write_remedy(error)}"
+
+
 @contextlib.contextmanager
 def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(cannot_write(path, error)) from error

@@ -9,7 +9,7 @@ from typing import Final
 import platformdirs
 
 from batchland.errors import OutputError, UsageError
-from batchland.system.files import remove, sync
+from batchland.system.files import cannot_write, remove, sync
 from batchland.system.lock import locked
 
 _LOST: Final = "lost+found"
@@ -48,7 +48,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         with _filled(target, str(path)) if fixed else _made_beside(target, str(path)) as folder:
             yield folder
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(cannot_write(path, error)) from error
 
 
 @contextmanager

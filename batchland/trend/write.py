@@ -16,7 +16,7 @@ from batchland.nightly.record_files import read_runs
 from batchland.predictions.layout import check_no_predictions
 from batchland.report.html import is_page_of
 from batchland.report.options import ReportOptions
-from batchland.system.files import Replaceable, check_new_file, write_file
+from batchland.system.files import Replaceable, cannot_write, check_new_file, write_file
 from batchland.system.lock import locked
 from batchland.trend.measure import Trend, measure
 from batchland.trend.overview import TREND_FILE, job_views
@@ -73,7 +73,7 @@ def write_overview(runs: Path, today: date) -> Path:
             written = datetime.now().astimezone().isoformat(timespec="seconds")
             write_file(out, render_overview(runs, job_views(runs, today), written))
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(cannot_write(out, error)) from error
     return out
 
 

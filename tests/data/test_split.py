@@ -201,7 +201,9 @@ def test_full_disk_is_an_error_and_leaves_no_files(
     monkeypatch.setattr("shutil.copy2", full)
     with pytest.raises(OutputError) as caught:
         split(photos, tmp_path / "out")
-    assert str(caught.value) == f"{tmp_path}/out: cannot be written (No space left on device)"
+    assert str(caught.value) == (
+        f"{tmp_path}/out: cannot be written (No space left on device); free some space, or write elsewhere"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 

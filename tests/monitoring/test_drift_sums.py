@@ -30,11 +30,11 @@ def test_one_night_counts_as_four_deviations_at_most() -> None:
 
 def test_slow_drift_is_found_and_dated() -> None:
     sums = after([0.3] * 10 + [2.5] * 17)
-    (finding,) = drifts(sums, {"noise": "mean 3, usually 1 to 2"})
+    (finding,) = drifts(sums, {"noise": "noise: mean 3, usually 1 to 2"})
     assert finding.model_dump() == {
         "kind": "drift",
         "what": "noise",
-        "message": "noise drifts up (mean 3, usually 1 to 2)",
+        "message": "slow drift up: noise: mean 3, usually 1 to 2",
         "strength": 17 * 1.25 / LIMIT,
         "since": FIRST + timedelta(days=10),
     }

@@ -51,14 +51,21 @@ def test_clean_nights_stay_below_their_limits(reference: Reference) -> None:
     assert max(strengths) < 0.9
 
 
-@pytest.mark.parametrize(("share", "shift"), [(1.0, 3.0), (0.5, 4.0), (0.2, 6.0)])
-def test_shift_of_some_images_is_found_and_named(reference: Reference, share: float, shift: float) -> None:
+@pytest.mark.parametrize(
+    ("share", "shift", "text"),
+    [
+        (1.0, 3.0, "sharpness: mean "),
+        (0.5, 4.0, "sharpness: mean "),
+        (0.2, 6.0, "sharpness: very low in 20.0% of the pictures, usually in 0.0% to "),
+    ],
+)
+def test_shift_of_some_images_is_found_and_named(reference: Reference, share: float, shift: float, text: str) -> None:
     night = observed(np.random.default_rng(100), shift={"sharpness": -shift}, share=share)
     found, strength = describe(reference, night, LABELS)
     assert strength > 1
     finding, rows = next(each for each in found if each[0].what == "sharpness")
     assert finding.kind == "pictures"
-    assert finding.message.startswith("sharpness: mean ")
+    assert finding.message.startswith(text)
     assert set(rows[:6]) <= set(range(round(100 * share)))
 
 
@@ -254,7 +261,10 @@ def test_a_value_in_its_usual_range_is_not_named_first(reference: Reference) -> 
     found = [each for each, _ in describe(reference, night, LABELS)[0]]
     names = [each.what for each in found]
     assert "noise" in names
-    assert ", and unusual for pictures that are otherwise like these" in found[names.index("noise")].message
+    assert found[names.index("noise")].message == (
+        "noise, relative to the other figures of the pictures: the pictures differ more than usual (spread 2.01, "
+        "usually 0.852 to 1.13)"
+    )
     assert names[0] == "row_bands"
 
 
@@ -275,5 +285,13 @@ def test_pictures_that_are_too_alike_are_called_that(reference: Reference) -> No
     values[:, column] = np.median(reference.pool.ordered[:, column])
     found = [each for each, _ in describe(reference, replace(night, values=values), LABELS)[0]]
     (message,) = [each.message for each in found if each.what == "saturation"]
-    assert message.startswith("saturation: mean ")
-    assert message.endswith("; the pictures are more alike than usual")
+    assert message == "saturation: the pictures are more alike than usual (spread 0.137, usually 0.935 to 1.07)"
+
+
+def test_a_mean_in_its_usual_range_is_not_given_as_the_fault(reference: Reference) -> None:
+    """One extreme picture hides the change of the others. Logarithms are never printed."""
+    night = observed(np.random.default_rng(100), shift={"sharpness": -3.0, "pixels": 9.0})
+    night.values[0, MEASURES.index("sharpness")] += 300
+    messages = {finding.what: finding.message for finding, _ in describe(reference, night, LABELS)[0]}
+    assert messages["sharpness"].startswith("sharpness, by rank among usual pictures: mean -2.")
+    assert messages["pixels"] == "number of pixels: mean 496, usually 0.854 to 1.31"

@@ -188,8 +188,9 @@ def test_the_command_says_what_follows(runs: Path) -> None:
         0,
         "Accepted: job job, 2024-10-07 to 2024-10-08, 2 nights; a new reference begins with 2024-10-07, without "
         "earlier nights; until it has 5 nights, only exact rules hold. Still suspicious by the same change: "
-        "2024-10-09. If nothing has changed and only this night is odd, withdraw this and accept it once: batchland "
-        "accept job --date 2024-10-08 --withdraw, then --once.\n"
+        "2024-10-09. If nothing has changed and only this night is odd, withdraw this and accept it once: "
+        f"`batchland accept job --date 2024-10-08 --runs {runs} --withdraw && batchland accept job --date 2024-10-08 "
+        f"--runs {runs} --once`.\n"
         "  2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n"
         "  2024-10-08: since 2024-10-07: brightness: mean 0.161, usually 0.42 to 0.479\n",
     )

@@ -131,12 +131,17 @@ def test_expected_images_are_named(project):
     data = (project / "in" / str(NIGHT) / "0.jpg").read_bytes()
     row = f"0.jpg,{len(data)},{hashlib.sha256(data).hexdigest().upper()}"
     rest = [f"{name},," for name in names[1:]]
+    assert run(project, expect(project, "0.jpg,7", "1.jpg,", "x.jpg,", header="image,size")) == (
+        "missing_input", 66, f"lacks 1 of 3 images of the list {project}/expected.csv (x.jpg); not as in the list "
+        f"{project}/expected.csv: 0.jpg has {len(data)} bytes, not 7; 4 images not in the list {project}/expected.csv "
+        "(2.jpg, 3.jpg, 4.jpg and 1 more)",
+    )  # fmt: skip
     for wrong, message in (
         (row.replace(f",{len(data)},", ",7,"), f"has {len(data)} bytes, not 7"),
-        (row[:-1] + ("0" if row[-1] != "0" else "1"), "has another sha256 than in the list of expected images"),
+        (row[:-1] + ("0" if row[-1] != "0" else "1"), "has another sha256"),
     ):
         ending = run(project, expect(project, wrong, *rest, header="image,size,sha256"))
-        assert ending == ("missing_input", 66, f"0.jpg: {message}")
+        assert ending == ("missing_input", 66, f"not as in the list {project}/expected.csv: 0.jpg {message}")
     assert not scored(project)
     assert run(project, expect(project, row, *rest, header="image,size,sha256"))[0] == "ok"
 

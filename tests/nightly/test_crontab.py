@@ -275,12 +275,20 @@ def test_variables_that_may_be_secret_are_refused(tmp_path, toy_model, monkeypat
     with pytest.raises(UsageError) as caught:
         entry_of(job, variables={"LANG": "C"})
     assert str(caught.value) == (
-        f"crontab: cron does not set HOOK, which {tmp_path}/toy.toml uses, so every night would fail; give the entry "
-        "this variable, or write ${file:PATH} in the job file if the value is secret"
+        f"crontab: cron does not set HOOK, which {tmp_path}/toy.toml uses, so every night would fail; put the value "
+        f"into a file that only you may read, and write ${{file:PATH}} in {tmp_path}/toy.toml"
     )
     monkeypatch.delenv("HOOK")
     result = CliRunner().invoke(main, ["cron", "show", str(job.file), "--env", "HOOK=https://example.org/marzipan"])
     assert (result.exit_code, "crontab: HOOK may be secret" in result.stderr) == (2, True)
+    (tmp_path / "toy.toml").write_text('images = "${SITE}/in"\nmodel = "toy.onnx"\n')
+    monkeypatch.setenv("SITE", "/srv")
+    result = CliRunner().invoke(main, ["cron", "show", str(job.file)])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"batchland: crontab: cron does not set SITE, which {tmp_path}/toy.toml uses, so every night would fail; give "
+        "it with --env NAME=VALUE\n",
+    )
     (tmp_path / "toy.toml").write_text('images = "${HOME}/in"\nmodel = "toy.onnx"\n')
     job = load_job(tmp_path / "toy.toml")
     harmless = {"LANG": "C", "HTTPS_PROXY": "http://proxy:3128", "GOOGLE_APPLICATION_CREDENTIALS": str(job.file)}

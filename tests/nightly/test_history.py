@@ -135,6 +135,10 @@ def test_the_command(tmp_path, monkeypatch):
     assert (result.exit_code, result.stderr) == (
         2, "batchland: runs/nigthly: no night of this job is recorded (did you mean 'nightly'?)\n"
     )  # fmt: skip
+    assert run(main, ["history", "nightly", "--runs", "other"]).stderr == (
+        "batchland: other/nightly: no night of this job is recorded (no job ran here yet); give the folder of the "
+        "records with --runs\n"
+    )
 
 
 @pytest.mark.parametrize(

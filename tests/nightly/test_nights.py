@@ -281,7 +281,7 @@ def kill_and_rerun(folder, kills):
             time.sleep(rng.uniform(0, patience))
             child.kill()
         done += child.returncode == -signal.SIGKILL
-        read_runs(records.parent)  # whole, or not there yet
+        assert read_runs(records.parent)[-1].date == night  # whole, and there since the log said "begins"
     assert project.run(night) == 0
     assert {path.name: path.read_bytes() for path in partition.glob("*.parquet")} == undisturbed
     assert sorted(path.name for path in (folder / "out").iterdir()) == [f"date={NIGHTS[1]}", f"date={night}"]

@@ -784,7 +784,7 @@ def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_serve
     heartbeat = f"heartbeat.url={web_server[0]}/check"
     attempt = run(project, NIGHT, heartbeat).attempt
     assert (attempt.outcome, attempt.exit_code) == ("failed", 74)
-    assert attempt.error == f"{folder}/run.json: cannot be written (Is a directory)"
+    assert attempt.error == f"{folder}/run.json: cannot be written (Is a directory); write elsewhere"
     assert caplog.messages.count(attempt.error) == 1
     assert web_server[1] == ["/check/start", "/check/74"]
     assert len(images(project)) == 9

@@ -80,7 +80,7 @@ def test_a_mounted_folder_becomes_a_site(tmp_path: Path, monkeypatch: pytest.Mon
     full = batchland("init", mounted)
     assert (full.exit_code, full.stderr) == (
         74,
-        f"batchland: {mounted}: cannot be written (No space left on device)\n",
+        f"batchland: {mounted}: cannot be written (No space left on device); free some space, or write elsewhere\n",
     )
     assert os.listdir(mounted) == ["lost+found"]
     assert batchland("init", mounted).exit_code == 0
@@ -107,7 +107,8 @@ def test_a_full_disk_is_named_in_words(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(shutil, "copyfile", full)
     result = batchland("init", tmp_path / "site")
-    expected = f"batchland: {tmp_path}/site: cannot be written (No space left on device)\n"
+    reason = "No space left on device); free some space, or write elsewhere"
+    expected = f"batchland: {tmp_path}/site: cannot be written ({reason}\n"
     assert (result.exit_code, result.stderr, os.listdir(tmp_path)) == (74, expected, [])
 
 

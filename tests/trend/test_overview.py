@@ -189,7 +189,7 @@ def test_a_page_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     (tmp_path / "index.html").mkdir()
     write_night_pages(tmp_path / "job", TODAY)
     assert [each.getMessage() for each in caplog.records] == [
-        f"{tmp_path}/index.html: cannot be written (Is a directory)"
+        f"{tmp_path}/index.html: cannot be written (Is a directory); write elsewhere"
     ]
     assert (tmp_path / "job" / "trend.html").exists()
 
@@ -214,7 +214,8 @@ def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
         0,
         "Accepted: job job, 2024-10-01; a new reference begins with 2024-10-01, without earlier nights; until it "
         "has 5 nights, only exact rules hold. If nothing has changed and only this night is odd, withdraw this and "
-        "accept it once: batchland accept job --date 2024-10-01 --withdraw, then --once.\n",
+        f"accept it once: `batchland accept job --date 2024-10-01 --runs {tmp_path} --withdraw && batchland accept job "
+        f"--date 2024-10-01 --runs {tmp_path} --once`.\n",
     )
     again = batchland("accept", "job", "--date", str(day), "--once", "--runs", str(tmp_path))
     assert (again.exit_code, again.stdout) == (2, "")

@@ -1,9 +1,11 @@
 """The state of a job as a file for Prometheus's node exporter (textfile collector)."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+from typing import BinaryIO
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
@@ -19,7 +21,8 @@ _log = logging.getLogger("batchland")
 def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None:
     """Write the metrics of a job's newest night that is not in the future, and of the last one that ended well.
 
-    The file is replaced by rename. records: as `read_runs` gives them, at least one. Raises OutputError.
+    The file is replaced by rename, and everybody may read it, because the node exporter is another user.
+    records: as `read_runs` gives them, at least one. Raises OutputError.
     """
     registry = CollectorRegistry()
     records = without_future(records, today)
@@ -47,7 +50,12 @@ def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None
         if value is not None:
             gauge(name, text).labels(newest.job).set(value)
     _describe_models(newest, gauge)
-    write_file(path, generate_latest(registry))
+
+    def write(file: BinaryIO) -> None:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(generate_latest(registry))
+
+    write_file(path, write)
 
 
 def metrics_file(records: Sequence[RunRecord], today: date) -> Path | None:

@@ -1,5 +1,6 @@
 """The complete metrics file: the newest night, and the last good one."""
 
+import os
 import time
 from datetime import date
 
@@ -100,6 +101,16 @@ def test_all_metrics(tmp_path, utc):
         f'batchland_gate_passed{{gate="failed > 9",job_name="toy",{model}}} 1.0',
     ]
     assert [entry.name for entry in path.parent.iterdir()] == ["toy.prom"]
+
+
+def test_the_node_exporter_may_read_the_file(tmp_path):
+    """With the umask of cron/batchland@.service."""
+    before = os.umask(0o027)
+    try:
+        write_metrics(tmp_path / "toy.prom", [record(date(2024, 11, 22), "ok", 0)], TODAY)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "toy.prom").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_failed_night_without_models_has_no_figures_and_no_success(tmp_path):
