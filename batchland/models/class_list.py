@@ -26,6 +26,7 @@ _LAST_NUMBER: Final = re.compile(rf"\W({_NUMBER})\W*$")
 _NUMBER_CELL: Final = re.compile(rf'\W*{_NUMBER}[ "]*[,;\t].*|.*[,;\t][ "]*{_NUMBER}[ "]*')
 """A line of a table with a number in its first or last column."""
 _HEADER: Final = re.compile(r"[^\d,;\t]*[,;\t]\D*")
+_QUOTED: Final = re.compile(r"""(["'])(?P<label>[^"']+)\1""")
 
 
 def read_class_list(path: Path) -> list[str]:
@@ -71,13 +72,18 @@ def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
 
     Numbers before all labels are indices in a table (`2,cat`), in any order, and as text (`0 cat`) if they ascend from
     0. A table may have a header. Other numbers are parts of the labels, but not if they are in a column of a table
-    (`cat,0` or `0.0,cat`) or look like indices in another order.
+    (`cat,0` or `0.0,cat`) or look like indices in another order. Quotes around all lines are removed.
     """
     if "" in lines:
         number = lines.index("") + 1
         raise UsageError(f"{path}: line {number} is empty; give one label per line, in the model's order")
     if len(lines) > 2 and _HEADER.fullmatch(lines[0]) and all(map(_NUMBER_CELL.fullmatch, lines[1:])):
         lines = lines[1:]
+    if all(quoted := [_QUOTED.fullmatch(line) for line in lines]):
+        return [match["label"] for match in quoted if match]
+    rest = [int(match["index"]) for line in lines[1:] if (match := _INDEXED.fullmatch(line))]
+    if 0 in rest and len(rest) == len(lines) - 1 > 1 and not _INDEXED.fullmatch(lines[0]):
+        raise UsageError(f"{path}: line 1, {lines[0]!r}, has no number like the others; remove it if it is a header")
     found = [match for line in lines if (match := _INDEXED.fullmatch(line))]
     indices, in_order = [int(match["index"]) for match in found], list(range(len(lines)))
     is_table = len(found) == len(lines) and all(match["mark"].strip(" ") in (*",;", "\t") for match in found)
@@ -92,6 +98,8 @@ def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
         )
     if not are_indices:
         return lines
+    if is_table and any(re.search(r"[,;\t](\S|$)", match["label"]) and match["label"][0] != '"' for match in found):
+        raise UsageError(f"{path}: has more than two columns; give an index, a comma and a label, in quotes if needed")
     labels = (re.sub('^"(.*)"$', r"\1", match["label"]).replace('""', '"') for match in found)
     return [label for _, label in sorted(zip(indices, labels, strict=True))]
 

@@ -23,7 +23,7 @@ from batchland.images.sources.source import ContainerSource, ListSource, Source
 from batchland.predictions.schema import RESERVED
 from batchland.scoring.options import ScoreOptions, ScoreSettings, Shard
 from batchland.system.names import display_name, display_path
-from batchland.system.text import counted
+from batchland.system.text import counted, one_line
 from batchland.system.urls import split_url
 
 TRIED: Final = 100
@@ -153,7 +153,7 @@ class ImageListing:
         path = display_name(beginning[0].path) if isinstance(beginning[0].store, LocalFiles) else beginning[0].name
         others = f", nor for any of the first {len(beginning)} entries" if len(beginning) > 1 else ""
         advice = self._list_advice() + ("" if is_web(self.source.name) else ", relative to the folder or absolute")
-        raise UsageError(f"{self._list_name()}: there is no file {path!r}{others}; {advice}")
+        raise UsageError(f"{self._list_name()}: there is no file {one_line(path, 500)!r}{others}; {advice}")
 
     def _no_images(self) -> UsageError:
         problem = f"no images to score (found: {self.found()})"

@@ -100,5 +100,6 @@ def test_an_archive_that_cannot_be_read_may_still_be_on_its_way(tmp_path):
     path = tmp_path / "in.zip"
     path.write_bytes(b"PK\x03\x04 the beginning of an upload")
     assert refusal(load_job(tmp_path / "toy.toml"), path) == (
-        f"{path}: the zip file cannot be read: File is not a zip file; is the delivery still being written?"
+        f"{path}: the zip file cannot be read: the list of its members, at its end, is missing, so it was cut; deliver "
+        f"it again; is the delivery still being written?"
     )

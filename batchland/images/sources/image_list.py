@@ -189,7 +189,8 @@ def _lines(file: IO[bytes], list_name: str) -> Iterator[Entry]:
     """Entries separated by line ends, also `\\r` alone, or by zero bytes if there are any (`find -print0`)."""
     read = cast("io.BufferedReader", file).read1  # returns what a pipe holds, without waiting for more
     chunk = read(PEEKED_BYTES)
-    check_content(problem_with(chunk), list_name)
+    mixed = "has lines and zero bytes" if chunk.count(b"\n") > chunk.count(b"\0") > 0 else None
+    check_content(problem_with(chunk) or mixed, list_name)
     separator, ending = (b"\0", b"") if b"\0" in chunk else (b"\n", b"\r")
     if separator == b"\n" not in chunk and b"\r" in chunk[:-1]:
         separator = b"\r"

@@ -118,8 +118,8 @@ def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_fil
     store = ZipMembers(location)
     try:
         file = refs.retries.call(lambda: open_files.get(location))
-        members = _read_list(file)
-        overlapping = _overlapping(members)
+        members, end = _read_list(file)
+        overlapping = _overlapping(members, end)
     except BatchlandError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged files
@@ -146,8 +146,11 @@ def _own_header(file: RandomAccess, offset: int) -> tuple[bytes | None, int]:
     return file.read_at(name_at, name_size), name_at + name_size + extra_size
 
 
-def _read_list(file: RandomAccess) -> list[ZipInfo]:
-    """The members. Raises almost anything if the list is damaged, or BadZipFile if it is not that of the whole file."""
+def _read_list(file: RandomAccess) -> tuple[list[ZipInfo], int]:
+    """The members, and the position of their list.
+
+    Raises almost anything if the list is damaged, or BadZipFile if it is not that of the whole file.
+    """
     head = refs.retries.call(partial(file.read_at, 0, _HEAD_BYTES, alone=True))
     begins_with_member = head.startswith(_HEADER_MARK)
     kind = "a tar file" if head[_TAR_MARK] == b"ustar" else kind_of(head)
@@ -160,13 +163,13 @@ def _read_list(file: RandomAccess) -> list[ZipInfo]:
         raise BadZipFile(cut if begins_with_member else "it is not a zip file")
     at, end = next((record for record in records if record[1] == len(tail)), records[0])  # others are in a comment
     with ZipFile(cast("IO[bytes]", _ListReader(file, size=file.size - len(tail) + at + _RECORD_BYTES))) as archive:
-        members = archive.infolist()
+        members, list_at = archive.infolist(), archive.start_dir
     # A position behind the list is damaged, and may be that of the first member.
-    first_is_listed = any(not 0 < member.header_offset < archive.start_dir for member in members)
+    first_is_listed = any(not 0 < member.header_offset < list_at for member in members)
     lacks_first = begins_with_member and not first_is_listed
     if lacks_first or _HEADER_MARK in tail[end:]:
         raise BadZipFile("its list lacks members: it was cut, or zip files were joined by cat; deliver it again")
-    return members
+    return members, list_at
 
 
 class _ListReader(Reader):
@@ -184,8 +187,13 @@ def _end_records(tail: bytes) -> list[tuple[int, int]]:
     return [(at, at + _RECORD_BYTES + size) for at, size in zip(begins, sizes, strict=True)][::-1]
 
 
-def _overlapping(members: Sequence[ZipInfo]) -> set[int]:
-    """Indices of the members that reach into the next one. With them, a small file could unpack to a huge number."""
+def _overlapping(members: Sequence[ZipInfo], end: int) -> set[int]:
+    """Indices of the members that reach into the next one. With them, a small file could unpack to a huge number.
+
+    Empty if all members together fit before the position `end`: then a damaged position costs one row.
+    """
+    if sum(member.compress_size for member in members) <= end:
+        return set()
     found, limit = set(), math.inf
     for index in sorted(range(len(members)), key=lambda index: members[index].header_offset, reverse=True):
         member = members[index]

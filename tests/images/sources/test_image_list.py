@@ -130,6 +130,7 @@ def zipped(name: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
+        (b"a.jpg\0\nb.jpg\n", "has lines and zero bytes"),
         (TEXT.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"), "is UTF-16 text; save it as UTF-8"),
         (TEXT.encode("utf-32"), "is UTF-32 text; save it as UTF-8"),

@@ -216,6 +216,16 @@ def test_members_that_overlap_are_not_unpacked(tmp_path):
     assert refs.read_image(good).data == b"x" * 1000
 
 
+def test_a_wrong_position_costs_one_row(tmp_path):
+    content = zip_of({"a.jpg": b"first", "b.jpg": b"second"})
+    at = content.rindex(b"PK\x01\x02") + 42
+    (tmp_path / "d.zip").write_bytes(content[:at] + struct.pack("<I", 9) + content[at + 4 :])
+    good, bad = open_source(tmp_path / "d.zip").images(Ignored())
+    assert refs.read_image(good).data == b"first"
+    with pytest.raises(ImageError, match="no header where its list says"):
+        refs.read_image(bad)
+
+
 def test_impossible_times_and_bytes_in_front_are_accepted(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
