@@ -100,7 +100,7 @@ def test_a_link_at_the_place_of_the_temporary_file_is_not_followed(shared, victi
     for target in (victim, shared / "absent"):
         planted = shared / f".file.{'0' * 16}.new"
         planted.symlink_to(target)
-        with pytest.raises(OutputError, match=r"file: cannot be written \(File exists\)$"):
+        with pytest.raises(OutputError, match=r"file: cannot be written \(File exists\); write elsewhere$"):
             write_file(shared / "file", "ours")
         assert os.listdir(shared) == [planted.name]  # not ours to remove
         planted.unlink()
@@ -196,7 +196,7 @@ def test_a_writer_that_needs_a_path_has_a_private_folder(shared):
     with pytest.raises(ZeroDivisionError), new_file(path) as temporary:
         temporary.write_text(f"half{1 / 0}")
     assert (os.listdir(shared), path.read_text()) == (["model.onnx"], "new")
-    with pytest.raises(OutputError, match=r"model\.onnx: cannot be written \(No such file or directory\)$"):  # noqa: SIM117
+    with pytest.raises(OutputError, match=r"cannot be written \(No such file or directory\); write elsewhere$"):  # noqa: SIM117
         with new_file(path):
             pass  # nothing was made
 

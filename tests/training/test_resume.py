@@ -117,7 +117,8 @@ def test_killed_command_resumes_to_the_same_weights(data: Path, tmp_path: Path, 
     command = [sys.executable, "-m", "batchland", "train", str(data), "--out", str(out)]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # more threads round differently
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, env=environment)
     while not (out / "scratch" / ".resume" / "state.pt").exists():
         assert process.poll() is None
         time.sleep(0.01)

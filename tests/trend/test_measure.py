@@ -380,7 +380,7 @@ def test_invalid_and_unwritable_outputs(tmp_path):
     with pytest.raises(UsageError, match=r"trend: give a name that ends in \.html$"):
         write_trend(trend, tmp_path / "trend")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/trend\.html: cannot be written \(Not a directory\)$"):
+    with pytest.raises(OutputError, match=r"file/trend\.html: cannot be written \(Not a directory\); write elsewhere$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
 
 
