@@ -182,6 +182,7 @@ def test_the_speed_of_int8_is_measured_right_or_not_at_all(monkeypatch, rounds_u
         "m.onnx: not written, the speed of int8 cannot be measured beside the other programs on this machine "
         f"({2 * factor:.2f} or 2.00 times as fast as fp32); run the command again when they have ended"
     )
+    networks = network(1.0, slowdowns[0]), network(0.5, slowdowns[1])
     assert speed(Path("m.onnx"), *networks, PIXELS, rough=True) == pytest.approx(2 * factor)
 
 
