@@ -1,8 +1,10 @@
 """Patterns that name several files, as paths or URLs: `shards-{000..099}.tar`, `{train,test}.parquet`, `*.tar`."""
 
+import math
 import os
 import re
 import stat
+import string
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -19,7 +21,9 @@ _DESCRIPTORS: Final = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 """What shells give for `<(command)`, and `cat list |`."""
 _MOST_FILES: Final = 1_000_000
 """Files that one pattern may name. More are a mistyped range, and would fill the memory."""
-_RANGE: Final = re.compile(r"(\d{1,15})\.\.-?(\d{1,15})")
+_INNERMOST_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+_RANGE: Final = re.compile(r"(-?\d+|[A-Za-z])\.\.(-?\d+|[A-Za-z])(?:\.\.-?(\d+))?")
+_MAX_DIGITS: Final = 15
 
 
 class FilePattern:
@@ -117,18 +121,39 @@ def _plain(pattern: str) -> str:
 def _expanded(pattern: str, options: str) -> Iterator[str]:
     from braceexpand import braceexpand  # slow to import, and only patterns need it
 
-    too_many = f"{display_location(pattern)}: its braces name more than {_MOST_FILES} files; is it mistyped?"
-    if any(abs(int(last) - int(first)) >= _MOST_FILES for first, last in _RANGE.findall(pattern)):
-        raise UsageError(too_many)
+    if _count(pattern) > _MOST_FILES:
+        raise UsageError(f"{display_location(pattern)}: its braces name more than {_MOST_FILES} files; is it mistyped?")
     try:
-        for number, path in enumerate(braceexpand(pattern, escape=False)):
-            if number >= _MOST_FILES:
-                raise UsageError(too_many)
+        for path in braceexpand(pattern, escape=False):
             yield from _globbed(path, options) if "*" in path else [path]
     except ValueError:
         raise UsageError(
             f"{display_location(pattern)}: its braces are unbalanced; write NAME-{{000..099}}.tar"
         ) from None
+
+
+def _count(pattern: str) -> int:
+    """The number of files that the braces of a pattern name. Counts from the inside out, without making the names."""
+
+    def product(text: str) -> int:
+        return math.prod(map(int, re.findall("\0(\\d+)\0", text)))
+
+    def counted(braces: re.Match[str]) -> str:
+        limits = _RANGE.fullmatch(braces[1])
+        number = _count_range(*limits.groups()) if limits else sum(map(product, braces[1].split(",")))
+        return f"\0{min(number, _MOST_FILES + 1)}\0"
+
+    while (outer := _INNERMOST_BRACES.sub(counted, pattern)) != pattern:
+        pattern = outer
+    return product(pattern)
+
+
+def _count_range(first: str, last: str, step: str | None) -> int:
+    if max(map(len, (first, last, step or ""))) > _MAX_DIGITS:
+        return _MOST_FILES + 1
+    letters = string.ascii_uppercase + string.ascii_lowercase  # in the order of braceexpand
+    begin, end = (letters.index(each) if each in letters else int(each) for each in (first, last))
+    return abs(end - begin) // (int(step or 1) or 1) + 1
 
 
 def _globbed(path: str, options: str) -> list[str]:
