@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 from batchland.errors import GrowingDeliveryError, MissingInputError, NoSuchImagesError, UnreadableImagesError
@@ -27,7 +28,14 @@ def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, sett
         first = listing.first()
         settle = job.settle.total_seconds()
         if settle and not settled:
-            age = time.time() - _changed_at(root, listing.source)  # below 0 if a clock is wrong
+            changed = _changed_at(root, listing.source)
+            age = max(0.0, time.time() - changed)
+            if changed - time.time() > settle:
+                when = datetime.fromtimestamp(changed).astimezone().isoformat(timespec="seconds")
+                raise MissingInputError(
+                    f"{name}: its last change is in the future ({when}); is the clock of this machine or of the "
+                    f"storage wrong?"
+                )
             if age < settle:
                 message = (
                     f"{name}: is still growing, it changed {int(age)} s ago; run the night again in "

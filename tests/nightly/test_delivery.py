@@ -63,13 +63,20 @@ def test_a_growing_folder_is_a_missing_delivery(tmp_path, job):
     assert "still growing" in refusal(patient, tmp_path / "in")
 
 
-def test_a_delivery_from_the_future_is_still_growing(tmp_path, job, monkeypatch):
+def test_a_delivery_from_the_future_names_the_clock(tmp_path, job, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(picture())
     patient = job.model_copy(update={"settle": load_job(job.file, ["settle=1h"]).settle})
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 7200)  # the clock was set back
-    assert "is still growing, it changed -7" in refusal(patient, tmp_path / "in")
+    message = refusal(patient, tmp_path / "in")
+    assert re.fullmatch(
+        rf"{tmp_path}/in: its last change is in the future \(20[0-9T:+-]*\); is the clock of this machine or of the "
+        r"storage wrong\?",
+        message,
+    )
+    monkeypatch.setattr(time, "time", lambda: real() - 1800)
+    assert refusal(patient, tmp_path / "in").partition("; ")[0].endswith("/in: is still growing, it changed 0 s ago")
 
 
 def test_without_settle_no_file_status_is_read(tmp_path, job, monkeypatch):
