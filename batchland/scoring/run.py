@@ -111,7 +111,7 @@ class Run:
             return
         except OSError as error:
             reason = error.strerror or str(error)
-            problem = OutputError(f"{self._common.name}: cannot be listed ({reason}); fix this")
+            problem = OutputError(f"{self._common.name}: cannot be listed ({reason}); correct that, then run it again")
             raise self._common.first_error(error) or problem from error
         if others := {int(match[3]) for match in found if match} - {shard.count}:
             raise UsageError(

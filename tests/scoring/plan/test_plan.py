@@ -218,18 +218,18 @@ def test_shards_are_merged_in_place(tmp_path, photos, toy_model, plan, bucket, f
     rows = [row for part in stored.parts() for batch in stored.batches(part) for row in batch.to_pylist()]
     paths = sorted((tmp_path / "whole").glob("*.parquet"))
     assert rows == [row for path in paths for row in pq.read_table(path).to_pylist()]
+    merged_json = (folder / "_manifest.json").read_bytes()
+    (photos / "late.jpg").write_bytes(picture())
+    make_plan(photos, tmp_path / "late", without=[str(plan)])
+    for count, problem in ((1, "holds shards I/3, and this is shard 0/1"), (3, "exists already")):
+        with pytest.raises(UsageError, match=problem):
+            by_plan(tmp_path / "late", toy_model, out, shard=Shard(index=0, count=count))
+    assert (folder / "_manifest.json").read_bytes() == merged_json
     if not far:
         assert read(folder).equals(read(tmp_path / "whole"))
         with pytest.raises(UsageError, match="is merged already"):
             merge_in_place(out)
         assert merge_in_place(out, overwrite=True).manifest.run_id == merged.run_id
-        merged_json = (folder / "_manifest.json").read_bytes()
-        (photos / "late.jpg").write_bytes(picture())
-        make_plan(photos, tmp_path / "late", without=[str(plan)])
-        for count, problem in ((1, "holds shards I/3, and this is shard 0/1"), (3, "exists already")):
-            with pytest.raises(UsageError, match=problem):
-                by_plan(tmp_path / "late", toy_model, Path(out), shard=Shard(index=0, count=count))
-        assert (folder / "_manifest.json").read_bytes() == merged_json
         for images, shard_plan in ((None, str(plan)), (photos, None)):
             again = options(toy_model, plan=shard_plan, shard=Shard(index=1, count=3), top_k=1, overwrite=True)
             score(images, out, again)

@@ -32,7 +32,9 @@ _MAX_LOSSES: Final = 10
 
 
 class RayEngine:
-    """Context whose workers score whole parts and write them: on a cluster, on a Ray that runs here, or on its own.
+    """Score with Ray's workers: each of them scores whole parts and writes them.
+
+    A context. It uses a cluster or the Ray that runs on this machine; without these, it starts Ray and ends it.
 
     Raises ModelError if the model cannot be used, DeviceError if `cuda` was asked for and the cluster has none,
     EngineError if the cluster cannot be reached.
