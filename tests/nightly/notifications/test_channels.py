@@ -162,6 +162,10 @@ def test_mail_over_starttls_with_a_password(tmp_path, monkeypatch):
         assert send_mail(right, MADE_UP, 20) is None
         wrong = right.model_copy(update={"password": "wrong"})
         assert send_mail(wrong, MADE_UP, 20) == "the server refuses user or password"
+        accented = right.model_copy(update={"password": "caf\N{LATIN SMALL LETTER E WITH ACUTE}"})
+        not_ascii = "the name of the server is invalid, or user or password has letters that are not ASCII"
+        assert (send_mail(accented, MADE_UP, 20), check_server(accented, 20)) == (not_ascii, not_ascii)
+        assert send_mail(right.model_copy(update={"server": "mail..example.org"}), MADE_UP, 20) == not_ascii
         refused = right.model_copy(update={"to": ("ops@example.org", "nobody@example.org")})
         assert send_mail(refused, MADE_UP, 20) == "the server refuses the addresses nobody@example.org"
     assert [mail["Subject"] for mail in server.mails] == ["batchland nightly, 2024-11-23: gate failed"] * 2
