@@ -498,7 +498,8 @@ def test_blanks_around_a_url_are_no_part_of_it(tmp_path: Path) -> None:
 
 
 def test_invalid_web_addresses_are_failed_rows(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("http://[::1/a.jpg\nhttps://host/b.jpg\n")
-    first, second = _list(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("http://[::1/a.jpg\nhttps://host/b.jpg\nhttp://a\\b.jpg\n")
+    first, second, third = _list(tmp_path / "list.txt")
     assert first == ImageRef("http://[::1/a.jpg", b"", ("io_error", f"it {INVALID}"))
     assert (second.name, second.error) == ("https://host/b.jpg", None)
+    assert third == ImageRef("http://a\\b.jpg", b"", ("io_error", f"it {INVALID}"))
