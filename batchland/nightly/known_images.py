@@ -73,9 +73,11 @@ class DeliveryChanges(NamedTuple):
                 f"({first_few(self.changed)})"
             )
         if self.late and not self.changed:
-            parts.append('`late = "score"` in [delivery] adds late images, a forced run scores the whole night again')
+            parts.append(
+                '`late = "score"` in [delivery] adds late images, a run with force scores the whole night again'
+            )
         elif self.changed:
-            parts.append("a forced run scores the whole night again")
+            parts.append("a run with force scores the whole night again")
         return "; ".join(parts)
 
 
