@@ -716,7 +716,7 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     late = (
         "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
         "00.Red_Tower/a.jpg and 1 more); "
-        '`late = "score"` in [delivery] adds late images, a run with force scores the whole night again'
+        '`late = "score"` in [delivery] adds late images, a run with force scores all again'
     )
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
@@ -747,7 +747,7 @@ def test_images_that_changed_after_a_complete_night_are_named(project, settings)
         "toy: 2 images have another size or modification time than when the night was scored (00.Red_Tower/0.jpg, "
         "00.Red_Tower/1.jpg); "
     )
-    changed += "a run with force scores the whole night again"
+    changed += "a run with force scores all again"
     assert run(project, NIGHT, *settings).record.warnings == (changed,)
     (folder / "new.jpg").write_bytes(picture())
     after = run(project, NIGHT, *settings).record
