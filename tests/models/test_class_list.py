@@ -104,7 +104,7 @@ def test_other_contents_are_errors(tmp_path, content, message):
         read_class_list(path)
     long = {
         "NEITHER": "is neither a list of labels nor a dictionary with a label for each index from 0; give one label "
-        "label a line, in the model's order",
+        "per line, in the model's order",
         "INDEX": "every line has a number that may be its index; give each line its index from 0 to 1, a comma and its "
         "label, or give a JSON list of the labels",
         "INDEX3": "every line has a number that may be its index; give each line its index from 0 to 2, a comma and "
