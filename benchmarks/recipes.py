@@ -56,9 +56,7 @@ ORACLE: Final = "logistic regression"
 @click.option("--seeds", default="1,2,3", show_default=True)
 @click.option("--only", multiple=True, type=click.Choice([*RECIPES, ORACLE]), help="Rows; default: all.")
 @click.option("--epochs", type=int, help="Epochs of the scratch models, instead of the recipe's.")
-@click.option(
-    "--skew", type=float, help="Share of photos kept of a class, as a multiple of the share of the class before it."
-)
+@click.option("--skew", type=float, help="Share of photos to keep of a class, of those of the one before it.")
 def main(
     data: Path, out: Path, size: int, seeds: str, only: tuple[str, ...], epochs: int | None, skew: float | None
 ) -> None:

@@ -17,7 +17,7 @@ from batchland.system.text import count, counted, first_line
 FORMULA: Final = r"^('*[=+\-@\t\r])"
 """The beginning of text that a spreadsheet runs as a formula, or that looks like text of `csv_text`."""
 BOM: Final = "\ufeff"
-"""Byte order mark, at the begin of a file of some editors. Two, or one inside, if files were joined."""
+"""Byte order mark, which some editors write at the start of a file. Joined files may have several, also inside."""
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
 
