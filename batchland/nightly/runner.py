@@ -67,8 +67,8 @@ def run_night(
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
     notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
-    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`. advise: the
-    text of an error, for the record.
+    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`. advise: gives
+    the text of an error in the record; without it, the error's own.
 
     A start while another process runs the same night gives no heartbeat and no notification.
     A failed night is returned, not raised: see the attempt's outcome, exit code and error.
