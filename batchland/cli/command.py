@@ -151,9 +151,7 @@ class Group(click.Group):
         flags = {flag for each in self.params if isinstance(each, click.Option) and each.is_flag for flag in each.opts}
         flags = {flag for flag in flags if flag.startswith("--") and flag not in ("--help", "--version")}
         end = args.index("--") if "--" in args else len(args)
-        moved = [
-            each for each in args[:end] if each.partition("=")[0] in flags
-        ]  # click refuses a flag that has a value
+        moved = [each for each in args[:end] if each.partition("=")[0] in flags]  # click refuses --flag=value
         return super().parse_args(ctx, [*moved, *(each for each in args[:end] if each not in moved), *args[end:]])
 
     def invoke(self, ctx: click.Context) -> Any:
