@@ -32,7 +32,7 @@ def different_names(reports: "Sequence[Report | Evaluation]") -> list[str]:
 
 
 def different_sources(reports: "Sequence[Report | Evaluation]") -> list[str]:
-    """For messages: the predictions. Where these are equal, the reports' folders, or the predictions with the labels."""
+    """For messages: the predictions; if these are equal, the reports' folders, or the predictions with the labels."""
     predictions = [report.summary.predictions for report in reports]
     folders = [report_folder(report) or "" for report in reports]
     for sources in (predictions, folders):
