@@ -52,7 +52,7 @@ def compare_preprocessings(
 def decided_by_more(
     network: Network, results: Sequence[Alternative], more: Callable[[], LabelledPhotos]
 ) -> list[Alternative]:
-    """The results; if the best rival is ahead of the chosen one, but within chance, both are measured on more photos."""
+    """The results; if the best rival is ahead of the chosen one within chance, both are measured on more photos."""
     chosen, rival = results[0], _rival(results)
     if rival is None or rival.accuracy <= chosen.accuracy or _loses(chosen, rival):
         return list(results)
