@@ -80,8 +80,8 @@ class CurveCounts:
         np.add.at(images, bins, few.images)
         np.add.at(hits, bins, few.hits)
         found = np.flatnonzero(images)[::-1]  # by rising score
-        low, score = (edge[found] for edge in self._edges())
-        return ScoreCells(np.full(len(found), number), low, score, images[found], hits[found])
+        low, score = self._edges()
+        return ScoreCells(np.full(len(found), number), low[found], score[found], images[found], hits[found])
 
     @property
     def _binned(self) -> npt.NDArray[np.int32]:
