@@ -62,7 +62,7 @@ ADVICE: Final[dict[str, str]] = {
     "score_features": "write them with `batchland score --features`",
     "score_shard": "score those with the same command and --shard I/{count}, then merge",
     "shard_folder": "give the --out of `batchland score --shard`",
-    "strip_prefix": "remove that with --strip-prefix '{prefix}'",
+    "strip_prefix": "remove that with --strip-prefix {prefix}",
     "training_data": "give the folder of the data that the model was trained on with --data",
     "weights_backbone": "name the network of the weights with --backbone",
 }
@@ -80,9 +80,11 @@ def with_force(text: str) -> str:
 
 
 def with_commands(text: str, runs: Path, job_file: Path, night: date) -> str:
-    """An error of a night, with commands that can be pasted in any folder. runs: folder of the records."""
+    """A text about a night, with commands that can be pasted in any folder. runs: folder of the records."""
     folder, file = (shlex.quote(os.path.abspath(path)) for path in (runs, job_file))  # noqa: PTH100 - keeps links
     text = _ACCEPT.sub(lambda found: f"`batchland accept {found[2]} --date {found[1]} --runs {folder}`", text)
+    text = text.replace("`batchland run`", f"`batchland run {file} --date {night}`")
+    text = text.replace("`batchland job notify`", f"`batchland job notify {file}`")
     return text.replace("a forced run", f"`batchland run {file} --date {night} --force`")
 
 
@@ -93,4 +95,5 @@ def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
     sentence = ADVICE[error.advice]
     if not set(_FLAG.findall(_OTHER_COMMAND.sub("", sentence))) <= set(flags):
         return str(error)
-    return f"{error}; {sentence.format(**error.values)}"
+    values = {name: shlex.quote(str(value)) for name, value in error.values.items()}
+    return f"{error}; {sentence.format(**values)}"

@@ -25,13 +25,15 @@ def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> 
     """
     from itertools import chain
 
+    from batchland.cli.advice import with_commands
     from batchland.cli.documents import DoctorCheck, DoctorResult
     from batchland.doctor.examine import examine_installation, examine_job, examine_model
 
     if job and (model or device != "auto"):
         raise click.UsageError("the job file sets the models and the device; leave out --model and --device")
     checks = []
-    for check in chain(examine_installation(), examine_job(job) if job else examine_model(model, device)):
+    checked = examine_job(job, with_commands) if job else examine_model(model, device)
+    for check in chain(examine_installation(), checked):
         checks.append(check)
         if not as_json:
             advice = f" -> {check.advice}" if check.advice else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchland.cli.advice import with_commands, with_force
+from batchland.cli.advice import with_commands
 from batchland.cli.command import command, group
 from batchland.cli.options import JOB_NAME, NIGHT, PATH, json_option, print_json, runs_option
 from batchland.system.text import counted
@@ -78,18 +78,19 @@ def run(
     nights = _nights(night, first, last) or [job.night(today)]
     if not future:
         check_date(nights[-1], today)
+    commands = partial(with_commands, runs=job.folder.parent, job_file=job.file)
     if dry_run:
         for day in nights:
-            click.echo(with_force("\n".join(plan_night(job, day, force=force, future=future).lines)))
+            click.echo(commands("\n".join(plan_night(job, day, force=force, future=future).lines), night=day))
         return
     errors: list[str] = []
     try:
         for day in nights:
-            commands = partial(with_commands, runs=job.folder.parent, job_file=job.file, night=day)
-            result = run_night(job, day, force=force, quiet=first is not None, future=future, advise=commands)
+            advise = partial(commands, night=day)
+            result = run_night(job, day, force=force, quiet=first is not None, future=future, advise=advise)
             records.append(result.record)
             if not as_json:
-                click.echo(with_force(describe_run(result.record, result.attempt, error=False)), nl=False)
+                click.echo(advise(describe_run(result.record, result.attempt, error=False)), nl=False)
             attempt = result.attempt
             if attempt.exit_code and attempt.error:
                 outcome = attempt.outcome.replace("_", " ")
@@ -156,7 +157,8 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json
             )
         )
     else:
-        click.echo(with_force("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines])))
+        text = "\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines])
+        click.echo(with_commands(text, loaded.folder.parent, loaded.file, night))
     ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
 
 
@@ -181,7 +183,7 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
     ctx.exit(DownloadError.exit_code if failed else 0)
 
 
-@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
+@job.command("remove-record", tables=True, epilog="Example: batchland job remove-record nightly --date 2030-01-01")
 @click.argument("name", type=JOB_NAME)
 @click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
 @runs_option

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from batchland.doctor.check import Check, guarded
+from batchland.doctor.check import Advise, Check, guarded
 from batchland.doctor.installation import check_installation
 from batchland.doctor.machine import check_cores, check_disk, check_memory
 from batchland.doctor.model import check_model
@@ -30,12 +30,12 @@ def examine_model(model: Path | None = None, device: str = "auto", folder: Path 
     yield from guarded("model", check_model, "model", model, device)
 
 
-def examine_job(path: Path) -> Iterator[Check]:
+def examine_job(path: Path, advise: Advise = lambda advice, *_: advice) -> Iterator[Check]:
     """Check the job file and everything that its next run needs. Yields each result at once."""
 
     def checks() -> Iterator[Check]:
         from batchland.doctor.job import check_job  # a broken onnxruntime makes this import fail
 
-        yield from check_job(path)
+        yield from check_job(path, advise)
 
     yield from guarded("job", checks)

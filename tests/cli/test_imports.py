@@ -44,7 +44,11 @@ def test_common_commands_import_neither_pandas_nor_torch(tmp_path, toy_model, co
         ("evaluate", "p.parquet", "--labels", colour_folders, "--out", "report"),
         ("evaluate", "merged.parquet", "--labels", colour_folders, "--out", "report2"),
         ("compare", "report", "report2", "--out", "compared"),
-        ("run", "toy.toml"),
+        ("run", "toy.toml", "--date", "2024-10-01"),
+        ("run", "toy.toml", "--date", "2024-10-02"),  # suspicious: the same images
+        ("accept", "toy", "--date", "2024-10-02"),
+        ("job", "remove-record", "toy", "--date", "2024-10-02"),
+        ("trend", "toy", "--out", "trend.html"),
         ("history", "toy"),
     )
     given = json.dumps([[str(each) for each in command] for command in commands])

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from nights import accepted, model_run, night
 from toys import needs_codec, picture, toy_card, write_toy_model
 
+from batchland.cli.advice import with_commands
 from batchland.cli.main import main
 from batchland.doctor import installation
 from batchland.doctor.check import Check
@@ -205,7 +206,7 @@ def test_a_job_with_many_problems(job, tmp_path):
     record = night(YESTERDAY, outcome="gate_failed", error="gate failed: top1 < 0.9")
     update_run(tmp_path / "runs" / "nightly" / str(YESTERDAY), record)
     with locked(tmp_path / "runs" / "nightly" / ".lock", "nightly"):
-        found = by_name(examine_job(job))
+        found = by_name(examine_job(job, with_commands))
     assert found["input"] == Check(
         "input",
         "warn",
@@ -234,7 +235,7 @@ def test_a_job_with_many_problems(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: gate failed (gate failed: top1 < 0.9)",
-        "run that night again: `batchland run` with its date",
+        f"run that night again: `batchland run {job} --date {YESTERDAY}`",
     )
 
 
@@ -263,6 +264,9 @@ def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):
         f"{YESTERDAY}: suspicious (2 images are copies)",
         f"if its pictures are good, accept {YESTERDAY} with `batchland accept nightly`",
     )
+    shown = CliRunner().invoke(main, ["doctor", "--job", str(job)]).stdout
+    command = f"batchland accept nightly --date {YESTERDAY} --runs {tmp_path}/runs"
+    assert shown.endswith(f"(2 images are copies) -> if its pictures are good, `{command}`\n")
     update_run(folder, accepted(record, YESTERDAY))
     assert by_name(examine_job(job))["last night"] == Check("last night", "ok", f"{YESTERDAY}: suspicious, accepted")
 

@@ -415,8 +415,11 @@ def test_a_kept_reference_gives_the_same_verdict(
     assert len(fits) == (1 if damage else 0)
     figures = six_nights / "runs/toy" / str(day(2)) / "monitor/toy.parquet"
     figures.write_bytes(figures.read_bytes())  # other figures need another reference
+    left_behind = kept.with_name(f".{kept.name}.{'a' * 16}.new")
+    left_behind.touch()  # of a killed run
     assert run(six_nights, 6, force=True).record.models[0].monitor == first
     assert len(fits) == (2 if damage else 1)
+    assert not left_behind.exists()
 
 
 def test_a_reference_that_cannot_be_kept_is_a_warning(six_nights: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -722,7 +722,8 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
     assert f"  though {late}" in plan_night(load_job(project / "toy.toml"), NIGHT).lines
     planned = batchland("run", project / "toy.toml", "--date", NIGHT, "--dry-run").stdout
-    assert f"  though {late.replace('a forced run', 'a run with --force')}\n" in planned
+    again = f"`batchland run {project / 'toy.toml'} --date {NIGHT} --force`"
+    assert f"  though {late.replace('a forced run', again)}\n" in planned
     assert run(project, force=True).record.warnings == ()
     assert run(project).record.warnings == ()
     shutil.rmtree(project / "in" / str(NIGHT))  # archived
