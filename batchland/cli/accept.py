@@ -74,7 +74,7 @@ def _effect(accepted: "Accepted", *, once: bool) -> str:
     if accepted.later_start:
         return f"the reference of the coming nights still begins with {accepted.later_start}, a later accepted change"
     few = "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
-    rules = "; until it has 5 nights, only exact rules hold" if len(reference) < 5 else ""
+    rules = "; until it has 5 nights, only exact rules apply" if len(reference) < 5 else ""
     first = reference[0] if reference else accepted.since
     return f"a new reference begins with {first}, without earlier nights{few}{rules}"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchland.cli.advice import with_commands
+from batchland.cli.advice import with_advice
 from batchland.cli.command import command, group
 from batchland.cli.options import JOB_NAME, NIGHT, PATH, json_option, print_json, runs_option
 from batchland.system.text import counted
@@ -78,19 +78,18 @@ def run(
     nights = _nights(night, first, last) or [job.night(today)]
     if not future:
         check_date(nights[-1], today)
-    commands = partial(with_commands, runs=job.folder.parent, job_file=job.file)
+    advise = partial(with_advice, flags=())
     if dry_run:
         for day in nights:
-            click.echo(commands("\n".join(plan_night(job, day, force=force, future=future).lines), night=day))
+            click.echo("\n".join(plan_night(job, day, force=force, future=future, advise=advise).lines))
         return
     errors: list[str] = []
     try:
         for day in nights:
-            advise = partial(commands, night=day)
             result = run_night(job, day, force=force, quiet=first is not None, future=future, advise=advise)
             records.append(result.record)
             if not as_json:
-                click.echo(advise(describe_run(result.record, result.attempt, error=False)), nl=False)
+                click.echo(describe_run(result.record, result.attempt, error=False), nl=False)
             attempt = result.attempt
             if attempt.exit_code and attempt.error:
                 outcome = attempt.outcome.replace("_", " ")
@@ -142,7 +141,7 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json
 
     loaded = load_job(job_file, settings)
     night = loaded.night(datetime.now().astimezone().date())
-    plan = plan_night(loaded, night, open_models=True)
+    plan = plan_night(loaded, night, open_models=True, advise=partial(with_advice, flags=()))
     if as_json:
         problems = tuple(Problem(message=str(each), exit_code=each.exit_code) for each in plan.problems)
         steps = tuple(line.strip() for line in plan.lines)
@@ -157,8 +156,7 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json
             )
         )
     else:
-        text = "\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines])
-        click.echo(with_commands(text, loaded.folder.parent, loaded.file, night))
+        click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
     ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
 
 
@@ -183,7 +181,7 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
     ctx.exit(DownloadError.exit_code if failed else 0)
 
 
-@job.command("remove-record", tables=True, epilog="Example: batchland job remove-record nightly --date 2030-01-01")
+@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
 @click.argument("name", type=JOB_NAME)
 @click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
 @runs_option

@@ -1,16 +1,12 @@
 """The result of a check, and `guarded`, which turns an exception in a check into a failed result."""
 
 from collections.abc import Callable, Iterator
-from datetime import date
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from batchland.errors import BatchlandError
 from batchland.system.text import first_line
 
 State = Literal["ok", "warn", "fail"]
-Advise = Callable[[str, Path, Path, date], str]
-"""Completes the commands in an advice: of the advice, the folder of records, the job file and the night."""
 
 
 class Check(NamedTuple):

@@ -4,15 +4,15 @@ import os
 import re
 import shutil
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Final
 
-from batchland.doctor.check import Advise, Check, guarded
+from batchland.doctor.check import Check, guarded
 from batchland.doctor.machine import check_disk
 from batchland.doctor.model import check_model
-from batchland.errors import MissingInputError
+from batchland.errors import BatchlandError, MissingInputError, UsageError
 from batchland.nightly.dates import without_future
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import Job, load_job
@@ -29,7 +29,7 @@ _RULE: Final = re.compile(rf"{_NAME}[+-]?\d{{1,2}}(:\d\d?){{0,2}}({_NAME}.*)?", 
 """The value of TZ without a file: `CET-1CEST`."""
 
 
-def check_job(path: Path, advise: Advise) -> Iterator[Check]:
+def check_job(path: Path, advise: Callable[[BatchlandError], str]) -> Iterator[Check]:
     """Check a job. Yields each result at once. Raises UsageError if `path` is not a job file."""
     job = load_job(path)
     night = job.night(date.today())
@@ -43,7 +43,7 @@ def check_job(path: Path, advise: Advise) -> Iterator[Check]:
     yield from guarded("disk", check_disk, "disk, records", job.folder)
     if job.metrics:
         yield from guarded("disk", check_disk, "disk, metrics", job.metrics.parent)
-    yield from guarded("notify", _notify, job, night, advise)
+    yield from guarded("notify", _notify, job, advise)
     yield from guarded("lock", _lock, job)
     yield from guarded("last night", _last_night, job, advise)
 
@@ -92,14 +92,14 @@ def _labels(job: Job, night: date) -> Iterator[Check]:
         )
 
 
-def _notify(job: Job, night: date, advise: Advise) -> Iterator[Check]:
+def _notify(job: Job, advise: Callable[[BatchlandError], str]) -> Iterator[Check]:
     """Check that the mail server answers, and that the program is on this PATH. The crontab may set another PATH."""
     if job.notify is None:
         return
     if mail := job.notify.mail:
         name, error = f"mail by {mail.server}:{mail.port}", check_server(mail, job.notify.timeout.total_seconds())
-        sends = advise("`batchland job notify` sends a test", job.folder.parent, job.file, night)
-        advice = f"correct [notify.mail]; {sends}" if error else ""
+        test = UsageError("correct [notify.mail]", advice="job_notify", job_file=job.file)
+        advice = advise(test) if error else ""
         yield Check("notify", "warn" if error else "ok", f"{name}: {job.placeholders.hide(error or 'answers')}", advice)
     if job.notify.command is None:
         return
@@ -120,7 +120,7 @@ def _lock(job: Job) -> Iterator[Check]:
         yield Check("lock", "warn", found, "wait for that run, or stop it with SIGTERM; it can be resumed")
 
 
-def _last_night(job: Job, advise: Advise) -> Iterator[Check]:
+def _last_night(job: Job, advise: Callable[[BatchlandError], str]) -> Iterator[Check]:
     records = read_runs(job.folder)
     if not records:
         yield Check("last night", "ok", "none yet")
@@ -130,8 +130,9 @@ def _last_night(job: Job, advise: Advise) -> Iterator[Check]:
     if last.good or last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
         return
+    where = {"job": job.name, "night": last.date, "runs": job.folder.parent, "job_file": job.file}
     if last.outcome == "suspicious":
-        advice = f"if its pictures are good, accept {last.date} with `batchland accept {job.name}`"
+        remedy = UsageError("look at its pictures", advice="suspicious", **where)
     else:
-        advice = "run that night again: `batchland run`"
-    yield Check("last night", "warn", f"{found} ({last.error})", advise(advice, job.folder.parent, job.file, last.date))
+        remedy = UsageError("run that night again", advice="run_again", **where)
+    yield Check("last night", "warn", f"{found} ({last.error})", advise(remedy))

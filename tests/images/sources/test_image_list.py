@@ -79,7 +79,7 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
         (
             "l.csv",
             b"image\n" + b"x" * 200_000 + b"\n",
-            "l.csv, line 2: cannot be read as CSV (field larger than",
+            "l.csv: cannot be read as CSV (line 2: a value has more than 131,072 characters; shorten it, or",
         ),
         (
             "l.parquet",
@@ -94,12 +94,12 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
         (
             "l.csv",
             b'image,site\na.jpg,x\n"b.jpg,y\nc.jpg,z\n',
-            "l.csv, line 3: cannot be read as CSV (a quote is not closed)",
+            "l.csv: cannot be read as CSV (line 3: a quote is not closed)",
         ),
         (
             "l.csv",
             b'image,site\na.jpg,x\n"b.jpg,y\nc.jpg,"z"\n',
-            "l.csv, line 3: cannot be read as CSV (',' expected after '\"')",
+            "l.csv: cannot be read as CSV (line 3: ',' expected after '\"')",
         ),
         ("l.csv", b"image,site\na.jpg,x,\nb.jpg,Paris, France\n", "l.csv, line 3: has 3 values, the header 2"),
         ("l.csv", b"image,gr\xf6\xdfe\na.jpg,x\n", "l.csv: its header is not UTF-8 text; save the table as UTF-8"),
