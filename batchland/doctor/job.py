@@ -130,9 +130,16 @@ def _last_night(job: Job, advise: Callable[[BatchlandError], str]) -> Iterator[C
     if last.good or last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
         return
-    where = {"job": job.name, "night": last.date, "runs": job.folder.parent, "job_file": job.file}
+    night, file = last.date, job.file
     if last.outcome == "suspicious":
-        remedy = UsageError("look at its pictures", advice="suspicious", **where)
+        remedy = UsageError(
+            "look at its pictures",
+            advice="suspicious",
+            job=job.name,
+            night=night,
+            runs=job.folder.parent,
+            job_file=file,
+        )
     else:
-        remedy = UsageError("run that night again", advice="run_again", **where)
+        remedy = UsageError("run that night again", advice="run_again", night=night, job_file=file)
     yield Check("last night", "warn", f"{found} ({last.error})", advise(remedy))
