@@ -141,5 +141,5 @@ def _last_night(job: Job, advise: Callable[[BatchlandError], str]) -> Iterator[C
             job_file=file,
         )
     else:
-        remedy = UsageError("run that night again", advice="run_again", night=night, job_file=file)
+        remedy = UsageError("correct the cause", advice="run_again", night=night, job_file=file)
     yield Check("last night", "warn", f"{found} ({last.error})", advise(remedy))

@@ -236,7 +236,7 @@ def test_a_job_with_many_problems(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: gate failed (gate failed: top1 < 0.9)",
-        f"run that night again; `batchland run {job} --date {YESTERDAY}`",
+        f"correct the cause; to run it again: `batchland run {job} --date {YESTERDAY}`",
     )
 
 
