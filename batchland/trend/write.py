@@ -1,6 +1,7 @@
 """Write the page over a job's nights with its table, and the page over all jobs."""
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
@@ -91,8 +92,9 @@ def write_night_pages(folder: Path, today: date) -> None:
 
     if not folder.parent.is_dir():  # no record could be written, as the error of the night says
         return
-    leftovers = (partial(remove_leftovers, place) for place in (folder, folder.parent) if place.is_dir())
-    for step in (trend, partial(write_overview, folder.parent, today), *leftovers):
+    steps: list[Callable[[], object]] = [trend, partial(write_overview, folder.parent, today)]
+    steps += [partial(remove_leftovers, place) for place in (folder, folder.parent) if place.is_dir()]
+    for step in steps:
         try:
             step()
         except BatchlandError as error:
