@@ -181,7 +181,7 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
     ctx.exit(DownloadError.exit_code if failed else 0)
 
 
-@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
+@job.command("remove-record", tables=True, epilog="Example: batchland job remove-record nightly --date 2030-01-01")
 @click.argument("name", type=JOB_NAME)
 @click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
 @runs_option
