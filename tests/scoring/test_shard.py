@@ -320,7 +320,7 @@ def test_an_interrupted_merge_is_resumed(tmp_path, photos, toy_model, four):
 def test_shards_that_change_during_a_merge_are_an_error(tmp_path, photos, toy_model, what):
     """A missing file ends the merge at once, a shard that was scored again before anything is published."""
     four = tmp_path / "four"
-    score_shards(photos, four, options(toy_model).model_copy(update={"part_size": 8}), 4)
+    score_shards(photos, four, options(toy_model, part_size=8), 4)
     path = four / "shard-00002-of-00004" / what
 
     def disturb(progress):

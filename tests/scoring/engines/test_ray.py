@@ -78,7 +78,7 @@ def decoder(folder: Path, seconds: float = 0.0) -> dict[str, str]:
 
 
 def command(images: Path, out: Path, model: Path, *more: str) -> list[str]:
-    given = ["--out", out, "--model", model, "--batch-size", 4, "--part-size", 8, "--device", "cpu", *more]
+    given = ["--out", out, "--model", model, "--batch-size", 4, "--part-size", 16, "--device", "cpu", *more]
     return [sys.executable, "-m", "batchland", "score", *map(str, [images, *given])]
 
 
@@ -223,7 +223,7 @@ import ray
 from batchland import ScoreOptions, score
 images, out, model = sys.argv[1:]
 ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
-score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, device="cpu", engine="ray"))
+score(images, out, ScoreOptions(model=model, batch_size=4, part_size=16, device="cpu", engine="ray"))
 assert ray.is_initialized()
 ray.shutdown()
 """
