@@ -31,6 +31,7 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import Attempt, RunRecord
 from batchland.nightly.steps import Steps
 from batchland.nightly.time_budget import ESTIMATE_AFTER
+from batchland.system.cores import out_of_memory
 from batchland.system.lock import locked
 from batchland.system.retries import storage_failed
 from batchland.system.signals import signals_raise
@@ -73,7 +74,7 @@ def run_night(
     A start while another process runs the same night gives no heartbeat and no notification.
     A failed night is returned, not raised: see the attempt's outcome, exit code and error.
     Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
-    all. An unexpected exception is recorded and raised again.
+    all. An unexpected exception is recorded and logged; only that the memory is full is raised again.
     """
     today = today or local_today()
     if not future:
@@ -163,6 +164,8 @@ class _Night:
             _log.exception("unexpected error")
             message = f"{type(error).__name__}: {error} (a bug; the log has its traceback)"
             self.recorder.finish(Ending("failed", 1, message))
-            raise
+            if out_of_memory(error):
+                raise
+            return None
         self.recorder.finish(Ending("skipped", 0, skipped) if skipped else Ending("ok", 0, None))
         return None

@@ -557,17 +557,34 @@ def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
     ]  # fmt: skip
 
 
-def test_a_bug_is_recorded_and_raised(project, monkeypatch):
+@pytest.mark.parametrize("flags", [(), ("--verbose",)])
+def test_a_bug_is_recorded_and_its_traceback_shows_no_secret(project, monkeypatch, flags):
     def broken(*args, **options):
-        raise ZeroDivisionError("oh")
+        raise ZeroDivisionError("oh, hook-token-7281")
 
     monkeypatch.setattr(steps_module, "score", broken)
-    with pytest.raises(ZeroDivisionError):
-        run(project)
+    monkeypatch.setenv("HOOK_TOKEN", "hook-token-7281")
+    command = [*flags, "run", project / "toy.toml", "--date", NIGHT, "--set", "ray_address=${HOOK_TOKEN}"]
+    result = batchland(*command)
     record = read_run(project / "runs" / "toy" / "latest")
-    assert (record.outcome, record.exit_code) == ("failed", 1)
-    assert record.error == "ZeroDivisionError: oh (a bug; the log has its traceback)"
-    assert '"traceback": "Traceback' in (project / "runs/toy/latest/log.jsonl").read_text()
+    assert (result.exit_code, record.outcome, record.exit_code) == (1, "failed", 1)
+    assert record.error == "ZeroDivisionError: oh, ${HOOK_TOKEN} (a bug; the log has its traceback)"
+    assert result.stderr.splitlines()[-1] == f"batchland: job toy, 2024-11-23: failed: {record.error}"
+    log = (project / "runs/toy/latest/log.jsonl").read_text()
+    assert '"traceback": "Traceback' in log
+    document = json.loads(batchland(*command, "--json").stdout)
+    assert (document["exit_code"], document["nights"][0]["attempts"][-1]["error"]) == (1, record.error)
+    assert "7281" not in result.output + log + json.dumps(document)
+
+
+def test_a_full_memory_is_recorded_and_ends_the_command_with_75(project, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(steps_module, "score", broken)
+    result = batchland("run", project / "toy.toml", "--date", NIGHT, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["exit_code"]) == (75, 75)
+    assert read_run(project / "runs" / "toy" / "latest").outcome == "failed"
 
 
 def test_an_unwritable_folder_of_records_is_an_error(project):
