@@ -10,7 +10,7 @@ import click
 
 from batchland.cli.command import command
 from batchland.cli.options import JOB_NAME, NIGHT, runs_option
-from batchland.system.text import counted, first_few
+from batchland.system.text import first_few
 
 if TYPE_CHECKING:
     from batchland.nightly.accept import Accepted, Withdrawn
@@ -87,8 +87,8 @@ def _withdrawn(name: str, withdrawn: "Withdrawn") -> str:
     if withdrawn.doubtful:
         nights = first_few([str(night) for night in withdrawn.doubtful])
         text += (
-            f" {counted(len(withdrawn.doubtful), 'night')} judged since then no longer enter a reference: {nights}; "
-            f"run them again with --force to judge them by the old one."
+            f" Nights judged since then are no longer part of a reference: {nights}; run them again with --force to "
+            f"judge them by the old one."
         )
     return text
 

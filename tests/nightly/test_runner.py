@@ -564,7 +564,7 @@ def test_a_bug_is_recorded_and_its_traceback_shows_no_secret(project, monkeypatc
 
     monkeypatch.setattr(steps_module, "score", broken)
     monkeypatch.setenv("HOOK_TOKEN", "hook-token-7281")
-    command = [*flags, "run", project / "toy.toml", "--date", NIGHT, "--set", "ray_address=${HOOK_TOKEN}"]
+    command = [*flags, "run", project / "toy.toml", "--date", NIGHT, "--set", "registry=https://a.org/${HOOK_TOKEN}"]
     result = batchland(*command)
     record = read_run(project / "runs" / "toy" / "latest")
     assert (result.exit_code, record.outcome, record.exit_code) == (1, "failed", 1)

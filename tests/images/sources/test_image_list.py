@@ -131,6 +131,8 @@ def zipped(name: str) -> bytes:
     ("content", "problem"),
     [
         (b"a.jpg\0\nb.jpg\n", "has lines and zero bytes"),
+        (b"label,Image\ncat,http://host/a.jpg\n", "is a table; call it NAME.csv"),
+        (b'\xef\xbb\xbf"url"\tcaption\r\nhttp://host/a.jpg\ta cat\r\n', "is a table; call it NAME.csv"),
         (TEXT.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"), "is UTF-16 text; save it as UTF-8"),
         (TEXT.encode("utf-32"), "is UTF-32 text; save it as UTF-8"),
@@ -472,6 +474,7 @@ def test_a_list_without_existing_files_is_an_error(
 @pytest.mark.parametrize(
     ("line", "name"),
     [
+        ("http://host/a.jpg\ta cat", "http://host/a.jpg\ta cat"),
         ("http://bob:hun/ter2@host/a.jpg", "http://host/a.jpg"),
         ("http://bob:hun?ter2@host/a.jpg", "http://host/a.jpg"),
         ("http://bob:hun#ter2@host/a.jpg", "http://host/a.jpg"),
@@ -486,7 +489,9 @@ def test_a_list_without_existing_files_is_an_error(
 def test_what_is_no_valid_url_shows_no_password(tmp_path: Path, line: str, name: str) -> None:
     (tmp_path / "list.txt").write_text(f"fine.jpg\n{line}\n")
     _, ref = _list(tmp_path / "list.txt")
-    assert ref == ImageRef(name, b"", ("io_error", f"it {INVALID}"))
+    assert (ref.name, ref.path) == (name, b"")
+    assert (ref.error or ("", ""))[0] == "io_error"
+    assert (ref.error or ("", ""))[1].startswith("it is not a valid URL; ")
 
 
 def test_blanks_around_a_url_are_no_part_of_it(tmp_path: Path) -> None:
@@ -498,7 +503,8 @@ def test_blanks_around_a_url_are_no_part_of_it(tmp_path: Path) -> None:
 
 
 def test_invalid_web_addresses_are_failed_rows(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("http://[::1/a.jpg\nhttps://host/b.jpg\n")
-    first, second = _list(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("http://[::1/a.jpg\nhttps://host/b.jpg\nhttp://a\\b.jpg\n")
+    first, second, third = _list(tmp_path / "list.txt")
     assert first == ImageRef("http://[::1/a.jpg", b"", ("io_error", f"it {INVALID}"))
     assert (second.name, second.error) == ("https://host/b.jpg", None)
+    assert third == ImageRef("http://a\\b.jpg", b"", ("io_error", f"it {INVALID}"))
