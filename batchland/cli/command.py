@@ -155,14 +155,14 @@ class Group(click.Group):
         flags = {flag for each in self.params if isinstance(each, click.Option) and each.is_flag for flag in each.opts}
         flags = {flag for flag in flags if flag.startswith("--") and flag not in ("--help", "--version")}
         end = args.index("--") if "--" in args else len(args)
-        moved = [each for each in args[:end] if each.partition("=")[0] in flags]  # with a value, for click's error
+        moved = [each for each in args[:end] if each.partition("=")[0] in flags]  # click refuses --flag=value
         return super().parse_args(ctx, [*moved, *(each for each in args[:end] if each not in moved), *args[end:]])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Parse the options of a command and run it."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while options are imported; a running command handles it itself
+        except KeyboardInterrupt:  # while options are imported: a running command handles the signal itself
             _fail(ctx, "interrupted", 130, as_json=False)
 
     def add_section(self, heading: str, commands: Iterable[click.Command]) -> None:

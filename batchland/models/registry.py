@@ -25,7 +25,7 @@ from batchland.errors import LockedError, ModelError, OutputError, UsageError
 from batchland.models.canaries import canaries_path
 from batchland.models.session import open_session
 from batchland.system.documents import Document
-from batchland.system.files import read_error, write_file
+from batchland.system.files import read_error, write_file, write_remedy
 from batchland.system.folders import new_folder
 from batchland.system.lock import locked
 from batchland.system.text import SAFE_NAME, first_few, near_miss
@@ -279,7 +279,7 @@ class FolderRegistry:
         except FileExistsError:
             pass
         except OSError as error:
-            raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
+            raise OutputError(f"{folder}: cannot be made ({error.strerror}); {write_remedy(error)}") from error
         with locked(folder / ".lock", f"model {name} of the registry", wait=_LOCK_WAIT):
             yield self.read(name) if not new or (folder / DOCUMENT).exists() else RegisteredModel(name=name)
 

@@ -62,14 +62,14 @@ def run_night(
     future: bool = False,
     today: date | None = None,
     estimate_after: float = ESTIMATE_AFTER,
-    advise: Callable[[str], str] = str,
+    advise: Callable[[BatchlandError], str] = str,
 ) -> NightResult:
     """Run a job for one date, and write its record to `runs/NAME/DATE/run.json`.
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
     notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
-    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`. advise: turns
-    the text of an error into one with the commands that help.
+    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`. advise: gives
+    the text of an error in the record; without it, the error's own.
 
     A start while another process runs the same night gives no heartbeat and no notification.
     A failed night is returned, not raised: see the attempt's outcome, exit code and error.
@@ -91,7 +91,7 @@ def run_night(
                     finally:
                         report_end(recorder, quiet=quiet)
             except LockedError as error:
-                recorder.finish(Ending.of(error))
+                recorder.fail(error)
                 if all(attempt.outcome != "running" for attempt in recorder.record.attempts):
                     report_end(recorder, quiet=quiet)
     except OutputError as error:
@@ -127,7 +127,7 @@ class _Night:
                 report_start(self.recorder)
             self._attempts()
         except Interrupted as error:  # between two attempts
-            self.recorder.finish(Ending.of(error))
+            self.recorder.fail(error)
 
     def _attempts(self) -> None:
         first = self.job.retry.wait.total_seconds()
@@ -151,14 +151,16 @@ class _Night:
             self.recorder.start()
             skipped = self._steps.run()
         except BatchlandError as error:
-            skip = self.job.skips_night(error)
-            self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
+            if self.job.skips_night(error):
+                self.recorder.finish(Ending("skipped", 0, str(error)))
+            else:
+                self.recorder.fail(error)
             return error
         except OSError as error:
             if not storage_failed(error):  # else the message says all
                 _log.exception("system error")
             fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
-            self.recorder.finish(Ending.of(fault))
+            self.recorder.fail(fault)
             return fault
         except Exception as error:
             _log.exception("unexpected error")

@@ -159,7 +159,7 @@ def test_a_good_night_that_lost_a_part_says_what_to_do(project):
     part.unlink()
     record, attempt = run(project)
     assert (record.good, attempt.exit_code, attempt.error) == (
-        True, 2, f"{part.parent}: lost {part.name}; restore it, or replace the night by a forced run (nothing was "
+        True, 2, f"{part.parent}: lost {part.name}; restore it, or replace the night (nothing was "
         "changed, and the night stays good)",
     )  # fmt: skip
     assert run(project, force=True).attempt.outcome == "ok"
@@ -564,7 +564,7 @@ def test_a_bug_is_recorded_and_its_traceback_shows_no_secret(project, monkeypatc
 
     monkeypatch.setattr(steps_module, "score", broken)
     monkeypatch.setenv("HOOK_TOKEN", "hook-token-7281")
-    command = [*flags, "run", project / "toy.toml", "--date", NIGHT, "--set", "ray_address=${HOOK_TOKEN}"]
+    command = [*flags, "run", project / "toy.toml", "--date", NIGHT, "--set", "registry=https://a.org/${HOOK_TOKEN}"]
     result = batchland(*command)
     record = read_run(project / "runs" / "toy" / "latest")
     assert (result.exit_code, record.outcome, record.exit_code) == (1, "failed", 1)
@@ -733,13 +733,13 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     late = (
         "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
         "00.Red_Tower/a.jpg and 1 more); "
-        '`late = "score"` in [delivery] adds late images, a forced run scores the whole night again'
+        '`late = "score"` in [delivery] adds late images, a run with force scores all again'
     )
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
     assert f"  though {late}" in plan_night(load_job(project / "toy.toml"), NIGHT).lines
     planned = batchland("run", project / "toy.toml", "--date", NIGHT, "--dry-run").stdout
-    assert f"  though {late.replace('a forced run', 'a run with --force')}\n" in planned
+    assert f"  though {late}\n" in planned
     assert run(project, force=True).record.warnings == ()
     assert run(project).record.warnings == ()
     shutil.rmtree(project / "in" / str(NIGHT))  # archived
@@ -764,7 +764,7 @@ def test_images_that_changed_after_a_complete_night_are_named(project, settings)
         "toy: 2 images have another size or modification time than when the night was scored (00.Red_Tower/0.jpg, "
         "00.Red_Tower/1.jpg); "
     )
-    changed += "a forced run scores the whole night again"
+    changed += "a run with force scores all again"
     assert run(project, NIGHT, *settings).record.warnings == (changed,)
     (folder / "new.jpg").write_bytes(picture())
     after = run(project, NIGHT, *settings).record

@@ -55,8 +55,9 @@ def run(project, table: str, text: str = JOB):
     return run_night(load_job(project / "toy.toml"), NIGHT)
 
 
-def test_a_webhook_gets_the_verdict_the_figures_links_and_three_pictures(project, server):
-    table = f'on = "always"\nwebhook = "{server.url}/hook"\nlink = "https://photos.example.org/runs/"'
+def test_a_webhook_gets_the_verdict_the_figures_links_and_three_pictures(project, server, monkeypatch):
+    monkeypatch.setenv("REPORTS", "photos.example.org")
+    table = f'on = "always"\nwebhook = "{server.url}/hook"\nlink = "https://${{REPORTS}}/runs/"'
     text = JOB + EVALUATION.replace("[evaluation]", "[evaluation]\ngates = ['top1 < 90%']")
     deliver(project, NIGHT, per_class=3, wrong=1)
     record, attempt = run(project, table, text)
