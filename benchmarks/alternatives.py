@@ -36,7 +36,7 @@ CORES = usable_cores()
 FULL = PreprocessSpec(jpeg_scale="none")
 SCALED = PreprocessSpec(jpeg_scale="auto")
 Variant = Callable[[], int]
-"""Does the work once and says for how many images."""
+"""Does the work once; returns the number of images."""
 Experiment = tuple[str, dict[str, Variant]]
 
 
@@ -70,7 +70,7 @@ def decoder(work: Path) -> Iterator[Experiment]:
 
 
 def resize(work: Path) -> Iterator[Experiment]:
-    """The resize alone, of 500x375 and of what DCT scaling leaves of 12 MP."""
+    """The resize alone, of photos of 500x375, and of 12 MP after DCT scaling."""
     cv2.setNumThreads(1)
     for size, count in (("small", 200), ("12mp", 12)):
         contents = _contents(draw_photos(work / "photos", size, count))
@@ -125,7 +125,7 @@ def session(work: Path) -> Iterator[Experiment]:
 
 
 def beside(work: Path) -> Iterator[Experiment]:
-    """The session's threads beside decoding threads: the whole of `score`, opening the model aside."""
+    """The session's threads beside decoding threads: the whole of `score`, without opening the model."""
     from batchland.scoring.engines.local import LocalEngine
     from batchland.scoring.options import ScoreOptions
 

@@ -47,7 +47,7 @@ class Run(NamedTuple):
     rows: int
     """Photos with an answer under their name."""
     invented: int
-    """Broken files with an answer: it is another photo's, or made of nothing."""
+    """Broken files with an answer, which must be wrong."""
     undisturbed: float
     """CPU seconds of a run that is not killed."""
     wall: float
@@ -76,7 +76,7 @@ def main() -> None:
     pythons = dict(text.split("=", 1) for text in options.python)
     lines = []
     fewest = 0.0
-    """CPU seconds of the first."""
+    """CPU seconds of the first run."""
     for peer in options.peers:
         python = pythons.get(peer, sys.executable)
         if (

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--work", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
-    lines = ["| model | setting | CPU ms a picture | as now over it | largest difference of an answer |"]
+    lines = ["| model | setting | CPU ms a picture | time as now / time | largest difference of an answer |"]
     lines.append("| --- | --- | ---: | ---: | ---: |")
     for name in options.models:
         lines += measure(find_model(name, options.work), options)

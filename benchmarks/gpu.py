@@ -117,7 +117,7 @@ def _measure(model: str, options: argparse.Namespace) -> Iterator[dict[str, Roun
 
 
 def _run(way: str, files: dict[str, Path], images: Path, options: argparse.Namespace) -> Found:
-    """What a way finds; if it cannot be had here, why."""
+    """The figures of a way, or the reason why it cannot run here."""
     given = {
         "model": str(files["model"]), "half": str(files["half"]), "images": str(images), "device": options.device,
         "batch_size": options.batch_size, "seconds": options.seconds,

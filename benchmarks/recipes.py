@@ -4,12 +4,12 @@
 
 prints a Markdown table. DATA has train/CLASS/*.jpg and test/CLASS/*.jpg. Each run adds a line to `--out`; the same
 command again does only what is missing, and with `--seeds ''` it only prints. `--only` picks rows. `logistic
-regression` is scikit-learn's, on the features of the unaugmented photos, with C chosen on the same validation photos:
-what the frozen head should reach. `--skew 0.5` keeps half the share of each class that is kept of the class before it,
-in training and test.
+regression` is scikit-learn's, on the features of the unaugmented photos, with C chosen on the same validation photos;
+the frozen head should be as good. `--skew 0.5` makes the classes unequal, in training and test: it keeps all photos of
+the first class, half of the second, a quarter of the third, and so on.
 
-Features of the frozen backbone are kept beside OUT, by the content of each picture, so that a row computes only those
-that no row before it needed. Its CPU seconds count all of them, at the mean of what was measured.
+Features of the frozen backbone are kept beside OUT, by the content of each picture, so that they are computed once.
+The CPU seconds of a row contain all features that it needs; those of earlier rows count with the mean time of one.
 """
 
 import hashlib
@@ -52,11 +52,11 @@ ORACLE: Final = "logistic regression"
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File of results, one line a run.")
-@click.option("--size", default=128, show_default=True, help="Of the pictures, pixels.")
+@click.option("--size", default=128, show_default=True, help="Size of the pictures, pixels.")
 @click.option("--seeds", default="1,2,3", show_default=True)
 @click.option("--only", multiple=True, type=click.Choice([*RECIPES, ORACLE]), help="Rows; default: all.")
-@click.option("--epochs", type=int, help="Of the scratch models, where the recipe's are too many.")
-@click.option("--skew", type=float, help="Share of each class that is left, of that of the class before it.")
+@click.option("--epochs", type=int, help="Epochs of the scratch models, instead of the recipe's.")
+@click.option("--skew", type=float, help="Share of photos to keep of a class, of those of the one before it.")
 def main(
     data: Path, out: Path, size: int, seeds: str, only: tuple[str, ...], epochs: int | None, skew: float | None
 ) -> None:
@@ -86,7 +86,7 @@ def main(
 
 
 class _KeptFeatures:
-    """The frozen backbone's features by the sha1 of the picture, and what computing them took."""
+    """The frozen backbone's features by the sha1 of the picture, and the time to compute them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,7 +99,7 @@ class _KeptFeatures:
 
     @property
     def saved(self) -> float:
-        """CPU seconds that this row would have needed for the features that were there."""
+        """CPU seconds that this row would have taken to compute the features of earlier rows."""
         return self.found * self.seconds / self.computed if self.computed else 0.0
 
     @contextmanager
@@ -144,7 +144,7 @@ def _batch_norm(wanted: bool) -> Iterator[None]:
 
 
 def _skewed(data: Path, out: Path, skew: float) -> Path:
-    """A copy of both parts in which each class has `skew` of the share of photos that the class before it has."""
+    """A copy of both parts with unequal classes: the shares of photos that are kept are 1, skew, skew², ..."""
     if not out.exists():
         for part in ("train", "test"):
             for place, folder in enumerate(sorted((data / part).iterdir())):
@@ -244,7 +244,7 @@ def _oracle(data: Path, folder: Path, cache: Path, size: int, seed: int) -> dict
 
 
 def _figures(answers: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Of the test set. answers: probabilities [images, classes]."""
+    """Figures of the test set. answers: probabilities [images, classes]."""
     right = answers.argmax(1) == labels
     return {
         "right": int(right.sum()),
@@ -307,7 +307,7 @@ def _print_table(done: list[dict[str, Any]], only: tuple[str, ...]) -> None:
 
 
 def _wilson(share: float, images: int) -> tuple[float, float]:
-    """Of the photos of one test set: the seeds share them, so they add no photos."""
+    """Interval of a share. images: of one test set, because all seeds have the same images."""
     z = 1.96
     centre = (share + z * z / (2 * images)) / (1 + z * z / images)
     half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images)) / (1 + z * z / images)

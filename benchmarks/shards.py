@@ -174,7 +174,7 @@ def _assign(options: argparse.Namespace) -> str:
     seconds = time.perf_counter() - begin
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return (
-        "| names | shards | own | seconds | names/s | peak MB |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| names | shards | of one shard | seconds | names/s | peak MB |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n"
         f"| {options.rows} | {options.shards} | {own} | {seconds:.1f} | {options.rows / seconds:.0f} | {peak_mb:.0f} |"
     )
 
@@ -324,7 +324,7 @@ class Run(NamedTuple):
     wall: float
     cpu: float
     peak_mb: float
-    """Of the largest process."""
+    """Peak memory of the largest process."""
 
 
 def _together(*commands: tuple[list[str], Iterable[int]]) -> Run:

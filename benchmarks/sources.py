@@ -7,8 +7,8 @@
 overhead: `score` on a folder and on the same photos in a bucket of an S3 server on this machine, in tar shards and in
 Parquet, here and in the bucket, and as a list; all take their turns, round after round. The server (tests/s3_server.py,
 of the extra `dev`) shares the cores, so the bucket's figures hold its work, too; the CPU seconds do not.
-listing: a file system of pyarrow's that makes keys up, listed by the S3 source, names hashed as the sink does it; and
-listed bare, to take the making up of the keys away again.
+listing: a file system of pyarrow that makes keys up is listed by the S3 source, with the names hashed as in a run. Then
+it is listed alone, to subtract the time of making keys up.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folders", type=int, default=10_000)
     parser.add_argument("--keys", type=int, default=1_000, help="in each folder")
-    parser.add_argument("--bare", action="store_true", help="of list: without the source")
+    parser.add_argument("--bare", action="store_true", help="for list: without the source")
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where photos and models are kept")
     return parser.parse_args()
 
@@ -125,7 +125,7 @@ def _table(rounds: list[dict[str, dict[str, Any]]], options: argparse.Namespace)
     lines = [
         f"{options.count} photos ({options.size}), model {options.model}; medians of {options.rounds} rounds.",
         "",
-        "| source | wall s | to the folder | ms more an image | CPU ms more an image | peak MB |",
+        "| source | wall s | of the folder's | ms more an image | CPU ms more an image | peak MB |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for kind in rounds[0]:
@@ -177,7 +177,7 @@ def _list(options: argparse.Namespace) -> str:
 
 
 class MadeUpKeys(fs.FileSystemHandler):  # type: ignore[misc]
-    """A bucket of that many folders with that many keys each; of one folder, its keys lie in the bucket itself."""
+    """A bucket of that many folders with that many keys each. With one folder, the keys are directly in the bucket."""
 
     def __init__(self, folders: int, keys: int) -> None:
         self.folders = folders

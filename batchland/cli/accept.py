@@ -10,7 +10,7 @@ import click
 
 from batchland.cli.command import command
 from batchland.cli.options import JOB_NAME, NIGHT, runs_option
-from batchland.system.text import counted, first_few
+from batchland.system.text import first_few
 
 if TYPE_CHECKING:
     from batchland.nightly.accept import Accepted, Withdrawn
@@ -74,7 +74,7 @@ def _effect(accepted: "Accepted", *, once: bool) -> str:
     if accepted.later_start:
         return f"the reference of the coming nights still begins with {accepted.later_start}, a later accepted change"
     few = "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
-    rules = "; until it has 5 nights, only exact rules hold" if len(reference) < 5 else ""
+    rules = "; until it has 5 nights, only exact rules apply" if len(reference) < 5 else ""
     first = reference[0] if reference else accepted.since
     return f"a new reference begins with {first}, without earlier nights{few}{rules}"
 
@@ -87,8 +87,8 @@ def _withdrawn(name: str, withdrawn: "Withdrawn") -> str:
     if withdrawn.doubtful:
         nights = first_few([str(night) for night in withdrawn.doubtful])
         text += (
-            f" {counted(len(withdrawn.doubtful), 'night')} judged since then no longer enter a reference: {nights}; "
-            f"run them again with --force to judge them by the old one."
+            f" Nights judged since then are no longer part of a reference: {nights}; run them again with --force to "
+            f"judge them by the old one."
         )
     return text
 

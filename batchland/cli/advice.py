@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 from collections.abc import Collection
-from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ ADVICE: Final[dict[str, str]] = {
     "download_weights": "give a file or an installed package with --weights, or try --weights none",
     "features": "use `batchland score --features`",
     "export_drop": "use another --precision, or allow more with --max-drop",
+    "force": "to replace it: `batchland run {job_file} --date {night} --force`",
     "fp32": "use --precision fp32",
     "future": "--future runs it anyway",
     "ignore_unknown_classes": "or leave out their images with --ignore-unknown-classes",
@@ -62,6 +62,8 @@ ADVICE: Final[dict[str, str]] = {
     "score_features": "write them with `batchland score --features`",
     "score_shard": "score those with the same command and --shard I/{count}, then merge",
     "shard_folder": "give the --out of `batchland score --shard`",
+    "suspicious": "to accept it: `batchland accept {job} --date {night} --runs {runs}`; to replace it: "
+    "`batchland run {job_file} --date {night} --force`",
     "strip_prefix": "remove that with --strip-prefix '{prefix}'",
     "training_data": "give the folder of the data that the model was trained on with --data",
     "weights_backbone": "name the network of the weights with --backbone",
@@ -71,21 +73,6 @@ _FLAG: Final = re.compile(r"--[a-z][a-z-]*")
 _OTHER_COMMAND: Final = re.compile(r"`.*?`")
 
 
-_ACCEPT: Final = re.compile(r"accept (\d{4}-\d\d-\d\d) with `batchland accept ([^`]+)`")
-
-
-def with_force(text: str) -> str:
-    """A text of the library about a night, with the flag of `batchland run` that forces a run."""
-    return text.replace("a forced run", "a run with --force")
-
-
-def with_commands(text: str, runs: Path, job_file: Path, night: date) -> str:
-    """An error of a night, with commands that can be pasted in any folder. runs: folder of the records."""
-    folder, file = (shlex.quote(os.path.abspath(path)) for path in (runs, job_file))  # noqa: PTH100 - keeps links
-    text = _ACCEPT.sub(lambda found: f"`batchland accept {found[2]} --date {found[1]} --runs {folder}`", text)
-    return text.replace("a forced run", f"`batchland run {file} --date {night} --force`")
-
-
 def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
     """The error in one line, followed by its advice if the command has all flags that the advice names."""
     if error.advice is None:
@@ -93,4 +80,9 @@ def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
     sentence = ADVICE[error.advice]
     if not set(_FLAG.findall(_OTHER_COMMAND.sub("", sentence))) <= set(flags):
         return str(error)
-    return f"{error}; {sentence.format(**error.values)}"
+    return f"{error}; {sentence.format(**{name: _pasted(value) for name, value in error.values.items()})}"
+
+
+def _pasted(value: object) -> object:
+    """A value for a command that can be pasted in any folder."""
+    return shlex.quote(os.path.abspath(value)) if isinstance(value, Path) else value  # noqa: PTH100 - keeps links

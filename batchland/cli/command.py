@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
@@ -13,7 +12,7 @@ import click
 from batchland.cli.advice import with_advice
 from batchland.cli.options import JSON_PRINTED, ModelOptions
 from batchland.errors import BatchlandError, InputError, LockedError, UsageError
-from batchland.system.cores import require_address_space
+from batchland.system.cores import out_of_memory, require_address_space
 from batchland.system.names import display_path
 from batchland.system.paths import require_current_folder
 from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout, stdout_has_reader
@@ -22,9 +21,6 @@ from batchland.system.text import one_line
 _LONGEST_MESSAGE: Final = 1000
 """Characters of a usage error, which may contain the user's input."""
 _REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
-_OUT_OF_MEMORY: Final = re.compile(
-    "can't start new thread|[Ff]ailed to (?:map segment|launch worker)|[Cc]annot allocate memory"
-)
 
 
 class Command(click.Command):
@@ -100,7 +96,9 @@ class Command(click.Command):
         except KeyboardInterrupt:  # not handled by the command itself
             _fail(ctx, "interrupted", 130, as_json=as_json)
         except Exception as error:
-            if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            if not out_of_memory(error):
+                if as_json:
+                    _print_error(ctx, "a bug; its traceback is on standard error", 1)
                 raise
             message = f"out of memory ({error}); raise the limit of this process, or run less at once"
             _fail(ctx, message, LockedError.exit_code, as_json=as_json)
@@ -114,13 +112,19 @@ def _fail(ctx: click.Context, message: str, exit_code: int, *, as_json: bool) ->
 
     If a document was printed before, the error goes to stderr: stdout never has two.
     """
-    if as_json and JSON_PRINTED not in ctx.meta:
-        error = {"schema_version": 1, "kind": "batchland.error", "exit_code": exit_code, "message": message}
-        with suppress(OSError):  # stdout is gone, and the exit code says so
-            click.echo(json.dumps(error))
-    else:
+    if not as_json or not _print_error(ctx, message, exit_code):
         click.echo(f"batchland: {message}", err=True)
     ctx.exit(exit_code)
+
+
+def _print_error(ctx: click.Context, message: str, exit_code: int) -> bool:
+    """Print an error as the one document on stdout; False if there is one already."""
+    if JSON_PRINTED in ctx.meta:
+        return False
+    error = {"schema_version": 1, "kind": "batchland.error", "exit_code": exit_code, "message": message}
+    with suppress(OSError):  # stdout is gone, and the exit code says so
+        click.echo(json.dumps(error))
+    return True
 
 
 def _storage_failure(error: OSError) -> str | None:
@@ -151,14 +155,14 @@ class Group(click.Group):
         flags = {flag for each in self.params if isinstance(each, click.Option) and each.is_flag for flag in each.opts}
         flags = {flag for flag in flags if flag.startswith("--") and flag not in ("--help", "--version")}
         end = args.index("--") if "--" in args else len(args)
-        moved = [each for each in args[:end] if each.partition("=")[0] in flags]  # with a value, for click's error
+        moved = [each for each in args[:end] if each.partition("=")[0] in flags]  # click refuses --flag=value
         return super().parse_args(ctx, [*moved, *(each for each in args[:end] if each not in moved), *args[end:]])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Parse the options of a command and run it."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while options are imported; a running command handles it itself
+        except KeyboardInterrupt:  # while options are imported: a running command handles the signal itself
             _fail(ctx, "interrupted", 130, as_json=False)
 
     def add_section(self, heading: str, commands: Iterable[click.Command]) -> None:

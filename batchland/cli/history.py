@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from batchland.cli.advice import with_force
 from batchland.cli.command import command
 from batchland.cli.options import (
     JOB_NAME,
@@ -37,7 +36,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     if as_json:
         print_json(History(job=name, nights=tuple(rows)))
     else:
-        click.echo(with_force(table(rows)), nl=False)
+        click.echo(table(rows), nl=False)
 
 
 @command(epilog="Example: batchland trend nightly --out trend.html --reference 2026-11-01 2026-11-07")

@@ -16,7 +16,7 @@ from batchland.system.text import counted, ignored_files
     "--parts",
     metavar="N",
     type=click.IntRange(1, 1_000_000),
-    help="Number of shards that will score it; without it, any.",
+    help="Number of shards that will score it. Without this option, any number can.",
 )
 @options_of(
     "batchland.scoring.options:ScoreOptions",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchland.cli.advice import with_commands, with_force
+from batchland.cli.advice import with_advice
 from batchland.cli.command import command, group
 from batchland.cli.options import JOB_NAME, NIGHT, PATH, json_option, print_json, runs_option
 from batchland.system.text import counted
@@ -80,16 +80,16 @@ def run(
         check_date(nights[-1], today)
     if dry_run:
         for day in nights:
-            click.echo(with_force("\n".join(plan_night(job, day, force=force, future=future).lines)))
+            click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
         return
     errors: list[str] = []
     try:
         for day in nights:
-            commands = partial(with_commands, runs=job.folder.parent, job_file=job.file, night=day)
-            result = run_night(job, day, force=force, quiet=first is not None, future=future, advise=commands)
+            advise = partial(with_advice, flags=())
+            result = run_night(job, day, force=force, quiet=first is not None, future=future, advise=advise)
             records.append(result.record)
             if not as_json:
-                click.echo(with_force(describe_run(result.record, result.attempt, error=False)), nl=False)
+                click.echo(describe_run(result.record, result.attempt, error=False), nl=False)
             attempt = result.attempt
             if attempt.exit_code and attempt.error:
                 outcome = attempt.outcome.replace("_", " ")
@@ -156,7 +156,7 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json
             )
         )
     else:
-        click.echo(with_force("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines])))
+        click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
     ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
 
 

@@ -66,7 +66,7 @@ def kept_index(folder: Path, stored: Sequence[StoredPredictions]) -> Lists:
 
 
 def _read_info(folder: Path) -> IndexInfo | None:
-    """What the index in the folder is of; None if the folder is new or empty."""
+    """The description of the index in the folder; None if the folder is new or empty."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:

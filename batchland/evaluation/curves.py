@@ -80,9 +80,8 @@ class CurveCounts:
         np.add.at(images, bins, few.images)
         np.add.at(hits, bins, few.hits)
         found = np.flatnonzero(images)[::-1]  # by rising score
-        low, high = (edge[found] for edge in self._edges())
-        score = (low.astype(np.float64) + high) / 2
-        return ScoreCells(np.full(len(found), number), low, score, images[found], hits[found])
+        low, score = self._edges()
+        return ScoreCells(np.full(len(found), number), low[found], score[found], images[found], hits[found])
 
     @property
     def _binned(self) -> npt.NDArray[np.int32]:
@@ -97,13 +96,16 @@ class CurveCounts:
         found >>= self._shift
         return found
 
-    def _edges(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Smallest and largest score of each bin, by falling score."""
+    def _edges(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        """Smallest probability that is rounded into each bin, and the mean of the stored ones, by falling score."""
         first = np.arange(0, _LAST + 1, 1 << self._shift)
         last = np.minimum(first + (1 << self._shift) - 1, _LAST)
-        high, low = (np.exp(-each.astype(np.uint16).view(np.float16).astype(np.float32)) for each in (first, last))
+        start, end, after = (
+            -each.astype(np.uint16).view(np.float16).astype(np.float64) for each in (first, last, last + 1)
+        )
+        low = np.exp((end + after) / 2).astype(np.float32)
         low[-1] = 0
-        return low, high
+        return low, (np.exp(start) + np.exp(end)) / 2
 
 
 class Area(NamedTuple):

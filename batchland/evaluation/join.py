@@ -119,7 +119,7 @@ class Join:
                 yield from self._join_by_content(pa.ipc.open_stream(file))
 
     def _join_by_content(self, rows: Iterator[pa.RecordBatch]) -> Iterator[Joined]:
-        """Rows with the same sha256; of several of one report, the first."""
+        """Join rows with the same sha256. If a report has several of them, its first one is used."""
         known = (batch.filter(batch["sha256"].is_valid()) for batch in rows)
         keys = ("sha256", "side", "row")
         found: list[pa.Array] = []
@@ -153,7 +153,11 @@ class Join:
                 row += size
 
     def _complete(self, batch: pa.RecordBatch, key: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """Indices of rows of groups with all reports, [groups, reports], of all other rows, and the other groups."""
+        """Separate the groups that have rows of all reports from the others.
+
+        Gives indices of rows of the first kind, [groups, reports], those of all other rows, and the number of other
+        groups.
+        """
         sides = len(self._files)
         group = group_numbers(batch[key])
         _, first = np.unique(group * sides + batch["side"].to_numpy(), return_index=True)  # the first row of each side

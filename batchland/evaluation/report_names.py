@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def different_names(reports: "Sequence[Report | Evaluation]") -> list[str]:
-    """The models' names, else names of files or folders, else models with these, else models with numbers.
+    """A name for each report: the first of these kinds of names that are all different.
 
-    The files are the predictions; the folders are theirs, then those of the reports; last are the labels.
+    The model's name; the name of the predictions file, of its folder, of the report's folder, of the labels; the
+    model's name together with one of these; the model's name with a number.
     """
     models = [report.summary.model.name for report in reports]
     files = [Path(report.summary.predictions) for report in reports]
@@ -31,7 +32,7 @@ def different_names(reports: "Sequence[Report | Evaluation]") -> list[str]:
 
 
 def different_sources(reports: "Sequence[Report | Evaluation]") -> list[str]:
-    """For messages: the predictions; where they are the same, the reports' folders, or the predictions with labels."""
+    """For messages: the predictions; if these are equal, the reports' folders, or the predictions with the labels."""
     predictions = [report.summary.predictions for report in reports]
     folders = [report_folder(report) or "" for report in reports]
     for sources in (predictions, folders):

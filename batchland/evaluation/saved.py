@@ -39,7 +39,7 @@ _SIGNS: Final = {
     "summary.json": b'"batchland.',
     "per_class.csv": b'"support",',
 }
-"""For each of these files, what is near its beginning if batchland wrote it."""
+"""Text near the beginning of each of these files, if batchland wrote it."""
 REPORT_FILES: Final = (
     "summary.json",
     "report.html",
@@ -108,12 +108,11 @@ def check_folder(
     reads: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> None:
-    """Raise UsageError if `folder` is a file or holds an input, or (unless `overwrite`) what a report must not replace.
+    """Raise UsageError if a report must not be written into `folder`, OutputError if it cannot be.
 
-    That is anything not called one of `names`, files of a report without its page, and a report that was not made from
-    these `inputs`, if they are given.
-    One of `inputs` or `reads` that is `folder`, or is in it under one of `names`, is refused also with `overwrite`.
-    Raises OutputError if nothing can be written there.
+    Always refused: a file instead of a folder, and a folder that is one of `inputs` or `reads`, or holds one of them
+    under one of `names`. Refused without `overwrite`: files with other names, files of a report without its page, and
+    a report that was made from other `inputs`, if these are given.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; a report is a folder", advice="other_out")

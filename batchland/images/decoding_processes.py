@@ -11,7 +11,6 @@ import gc
 import mmap
 import os
 import queue
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -44,7 +43,6 @@ _AHEAD: Final = 3
 """Batches that are assigned to a process at once."""
 _MAX_LOSSES: Final = 10
 """Number of processes that may die in a row, without a loaded batch in between."""
-_SERVE: Final = "from batchland.images.decoding_processes import serve; serve(*map(int, sys.argv[2:]))"
 
 
 class _Settings(NamedTuple):
@@ -73,7 +71,6 @@ class _Process:
     """A decoding process, and its requests in order."""
 
     number: int
-    connection: "Connection"
     helper: HelperProcess
     requests: deque[_Request] = field(default_factory=deque)
     is_ready: bool = False
@@ -155,7 +152,7 @@ class DecodingProcesses:
     def stop(self) -> None:
         """End the processes."""
         for process in self._processes:
-            process.connection.close()  # a process ends when it reads the end of it
+            process.helper.connection.close()  # all of them begin to end
         for process in self._processes:
             process.helper.close()
         self._processes = []
@@ -172,33 +169,29 @@ class DecodingProcesses:
         self._processes = [self._start_process(number) for number in range(self._count)]
 
     def _start_process(self, number: int) -> _Process:
-        from multiprocessing.connection import Pipe
-
         assert self._memory is not None
-        ours, theirs = Pipe()
         try:
-            with theirs:
-                process = _Process(number, ours, HelperProcess(_SERVE, (theirs.fileno(), self._memory)))
+            process = _Process(number, HelperProcess(__name__, [self._memory]))
         except OSError as error:
             reason = error.strerror or error
             raise EngineError(f"no process that decodes images can start: {reason}; run the command again") from error
         with suppress(OSError):  # the process has died; waiting for its answer will notice that
-            ours.send(self._settings._replace(guard=self._guard.for_process(number)))
+            process.helper.connection.send(self._settings._replace(guard=self._guard.for_process(number)))
         return process
 
     def _is_ready(self, process: _Process) -> bool:
-        if not process.is_ready and process.connection.poll():
+        if not process.is_ready and process.helper.connection.poll():
             self._receive(process, None)
         return process.is_ready
 
     def _receive(self, process: _Process, on_wait: Callable[[], None] | None) -> None:
         """Take the next answer of a process, or replace it if it has died."""
         try:
-            if not process.connection.poll(POLL_SECONDS):
+            if not process.helper.connection.poll(POLL_SECONDS):
                 if on_wait is not None:
                     on_wait()
                 return
-            answer = process.connection.recv()
+            answer = process.helper.connection.recv()
         except (EOFError, OSError):
             self._replace(process)
             return
@@ -217,7 +210,6 @@ class DecodingProcesses:
                 f"processes that decode images end by themselves: {lost.helper.problem()}; finished parts are kept, "
                 f"run the command again"
             )
-        lost.connection.close()
         lost.helper.close()
         self._guard.process_died(lost.number)
         process = self._start_process(lost.number)
@@ -230,25 +222,11 @@ class DecodingProcesses:
 
 def _send(process: _Process, request: _Request) -> None:
     with suppress(OSError):  # the process has died; waiting for its answer will notice that
-        process.connection.send((request.buffer, request.refs))
+        process.helper.connection.send((request.buffer, request.refs))
 
 
-def serve(connection_fd: int, memory_fd: int) -> Never:
+def serve(connection: "Connection", memory_fd: int) -> Never:
     """Run in a decoding process, until the other process closes the connection."""
-    from multiprocessing.connection import Connection
-
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the other process decides
-        signal.signal(number, signal.SIG_IGN)
-    connection = Connection(connection_fd)
-    try:
-        _serve(connection, memory_fd)
-    except (EOFError, OSError):
-        pass  # the other process has ended
-    finally:
-        os._exit(0)
-
-
-def _serve(connection: "Connection", memory_fd: int) -> None:
     keep_freed_memory()
     gc.set_threshold(10_000)
     settings: _Settings = connection.recv()

@@ -5,8 +5,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Final
+
+import numpy as np
 
 from batchland.errors import ErrorCode, InputError
 from batchland.images.batch import Batch, Load, Outcome, measured
@@ -287,7 +288,7 @@ def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
     decoded = [outcome for outcome in outcomes if outcome.error is None and outcome.decode_seconds > 0]
     if not decoded:
         return cores
-    decode = max(_GIL_SECONDS, median(outcome.decode_seconds for outcome in decoded))
-    read = median(outcome.read_seconds for outcome in decoded)
+    decode = max(_GIL_SECONDS, np.median([outcome.decode_seconds for outcome in decoded]))
+    read = np.median([outcome.read_seconds for outcome in decoded])
     waits = read / decode if read > _MIN_WAIT_SECONDS else 0.0
     return min(MAX_WORKERS, round(min(cores, decode / _GIL_SECONDS) * (1 + waits)))

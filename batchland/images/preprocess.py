@@ -75,7 +75,7 @@ class PreprocessSpec(BaseModel):
     """Pictures of more pixels fail as `too_many_pixels`, before they are decoded."""
 
     @model_validator(mode="after")
-    def _crop_knows_its_side(self) -> "PreprocessSpec":
+    def _only_crop_has_a_side(self) -> "PreprocessSpec":
         if (self.fit == "crop") != (self.shorter_side is not None):
             raise ValueError("shorter_side must be given if fit is 'crop', and only then")
         if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):
@@ -103,8 +103,8 @@ def decode(data: bytes, spec: PreprocessSpec, *, reuse: bool = False) -> Decoded
     """Decode image bytes to RGB uint8 [H, W, 3].
 
     The content decides the format, not the file's name. The picture is turned upright; grey, palettes, CMYK and 16 bits
-    become RGB, transparency is laid over white, and of an animation or several pages the first is used. A file that
-    might be read wrongly is refused. With `spec.jpeg_scale` the pixels may be a half, a quarter or an eighth of the
+    become RGB, transparency is laid over white, and only the first frame or page is read. A file that might be read
+    wrongly is refused. With `spec.jpeg_scale` the pixels may be a half, a quarter or an eighth of the
     full size; `width` and `height` are always the full size.
 
     reuse: the pixels may be in memory that this thread uses again for the next picture.
@@ -123,7 +123,7 @@ def decode(data: bytes, spec: PreprocessSpec, *, reuse: bool = False) -> Decoded
     except MemoryError as error:
         raise ImageError("out_of_memory", "not enough memory to decode it") from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", str(error).partition(",")[0]) from error  # without Pillow's guess at why
+        raise ImageError("too_many_pixels", str(error).partition(",")[0]) from error  # without "could be an attack"
     except Exception as error:  # parsers of other people's formats raise almost anything on damaged input
         raise as_truncated(error if isinstance(error, ImageError) else damage(error), data, kind) from error
     size = (picture.width, picture.height)

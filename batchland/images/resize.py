@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of a picture, in pixels."""
 
 _STRIP_BYTES: Final = 1 << 20
-"""Pictures without a fourth channel are copied in strips of rows: so much stays in a core's cache."""
+"""Size of a strip of rows. Pictures without a fourth channel are copied in strips, which stay in a core's cache."""
 _MAX_BYTES: Final = 1 << 29
 """Largest size of the intermediate picture, which is resized across but not yet down."""
 

@@ -52,7 +52,7 @@ def compare_preprocessings(
 def decided_by_more(
     network: Network, results: Sequence[Alternative], more: Callable[[], LabelledPhotos]
 ) -> list[Alternative]:
-    """The results; the first and its best rival measured on more photos if the rival is ahead, but within chance."""
+    """The results; if the best rival is ahead of the chosen one within chance, both are measured on more photos."""
     chosen, rival = results[0], _rival(results)
     if rival is None or rival.accuracy <= chosen.accuracy or _loses(chosen, rival):
         return list(results)
@@ -69,7 +69,7 @@ def _measured(network: Network, name: str, preprocess: ForeignPreprocess, photos
 
 
 def _rival(results: Sequence[Alternative]) -> Alternative | None:
-    """The best with the fit of the first, on as many photos."""
+    """The best of the others with the same fit, on the same number of photos."""
     chosen = results[0]
     others = [
         each

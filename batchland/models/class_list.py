@@ -49,8 +49,8 @@ def read_class_list(path: Path) -> list[str]:
     labels = labels_of(value.get("id2label", value) if isinstance(value, dict) else value)
     if labels is None:
         raise UsageError(
-            f"{path}: is neither a list of labels nor a dictionary that gives each index from 0 on its label; give one "
-            f"label a line, in the model's order"
+            f"{path}: is neither a list of labels nor a dictionary with a label for each index from 0; give one label "
+            f"per line, in the model's order"
         )
     return unique_labels(path, labels)
 
@@ -70,9 +70,9 @@ def labels_of(value: Any) -> list[str] | None:
 def _labels_of_lines(path: Path, lines: list[str]) -> list[str]:
     """The lines, or their labels in the order of their indices. Raises UsageError.
 
-    Numbers before all labels are indices in a table (`2,cat`), in any order, and as text (`0 cat`) if they ascend from
-    0. A table may have a header. Other numbers are parts of the labels, but not if they are in a column of a table
-    (`cat,0` or `0.0,cat`) or look like indices in another order. Quotes around all lines are removed.
+    The indices of a table (`2,cat`) may be in any order, those of text (`0 cat`) must ascend from 0. A table may have a
+    header. Other numbers are parts of the labels, unless they are in a column of a table (`cat,0` or `0.0,cat`) or look
+    like indices in another order: these are errors. Quotes around all lines are removed.
     """
     if "" in lines:
         number = lines.index("") + 1
@@ -145,7 +145,7 @@ def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
 
 
 def _with_index(label: str, index: int, taken: Container[str]) -> str:
-    """The label with its index appended, more than once if the result is another label."""
+    """The label with its index appended, several times if other labels look like the result."""
     named = f"{label} ({index})"
     return _with_index(named, index, taken) if named in taken else named
 

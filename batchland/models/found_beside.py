@@ -91,7 +91,7 @@ def _required_labels(where: str, names: Any) -> tuple[str, ...]:
     """See `labels_of`. Raises UsageError if there are none."""
     labels = labels_of(names)
     if labels is None:
-        raise UsageError(f"{where} does not give each index from 0 on its label; correct it")
+        raise UsageError(f"{where} does not give a label for each index from 0; correct it")
     return tuple(labels)
 
 

@@ -24,7 +24,7 @@ def find_in_mlflow(url: str, reference: Reference) -> Found:
     except ImportError as error:
         raise ModelError(f"{display_url(url)}: an MLflow registry needs the extra mlflow; install it") from error
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(url)  # `models:/` URIs take no other
+    mlflow.set_tracking_uri(url)  # `models:/` URIs use this global setting
     mlflow.set_registry_uri(url)
     try:
         version = _version(mlflow.MlflowClient(url, url), reference)

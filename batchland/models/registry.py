@@ -21,11 +21,11 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from batchland.errors import ModelError, OutputError, UsageError
+from batchland.errors import LockedError, ModelError, OutputError, UsageError
 from batchland.models.canaries import canaries_path
 from batchland.models.session import open_session
 from batchland.system.documents import Document
-from batchland.system.files import read_error, write_file
+from batchland.system.files import read_error, write_file, write_remedy
 from batchland.system.folders import new_folder
 from batchland.system.lock import locked
 from batchland.system.text import SAFE_NAME, first_few, near_miss
@@ -214,25 +214,30 @@ class FolderRegistry:
         checks: tuple[str, ...] = (),
         report: str | None = None,
         refused: bool = False,
+        seen: RegisteredModel | None = None,
     ) -> Change:
-        """Give an alias to a version. checks: results of the gates. refused: record only that a gate refused it."""
+        """Give an alias to a version. checks: results of the gates. refused: record only that a gate refused it.
+
+        seen: the model when the gates were checked. Raises LockedError if the alias has another version since then.
+        """
         if not re.fullmatch(SAFE_NAME, alias) or alias.isdecimal():
             raise UsageError(f"alias {alias!r}: should have only letters, digits, '.', '_' and '-', and be no number")
         number = self.version(reference).version
         action: Literal["refuse", "promote"] = "refuse" if refused else "promote"
-        return self._change(reference.name, action, alias, number, reason, checks, report)
+        return self._change(seen or self.read(reference.name), action, alias, number, reason, checks, report)
 
     def rollback(self, name: str, alias: str, reason: str = "") -> Change:
         """Give an alias back to the version that had it before."""
-        versions = promoted(self.read(name), alias)
+        model = self.read(name)
+        versions = promoted(model, alias)
         if len(versions) < 2:
             now = f"it had no version before {versions[0]}" if versions else "there is no such alias"
             raise UsageError(f"{self.folder}: {name}@{alias} cannot be rolled back; {now}")
-        return self._change(name, "rollback", alias, versions[-2], reason)
+        return self._change(model, "rollback", alias, versions[-2], reason)
 
     def _change(
         self,
-        name: str,
+        seen: RegisteredModel,
         action: Literal["promote", "rollback", "refuse"],
         alias: str,
         number: int,
@@ -240,14 +245,20 @@ class FolderRegistry:
         checks: tuple[str, ...] = (),
         report: str | None = None,
     ) -> Change:
-        with self._locked(name) as model:
+        with self._locked(seen.name) as model:
+            now = model.aliases.get(alias)
+            if now != seen.aliases.get(alias):
+                raise LockedError(
+                    f"{self.folder}: {model.name}@{alias} became version {now} meanwhile; look at it, then run the "
+                    "same command again"
+                )
             change = Change(
                 at=_now(),
                 by=_who(),
                 action=action,
                 alias=alias,
                 version=number,
-                before=model.aliases.get(alias),
+                before=now,
                 reason=reason,
                 checks=checks,
                 report=report,
@@ -268,7 +279,7 @@ class FolderRegistry:
         except FileExistsError:
             pass
         except OSError as error:
-            raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
+            raise OutputError(f"{folder}: cannot be made ({error.strerror}); {write_remedy(error)}") from error
         with locked(folder / ".lock", f"model {name} of the registry", wait=_LOCK_WAIT):
             yield self.read(name) if not new or (folder / DOCUMENT).exists() else RegisteredModel(name=name)
 

@@ -11,13 +11,13 @@ from typing import Final
 DEFAULT: Final = 1.0
 """Default number of false alarms per year."""
 _NIGHTS: Final = ((0.3, 1.0), (1.0, 0.87), (2.0, 0.8), (3.0, 0.76), (4.0, 0.73), (5.0, 0.71))
-"""Alarms per year, and the factor with which the generator of nights with more variation had at most this number, for
-nights of 50 and 150 images."""
+"""Alarms per year, and the factor that gave at most this number in simulated nights with much variation, of 50 and 150
+images."""
 _LABELLED: Final = ((0.3, 1.05), (1.0, 0.99), (2.0, 0.9), (3.0, 0.8), (4.0, 0.75), (5.0, 0.73))
 """The same with labelled photos as the reference."""
 _GROWTH: Final = 0.15
-"""Growth of the factor when a night has e times as many images, because chance hides rare large differences only
-between small nights. Measured between 150 and 400 images, used up to 1,000; the factor is constant beyond."""
+"""Growth of the factor per natural logarithm of the number of images: chance hides rare large differences only between
+small nights. Measured between 150 and 400 images, used up to 1,000; the factor is constant beyond."""
 SMALLEST: Final = max(_NIGHTS[0][0], _LABELLED[0][0])
 LARGEST: Final = min(_NIGHTS[-1][0], _LABELLED[-1][0])
 """Smallest and largest measured numbers of false alarms."""

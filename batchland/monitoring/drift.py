@@ -13,9 +13,9 @@ from batchland.monitoring.normal import chi_squared_quantile
 
 Ints = npt.NDArray[np.int64]
 MOVED: Final = 0.1
-"""A distribution has moved from this PSI on, if it is also above the limit of chance."""
+"""Least PSI of a distribution that has moved; it must also be above the limit of chance."""
 MOVED_FAR: Final = 0.25
-"""It has moved far from this PSI on."""
+"""Least PSI of one that has moved far."""
 CHANCE: Final = 0.99
 """Share of comparisons below the limit if nothing has changed."""
 

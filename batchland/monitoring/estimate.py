@@ -25,7 +25,7 @@ CONFIDENCE: Final = 0.9
 MIN_IMAGES: Final = 30
 """With fewer images there is no estimate."""
 MIN_ERROR_DOWN: Final = 0.04
-"""Least error below the estimate: an unknown fault lowers the accuracy more than the known kinds of corruption show."""
+"""Least distance of the lower end from the estimate: an unknown fault may lower the accuracy more than known ones."""
 _QUANTILES: Final = 101
 _MAX_SCORE: Final = 3.0
 _MAX_CLASSES: Final = 100

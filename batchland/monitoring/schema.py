@@ -94,7 +94,8 @@ class Estimator(Document):
     """Weights of the logistic regression: constant, half the logit of the confidence, normal scores of measures,
     classes."""
     error: float
-    """Root mean square error on kinds of corruption that were left out of the fit, without the part of chance."""
+    """Root mean square error on kinds of corruption that were left out of the fit, less the share that is due to
+    chance."""
 
 
 class NightVerdict(Document):

@@ -238,7 +238,7 @@ class MailTable(JobTable):
     """Addresses of the recipients."""
     sender: _MailAddress
     """Address of the sender."""
-    server: str
+    server: Annotated[str, Field(min_length=1)]
     """Host name of the mail server."""
     port: Annotated[int, Field(ge=1, le=65535)] = 587
     """Usually 587 with starttls, 465 with tls, 25 with none."""

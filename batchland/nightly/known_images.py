@@ -73,9 +73,9 @@ class DeliveryChanges(NamedTuple):
                 f"({first_few(self.changed)})"
             )
         if self.late and not self.changed:
-            parts.append('`late = "score"` in [delivery] adds late images, a forced run scores the whole night again')
+            parts.append('`late = "score"` in [delivery] adds late images, a run with force scores all again')
         elif self.changed:
-            parts.append("a forced run scores the whole night again")
+            parts.append("a run with force scores all again")
         return "; ".join(parts)
 
 

@@ -45,7 +45,7 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
         return manifest
     for file in manifest.files if isinstance(partition, Path) else ():
         if not Path(partition, file.path).exists():
-            raise UsageError(f"{name}: lost {file.path}; restore it, or replace the night by a forced run")
+            raise _replaceable(f"{name}: lost {file.path}; restore it, or replace the night", job, night)
     owner = manifest.config.get("job")
     if owner not in (None, job.name):
         held = f"of job {owner}"
@@ -53,8 +53,12 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
         held = f"of {manifest.images}, not of {images}"
     else:
         return manifest
-    advice = f'give job {job.name} another "output", or replace them by a forced run'
-    raise UsageError(f"{name}: holds the predictions {held}; {advice}")
+    message = f'{name}: holds the predictions {held}; give job {job.name} another "output", or replace the night'
+    raise _replaceable(message, job, night)
+
+
+def _replaceable(message: str, job: Job, night: date) -> UsageError:
+    return UsageError(message, advice="force", job_file=job.file, night=night)
 
 
 def _has_other_files(partition: Location) -> bool:

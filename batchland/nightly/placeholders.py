@@ -14,11 +14,11 @@ from typing import Any, Final
 
 RECORDED: Final = frozenset(
     (
-        "name", "root", "images", "include", "exclude", "model", "models", "output", "runs", "metrics", "delivery",
-        "evaluation",
+        "name", "root", "images", "include", "exclude", "model", "models", "output", "runs", "metrics", "ray_address",
+        "delivery", "evaluation", "notify.link",
     )
 )  # fmt: skip
-"""Keys and tables with values that records must contain."""
+"""Keys and tables with values that records or notifications must contain."""
 _PLACEHOLDER: Final = re.compile(r"\$(\$\{)|\$\{(file:)?([^{}]*)(\}?)")
 _MIN_HIDDEN_LENGTH: Final = 4
 """Characters. A shorter value is hidden only if it is a whole setting, because elsewhere it may be a common word."""
@@ -79,7 +79,7 @@ class Placeholders:
             raise ValueError(f"{where} has no closing brace; for this text itself write ${placeholder}")
         if not source.strip():
             raise ValueError(f"{where} names no {'file' if in_file else 'variable'}")
-        recorded = keys[:1] and keys[0] in RECORDED
+        recorded = keys and not RECORDED.isdisjoint((keys[0], ".".join(keys[:2])))
         if in_file and recorded:
             raise ValueError(f"{where} would be secret, but the records name this value; write it out")
         if not in_file:

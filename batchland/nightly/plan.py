@@ -178,7 +178,7 @@ def _keep(
     yield _Step(f"  keep {name}: complete since {manifest.created_at}, {listed}")
     others = list(differences(job, file, manifest))
     for difference in others:
-        yield _Step(f"  though {difference}; a forced run would score it again")
+        yield _Step(f"  though {difference}; a run with force scores it again")
     changes = changes_of_delivery(job, job.partition(model, night), night)
     if changes.late and job.delivery and job.delivery.late == "score" and not others:
         listing = _delivered(job, model, night, records)

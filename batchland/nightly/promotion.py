@@ -48,7 +48,7 @@ def promote(registry: FolderRegistry, reference: Reference, alias: str, options:
     """Give the alias to a version if no gate fails; if one does, the alias stays and the history says so.
 
     Without labels the version is promoted unchecked, and the history shows no checks. Raises ModelError,
-    and UsageError, also if the version has the alias already.
+    UsageError, also if the version has the alias already, and LockedError if the alias was changed during the check.
     """
     model = registry.read(reference.name)
     number = registry.version(reference).version
@@ -56,7 +56,7 @@ def promote(registry: FolderRegistry, reference: Reference, alias: str, options:
     if before == number:
         raise UsageError(f"{registry.folder}: {reference.name} {number} already has the alias {alias}")
     if options.labels is None:
-        return Promotion(registry.promote(reference, alias, reason=options.reason), (), None)
+        return Promotion(registry.promote(reference, alias, reason=options.reason, seen=model), (), None)
     checks = Path("checks", f"{alias}-{datetime.now():%Y%m%dT%H%M%S}")
     report = registry.folder / reference.name / str(number) / checks
     with TemporaryDirectory() as scratch:
@@ -76,6 +76,7 @@ def promote(registry: FolderRegistry, reference: Reference, alias: str, options:
         checks=(_summary(candidate), *(f"{'failed' if each.failed else 'passed'}: {each.message}" for each in results)),
         report=str(Path(str(number)) / checks),
         refused=any(result.failed for result in results),
+        seen=model,
     )
     return Promotion(change, results, report)
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from batchland._version import __version__
 from batchland.errors import (
@@ -47,16 +47,11 @@ class Ending(NamedTuple):
     exit_code: int
     error: str | None
 
-    @classmethod
-    def of(cls, error: BatchlandError) -> Self:
-        """The ending of an attempt that raised this error."""
-        return cls(_outcome(error), error.exit_code, str(error))
-
 
 class Recorder:
     """The record of one process's run for one date of a job."""
 
-    def __init__(self, job: Job, night: date, today: date, advise: Callable[[str], str] = str) -> None:
+    def __init__(self, job: Job, night: date, today: date, advise: Callable[[BatchlandError], str] = str) -> None:
         """advise: see `run_night`."""
         self.job = job
         self.night = night
@@ -125,6 +120,10 @@ class Recorder:
         data = self._attempts[-1].model_dump(include={"pid", "host", "started_at"})
         _log.info("job %s, %s: begins", self.job.name, self.night, extra={"data": data})
 
+    def fail(self, error: BatchlandError) -> None:
+        """End the running attempt by an error."""
+        self.finish(Ending(_outcome(error), error.exit_code, self._advise(error)))
+
     def finish(self, ending: Ending) -> None:
         """End the running attempt; one that ended before it began is added."""
         if not self._attempts or self._attempts[-1].outcome != "running":
@@ -133,7 +132,7 @@ class Recorder:
         if ending.error:
             state = "stays good" if self.before and self.before.good else "is still suspicious"
             kept = f" (nothing was changed, and the night {state})" if refused else ""
-            ending = ending._replace(error=self.job.placeholders.hide(self._advise(ending.error)) + kept)
+            ending = ending._replace(error=self.job.placeholders.hide(ending.error) + kept)
         changes = ending._asdict() | {"finished_at": local_now(), "refused": refused}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         try:

@@ -31,6 +31,7 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import Attempt, RunRecord
 from batchland.nightly.steps import Steps
 from batchland.nightly.time_budget import ESTIMATE_AFTER
+from batchland.system.cores import out_of_memory
 from batchland.system.lock import locked
 from batchland.system.retries import storage_failed
 from batchland.system.signals import signals_raise
@@ -61,19 +62,19 @@ def run_night(
     future: bool = False,
     today: date | None = None,
     estimate_after: float = ESTIMATE_AFTER,
-    advise: Callable[[str], str] = str,
+    advise: Callable[[BatchlandError], str] = str,
 ) -> NightResult:
     """Run a job for one date, and write its record to `runs/NAME/DATE/run.json`.
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
     notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
-    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`. advise: turns
-    the text of an error into one with the commands that help.
+    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`. advise: gives
+    the text of an error in the record; without it, the error's own.
 
     A start while another process runs the same night gives no heartbeat and no notification.
     A failed night is returned, not raised: see the attempt's outcome, exit code and error.
     Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
-    all. An unexpected exception is recorded and raised again.
+    all. An unexpected exception is recorded and logged; only that the memory is full is raised again.
     """
     today = today or local_today()
     if not future:
@@ -90,7 +91,7 @@ def run_night(
                     finally:
                         report_end(recorder, quiet=quiet)
             except LockedError as error:
-                recorder.finish(Ending.of(error))
+                recorder.fail(error)
                 if all(attempt.outcome != "running" for attempt in recorder.record.attempts):
                     report_end(recorder, quiet=quiet)
     except OutputError as error:
@@ -126,7 +127,7 @@ class _Night:
                 report_start(self.recorder)
             self._attempts()
         except Interrupted as error:  # between two attempts
-            self.recorder.finish(Ending.of(error))
+            self.recorder.fail(error)
 
     def _attempts(self) -> None:
         first = self.job.retry.wait.total_seconds()
@@ -150,19 +151,23 @@ class _Night:
             self.recorder.start()
             skipped = self._steps.run()
         except BatchlandError as error:
-            skip = self.job.skips_night(error)
-            self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
+            if self.job.skips_night(error):
+                self.recorder.finish(Ending("skipped", 0, str(error)))
+            else:
+                self.recorder.fail(error)
             return error
         except OSError as error:
             if not storage_failed(error):  # else the message says all
                 _log.exception("system error")
             fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
-            self.recorder.finish(Ending.of(fault))
+            self.recorder.fail(fault)
             return fault
         except Exception as error:
             _log.exception("unexpected error")
             message = f"{type(error).__name__}: {error} (a bug; the log has its traceback)"
             self.recorder.finish(Ending("failed", 1, message))
-            raise
+            if out_of_memory(error):
+                raise
+            return None
         self.recorder.finish(Ending("skipped", 0, skipped) if skipped else Ending("ok", 0, None))
         return None

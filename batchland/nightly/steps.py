@@ -189,11 +189,11 @@ class Steps:
         same = earlier if earlier and earlier.run_id == manifest.run_id else None
         model = same.name if same else model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
-        remedy = "a forced run would score it again"
+        remedy = "a run with force scores it again"
         try:
             changes = list(differences(self.job, self.job.model_file(name), manifest))
         except ModelError as error:  # of the registry
-            changes, remedy = [str(error)], "correct that before a forced run"
+            changes, remedy = [str(error)], "correct that before a run with force"
         for difference in changes:
             _log.warning("%s: %s; %s", model, difference, remedy)
         try:
@@ -366,9 +366,12 @@ class Steps:
                 return
             if self.job.monitor.action == "fail":
                 raise SuspiciousNightError(
-                    f"{suspicious}; {self._where_to_look()}; if the night is good, accept {self.night} with "
-                    f"`batchland accept {self.job.name}`; if not, correct the delivery and replace the night "
-                    "by a forced run"
+                    f"{suspicious}; {self._where_to_look()}; accept the night, or correct the delivery and replace it",
+                    advice="suspicious",
+                    job=self.job.name,
+                    night=self.night,
+                    runs=self.job.folder.parent,
+                    job_file=self.job.file,
                 )
             self.recorder.warn(f"suspicious: {suspicious}")
 

@@ -60,8 +60,9 @@ def next_time(clock: dt.time, now: dt.datetime) -> dt.datetime:
 
 def _moment(day: dt.date, clock: dt.time) -> dt.datetime:
     """When clocks show this time on a day; in the hour that is missing when summer time begins, an hour later."""
-    moment = dt.datetime.combine(day, clock).astimezone()
-    return moment if moment.time() == clock else dt.datetime.combine(day, clock.replace(fold=1)).astimezone()
+    moments = [dt.datetime.combine(day, clock.replace(fold=fold)).astimezone() for fold in (0, 1)]
+    # Before Python 3.12, the two folds of a missing hour were swapped.
+    return min((each for each in moments if each.time() == clock), default=max(moments))
 
 
 def later(now: dt.datetime, seconds: float) -> dt.datetime:

@@ -37,7 +37,7 @@ def is_file_output(out: PurePath) -> bool:
 def check_no_predictions(path: Path) -> None:
     """Raise UsageError if `path` is predictions, so that nothing else may be written there."""
     if manifest_path(path).exists():
-        raise UsageError(f"{path}: has a manifest, so it is of predictions; give another name")
+        raise UsageError(f"{path}: has a manifest, so it holds predictions; give another name")
 
 
 def part_name(index: int) -> str:

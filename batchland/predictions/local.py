@@ -42,7 +42,7 @@ from batchland.system.files import open_new, remove, replace_file, swap, sync
 from batchland.system.lock import locked
 
 _MAX_NAME_BYTES: Final = 255 - len("..parts")
-"""Bytes of an output's name: file systems take 255, and its parts lie in `.NAME.parts`."""
+"""Longest name of an output, in bytes: file systems allow 255, and its parts are in `.NAME.parts`."""
 
 _log = logging.getLogger("batchland")
 
@@ -89,7 +89,7 @@ class LocalOutput:
                 self._replaced.rename(self._out)
             remove(self._replaced)
         remove(self._assembly)
-        if self._parts.is_symlink():  # planted: we would write elsewhere
+        if self._parts.is_symlink():  # somebody planted it to make us write elsewhere
             raise OSError(errno.ELOOP, f"{self._parts.name} is a link; remove it", str(self._parts))
         note = self._parts / RUN_NOTE
         known = note.read_text("utf-8") if note.exists() else None
@@ -208,7 +208,7 @@ class LocalOutput:
         return any(map(os.path.lexists, (self._lock_file, self._parts, self._assembly, self._replaced)))
 
     def remove_leftovers(self) -> None:
-        """As in `Output`. A lock file of a killed run was removed together with the lock of this one."""
+        """As in `Output`. The lock file of the killed run is gone: it was removed with the lock of this run."""
         if not manifest_path(self._out).exists():
             return
         remove(self._assembly)

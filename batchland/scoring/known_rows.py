@@ -21,7 +21,6 @@ from batchland.predictions.schema import predictions_schema
 from batchland.predictions.storage import output_location
 from batchland.scoring.manifest import row_fingerprint, stored_row_fingerprint
 from batchland.scoring.options import ScoreOptions
-from batchland.system.arrow import take_rows
 from batchland.system.files import open_new
 
 _HASH_BYTES: Final = 32
@@ -106,10 +105,10 @@ class KnownRows:
         for block in np.unique(blocks):
             position = np.flatnonzero(blocks == block)
             inside = numbers(wanted[position] - self._ends[block], pa.int64())
-            parts.append(take_rows(self._rows.get_batch(int(block)), inside))
+            parts.append(self._rows.get_batch(int(block)).take(inside))
             positions.append(position)
         rows = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
-        return take_rows(rows, numbers(np.argsort(np.concatenate(positions)), pa.int64()))
+        return rows.take(numbers(np.argsort(np.concatenate(positions)), pa.int64()))
 
 
 def _good_rows(predictions: Sequence[StoredPredictions], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -119,5 +118,5 @@ def _good_rows(predictions: Sequence[StoredPredictions], schema: pa.Schema) -> I
                 found = zip(rows.column("sha256").to_pylist(), rows.column("error_code").to_pylist(), strict=True)
                 good = np.array([digest is not None and code is None for digest, code in found])
                 if good.any():
-                    kept = take_rows(rows, numbers(np.flatnonzero(good), pa.int64()))
+                    kept = rows.take(numbers(np.flatnonzero(good), pa.int64()))
                     yield pa.RecordBatch.from_arrays(kept.columns, schema=schema)

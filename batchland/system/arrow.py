@@ -52,13 +52,6 @@ def keep_pandas_out() -> None:
             sys.meta_path.remove(finder)
 
 
-def take_rows(rows: pa.RecordBatch, numbers: pa.Array) -> pa.RecordBatch:
-    """The rows with these indices. `rows.take` would import pyarrow.compute, which takes 0.05 s to write its texts."""
-    from pyarrow._compute import TakeOptions, call_function
-
-    return call_function("take", [rows, numbers], TakeOptions())
-
-
 def plain_columns(schema: pa.Schema) -> pa.Schema:
     """The columns of simple types, each name once: text, numbers, booleans, dates and times.
 

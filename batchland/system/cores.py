@@ -3,6 +3,7 @@
 import math
 import mmap
 import os
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 """Where control groups are mounted: version 2 itself, or version 1 with a folder per controller."""
 MEMBERSHIP: Final = Path("/proc/self/cgroup")
 """The groups of this process. In a container they are usually the root groups of the mount."""
+_OUT_OF_MEMORY: Final = re.compile(
+    "can't start new thread|[Ff]ailed to (?:map segment|launch worker)|[Cc]annot allocate memory"
+)
 
 
 @cache
@@ -53,6 +57,11 @@ def require_address_space() -> None:
     needed = (768 << 20) + usable_cores() * (64 << 20)
     if limit != resource.RLIM_INFINITY and limit < needed:
         raise MemoryError(f"the limit of address space is {limit >> 20} MiB, and at least {needed >> 20} are needed")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is the reason; libraries raise it as various errors."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Final, NamedTuple, TextIO
 
 import pyarrow as pa
 
@@ -17,25 +17,49 @@ from batchland.system.text import count, counted, first_line
 FORMULA: Final = r"^('*[=+\-@\t\r])"
 """The beginning of text that a spreadsheet runs as a formula, or that looks like text of `csv_text`."""
 BOM: Final = "\ufeff"
-"""Byte order mark, at the begin of a file of some editors. Two, or one inside, if files were joined."""
+"""Byte order mark, which some editors write at the start of a file. Joined files may have several, also inside."""
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;|:\t])"?\s*', re.I)
 
 
-def separator(first: str) -> tuple[str, int]:
-    """The separator of a CSV file that begins with that line, and the number of lines before its header.
+class CsvError(csv.Error):
+    """A row that cannot be read."""
 
-    One line, `sep=;`, may stand there to tell Excel the separator.
+    def __init__(self, line: int, error: csv.Error) -> None:
+        reason = str(error)
+        if "end of data" in reason:
+            reason = "a quote is not closed"
+        elif "field larger" in reason:
+            reason = f"a value has more than {count(csv.field_size_limit())} characters; shorten it, or close its quote"
+        super().__init__(f"line {line}: {reason}")
+
+
+class CsvRows:
+    """Iterate over the rows of an open CSV file, each with the number of its first line. Raises CsvError.
+
+    One line, `sep=;`, may stand before the header to tell Excel the separator.
     """
-    named = _SEPARATOR_LINE.fullmatch(first)
-    return (named[1], 1) if named else (max(",;\t", key=_QUOTED.sub("", first).count), 0)
 
+    def __init__(self, text: TextIO) -> None:
+        first = text.readline().lstrip(BOM)
+        named = _SEPARATOR_LINE.fullmatch(first)
+        self.separator: str = named[1] if named else max(",;\t", key=_QUOTED.sub("", first).count)
+        self._before = 1 if named else 0
+        self._rows = csv.reader(text if named else chain([first], text), delimiter=self.separator, strict=True)
 
-def open_csv(text: TextIO) -> tuple[Any, str, int]:
-    """A reader of an open CSV file's rows, the separator, and the number of lines before the header, which is first."""
-    first = text.readline().lstrip(BOM)
-    delimiter, before = separator(first)
-    return csv.reader(text if before else chain([first], text), delimiter=delimiter, strict=True), delimiter, before
+    @property
+    def lines(self) -> int:
+        """Number of lines that have been read."""
+        return self._before + self._rows.line_num
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        line = self.lines + 1
+        try:
+            for row in self._rows:
+                yield line, row
+                line = self.lines + 1
+        except csv.Error as error:
+            raise CsvError(line, error) from error
 
 
 def csv_text(text: str) -> str:
@@ -96,9 +120,9 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Read the header of a CSV file. Raises OSError, UnicodeDecodeError or csv.Error."""
     with path.open(encoding="utf-8-sig", newline="") as text:
-        rows, delimiter, before = open_csv(text)
-        names = next(rows, []) or [""]
-        return Header([name.strip() for name in names], delimiter, before + rows.line_num, alone=not text.read(1))
+        rows = CsvRows(text)
+        _, names = next(iter(rows), (1, []))
+        return Header([name.strip() for name in names or [""]], rows.separator, rows.lines, alone=not text.read(1))
 
 
 def first_fault(path: Path, filled: str = "") -> str | None:
@@ -107,11 +131,9 @@ def first_fault(path: Path, filled: str = "") -> str | None:
     filled: the name of a column that may not be empty.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        rows, _, before = open_csv(text)
         header: list[str] = []
-        line = before + 1
         try:
-            for row in rows:
+            for line, row in CsvRows(text):
                 header = header or row
                 if any("\udc80" <= sign <= "\udcff" for sign in "".join(row)):  # bytes that could not be decoded
                     return f"line {line}: is not UTF-8"
@@ -119,10 +141,6 @@ def first_fault(path: Path, filled: str = "") -> str | None:
                     return f"line {line}: has {counted(len(row), 'value')}, the header has {len(header)}"
                 if row and filled in header and not row[header.index(filled)]:
                     return f"line {line}: has no {filled}"
-                line = before + rows.line_num + 1
-        except csv.Error as error:
-            if "field larger" in str(error):
-                limit = count(csv.field_size_limit())
-                return f"line {line}: a value has more than {limit} characters; shorten it, or close its quote"
-            return f"line {line}: {'a quote is not closed' if 'end of data' in str(error) else error}"
+        except CsvError as error:
+            return str(error)
     return None

@@ -2,35 +2,48 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
-from typing import Final
+from importlib import import_module
+from typing import Final, Never
 
 _END_SECONDS: Final = 5.0
-_PREPARE: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+_CODE: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from batchland.system.helper_process import run; run(*sys.argv[2:])"
+)
 
 
 class HelperProcess:
-    """Runs `code` with the import path of this process. The code must end when its descriptors are closed here.
+    """Runs the function `serve` of a module, with the import path of this process, until `close`.
 
-    code: it inherits `descriptors`; their numbers are in `sys.argv[2:]`. Raises OSError if it cannot start.
+    module: `serve(connection, *descriptors)` gets the other end of `connection`, which is read until it raises
+    EOFError. descriptors: of this process; they are inherited. Raises OSError if the process cannot start.
     """
 
-    def __init__(self, code: str, descriptors: Sequence[int]) -> None:
+    def __init__(self, module: str, descriptors: Sequence[int] = ()) -> None:
+        from multiprocessing.connection import Pipe  # takes 20 ms
+
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+        self.connection, theirs = Pipe()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
-                [sys.executable, "-P", "-c", _PREPARE + code, json.dumps(sys.path), *map(str, descriptors)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                pass_fds=descriptors,
-                # OpenBLAS's threads would reserve gigabytes of address space
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            )
+            with theirs:
+                passed = (theirs.fileno(), *descriptors)
+                self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
+                    [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path), module, *map(str, passed)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    pass_fds=passed,
+                    # OpenBLAS's threads would reserve gigabytes of address space
+                    env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+                )
         except OSError:
+            self.connection.close()
             self._errors.close()
             raise
 
@@ -40,11 +53,31 @@ class HelperProcess:
         lines = written.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it ended without a message"
 
-    def close(self) -> None:
-        """Wait until the helper ends, and kill it if that takes too long."""
+    def close(self) -> int:
+        """Wait until the helper ends, and kill it if that takes too long. Its exit status, or minus the signal."""
+        self.connection.close()
         self._errors.close()
         try:
-            self._process.wait(_END_SECONDS)
+            return self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            return self._process.wait()
+
+
+def run(module: str, connection: str, *descriptors: str) -> Never:
+    """Run in the helper: `serve` of that module, with these numbers of descriptors."""
+    from multiprocessing.connection import Connection
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the other process decides
+        signal.signal(number, signal.SIG_IGN)
+    status = 0
+    try:
+        import_module(module).serve(Connection(int(connection)), *map(int, descriptors))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the other process has ended, or closed the connection
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # also while threads still run

@@ -56,7 +56,8 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url, allow_fragments=False)
         if parts.scheme:
             _ = parts.port  # ValueError: what follows the colon is no port but a password with a slash
-        return parts
+        if "\\" not in parts.netloc and "\t" not in url:  # libraries read \ as a slash, and remove tabs
+            return parts
     raise UsageError(f"{_without_credentials(url)}: {INVALID}")
 
 

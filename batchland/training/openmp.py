@@ -1,7 +1,7 @@
 """Let OpenMP threads sleep while they wait. Import this module before torch: its OpenMP reads the setting once.
 
-By default they busy-wait and take their core from the processes that augment: measured on two shared cores, half of a
-training step's CPU time and more.
+By default they busy-wait, which takes cores from the processes that augment: on two shared cores, at least half of the
+CPU time of a training step.
 """
 
 import os

@@ -4,7 +4,7 @@
         print(trained.card.name, trained.card.training.validation_accuracy)
 
 `scratch` trains on images. `transfer` computes the features of a frozen backbone once per view of a photo and trains a
-head on them, which takes moments an epoch; with `unfreeze`, parts of the backbone are then fine-tuned.
+head on them, which takes moments per epoch; with `unfreeze`, parts of the backbone are then fine-tuned.
 """
 
 import logging

@@ -30,7 +30,7 @@ Kind = Literal["failed", "warning", "open", "passed"]
 """What a person has to do: act, check, wait, nothing. Jobs are sorted in this order on the page."""
 
 _KINDS: Final[dict[str, Kind]] = {"ok": "warning", "skipped": "open", "running": "open", "suspicious": "warning"}
-"""By outcome of a night that is not good; with `ok`, it is suspicious and the job only warns of that."""
+"""What to do by the outcome of a night that is not good. `ok` means suspicious, in a job that only warns of that."""
 _SIGNS: Final[dict[Kind, str]] = {"failed": "✕", "warning": "!", "open": "–", "passed": "✓"}
 _ACCEPTED: Final = "◇"
 """Sign of a good night that was suspicious."""

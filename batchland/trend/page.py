@@ -55,7 +55,7 @@ def render(trend: Trend, inputs: Sequence[str] = ()) -> str:
 
 
 def check_trend_page(path: Path, options: ReportOptions) -> None:
-    """Raise UsageError if the page of the records `options.inputs` cannot become the file `path`."""
+    """Raise UsageError if `path` cannot become the page of the records `options.inputs`."""
     check_new_page(path, _TREND, f"an earlier page of {', '.join(options.inputs) or 'a job'}", options)
 
 

@@ -9,9 +9,9 @@ import click
 import pytest
 
 import batchland
-from batchland.cli.advice import _FLAG, ADVICE, with_advice, with_commands
+from batchland.cli.advice import _FLAG, ADVICE, with_advice
 from batchland.cli.main import main
-from batchland.errors import UsageError
+from batchland.errors import SuspiciousNightError, UsageError
 
 PACKAGE = Path(batchland.__file__).parent
 
@@ -62,10 +62,11 @@ def test_advice_may_name_another_command() -> None:
     )
 
 
-def test_the_error_of_a_night_has_commands_for_any_folder(tmp_path, monkeypatch):
+def test_the_advice_about_a_night_has_commands_for_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    error = "if the night is good, accept 2026-11-12 with `batchland accept toy`; if not, replace it by a forced run"
-    assert with_commands(error, Path("my runs"), Path("jobs/toy.toml"), date(2026, 11, 12)) == (
-        f"if the night is good, `batchland accept toy --date 2026-11-12 --runs '{tmp_path}/my runs'`; if not, "
-        f"replace it by `batchland run {tmp_path}/jobs/toy.toml --date 2026-11-12 --force`"
+    where = {"runs": Path("my runs"), "job_file": Path("jobs/toy.toml")}
+    error = SuspiciousNightError("1 image", advice="suspicious", job="toy", night=date(2026, 11, 12), **where)
+    assert with_advice(error, ()) == (
+        f"1 image; to accept it: `batchland accept toy --date 2026-11-12 --runs '{tmp_path}/my runs'`; to replace it: "
+        f"`batchland run {tmp_path}/jobs/toy.toml --date 2026-11-12 --force`"
     )

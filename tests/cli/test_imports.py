@@ -90,5 +90,4 @@ def test_modules_that_are_imported_before_the_first_batch(tmp_path, toy_model, c
         "PIL", "annotated_types", "batchland", "click", "numpy", "onnxruntime", "platformdirs", "pyarrow", "pydantic",
         "pydantic_core", "simplejpeg", "typing_extensions", "typing_inspection",
     }  # fmt: skip
-    again = score("--out", "q.parquet", "--reuse", "p.parquet")
-    assert (found[-1], again[-1]) == ("False", "False"), "pyarrow.compute takes 0.05 s to import"
+    assert found[-1] == "False", "pyarrow.compute takes 0.05 s to import"

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import forks
 import pytest
+from click.testing import CliRunner
 from commands import batchland
 from evaluation_data import Row, write_label_folders, write_predictions
 from jsonschema import Draft202012Validator
+
+import batchland.models.session as session_module
+from batchland.cli.main import main
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 FOLDERS = ("00.Red_Tower", "01.Green_Hill")
@@ -112,6 +116,16 @@ def test_an_error_is_a_document_on_stdout_alone(
         "schema_version": 1, "kind": "batchland.error", "exit_code": exit_code, "message": message
     }  # fmt: skip
     assert result.exit_code == exit_code
+
+
+def test_a_bug_is_a_document_on_stdout_besides_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "open_session", lambda *_: 1 / 0)
+    result = CliRunner().invoke(main, ["inspect", "toy.onnx", "--json"])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert json.loads(result.stdout) == {
+        "schema_version": 1, "kind": "batchland.error", "exit_code": 1,
+        "message": "a bug; its traceback is on standard error",
+    }  # fmt: skip
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_only_an_earlier_table_of_copies_is_replaced(scored: Path, tmp_path: Pat
         assert batchland("duplicates", two, "--out", others[-1]).exit_code == 0
         assert batchland("duplicates", two, one, "--out", others[-1]).exit_code == 0  # has no rows of others
     for out, why in (
-        (two, "has a manifest, so it is of predictions"),
+        (two, "has a manifest, so it holds predictions"),
         *((out, "exists and is not an earlier table of the same predictions") for out in (alone, labels, *others)),
     ):
         before = out.read_bytes()

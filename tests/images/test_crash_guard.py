@@ -99,15 +99,16 @@ def test_subprocess_has_limits_on_memory_and_time(tmp_path, evil_decoder):
         assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
 
 
-def test_a_killed_server_is_started_again(tmp_path):
+def test_a_killed_subprocess_is_replaced(tmp_path):
     with SubprocessDecoder(60) as decoder:
         assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
-        decoder._server._helper._process.kill()
-        decoder._server._helper._process.wait()
+        (process,) = decoder._idle
+        process._process.kill()
+        process._process.wait()
         assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
 
 
-def test_many_threads_share_a_server(tmp_path):
+def test_many_threads_share_the_subprocesses(tmp_path):
     refs = []
     for number in range(40):
         path = tmp_path / f"{number}.png"
@@ -119,7 +120,7 @@ def test_many_threads_share_a_server(tmp_path):
 
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
-def test_a_server_that_does_not_start_is_a_clear_error_for_a_suspect(tmp_path, monkeypatch, executable):
+def test_a_subprocess_that_does_not_start_is_a_clear_error_for_a_suspect(tmp_path, monkeypatch, executable):
     """Images that are only slow are then decoded in this process."""
     monkeypatch.setattr(sys, "executable", executable)
     ref = ref_of(tmp_path, picture())
@@ -135,7 +136,7 @@ def test_a_server_that_does_not_start_is_a_clear_error_for_a_suspect(tmp_path, m
         assert (outcome.error, pixels.shape) == (None, SPEC.shape)
 
 
-def test_a_server_that_cannot_import_says_why(tmp_path, monkeypatch):
+def test_a_subprocess_that_cannot_import_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with SubprocessDecoder(60) as decoder, pytest.raises(EngineError, match="ModuleNotFoundError"):
         decoder.load(ref_of(tmp_path, picture()), SPEC)

@@ -174,6 +174,6 @@ def test_processes_that_cannot_be_used_are_an_error(photos, tmp_path, toy_model,
 
 
 def test_processes_that_end_at_once_are_an_error(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("batchland.images.decoding_processes._SERVE", "raise SystemExit('no memory')")
+    monkeypatch.setattr("batchland.system.helper_process._CODE", "raise SystemExit('no memory')")
     with pytest.raises(EngineError, match="processes that decode images end by themselves: no memory; finished parts"):
         load(list_images(photos), tmp_path, 1)

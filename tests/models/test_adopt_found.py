@@ -106,8 +106,8 @@ def test_a_network_with_several_labels_for_an_image_is_rejected(tmp_path):
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ('{"id2label": {"0": "a", "1": "b", "9": "c"}}', "id2label does not give each index from 0 on its label"),
-        ('{"id2label": {"0": "a", "1": null, "2": "c"}}', "id2label does not give each index from 0 on its label"),
+        ('{"id2label": {"0": "a", "1": "b", "9": "c"}}', "id2label does not give a label for each index from 0"),
+        ('{"id2label": {"0": "a", "1": null, "2": "c"}}', "id2label does not give a label for each index from 0"),
         ('{"id2label": {"0": "a", "0": "b"}}', "has the key '0' 2 times"),
         ("[]", "is not a JSON object"),
         ("{", "is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
@@ -253,7 +253,7 @@ def test_names_of_ultralytics_may_be_a_list(tmp_path, names):
     with pytest.raises(UsageError) as caught:
         adopt(model, tmp_path / "out.onnx")
     assert str(caught.value) == (
-        f"{model}: names in its metadata does not give each index from 0 on its label; correct it"
+        f"{model}: names in its metadata does not give a label for each index from 0; correct it"
     )
 
 

@@ -103,8 +103,8 @@ def test_other_contents_are_errors(tmp_path, content, message):
     with pytest.raises(UsageError) as caught:
         read_class_list(path)
     long = {
-        "NEITHER": "is neither a list of labels nor a dictionary that gives each index from 0 on its label; give one "
-        "label a line, in the model's order",
+        "NEITHER": "is neither a list of labels nor a dictionary with a label for each index from 0; give one label "
+        "per line, in the model's order",
         "INDEX": "every line has a number that may be its index; give each line its index from 0 to 1, a comma and its "
         "label, or give a JSON list of the labels",
         "INDEX3": "every line has a number that may be its index; give each line its index from 0 to 2, a comma and "

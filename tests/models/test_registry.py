@@ -15,7 +15,7 @@ from commands import batchland
 from toys import COLOURS, picture, toy_card, write_toy_model
 
 from batchland.doctor.job import check_job
-from batchland.errors import ModelError, UsageError
+from batchland.errors import LockedError, ModelError, UsageError
 from batchland.models.mlflow_registry import find_in_mlflow
 from batchland.models.registry import FolderRegistry, Reference, promoted
 from batchland.models.session import open_session
@@ -102,7 +102,7 @@ def test_a_version_that_has_the_alias_is_not_promoted_again(registry):
     )
     assert len(registry.read("toy").history) == 2
     registry.promote(Reference("toy", "2"), "production")  # histories may have such changes
-    registry._change("toy", "rollback", "production", 2, "")
+    registry._change(registry.read("toy"), "rollback", "production", 2, "")
     assert promoted(registry.read("toy"), "production") == [1, 2]
     assert registry.rollback("toy", "production").version == 1
     assert batchland(*toy, "--registry", folder).stdout == "toy@production is now version 2 (before: 1)\n"
@@ -150,6 +150,18 @@ def test_processes_that_change_a_model_at_once_wait_for_each_other(registry):
         list(pool.map(_promote, [registry.folder] * 3, (1, 2, 3)))
     assert dict(sorted(registry.read("toy").aliases.items())) == {"alias-1": 1, "alias-2": 2, "alias-3": 3}
     assert len(registry.read("toy").history) == 3
+
+
+def test_an_alias_that_changes_during_a_promotion_or_a_rollback_is_not_moved(registry):
+    for number in (1, 2):
+        registry.promote(Reference("toy", str(number)), "production")
+    seen = registry.read("toy")
+    registry.rollback("toy", "production")
+    with pytest.raises(LockedError, match="toy@production became version 1 meanwhile"):
+        registry.promote(Reference("toy", "3"), "production", checks=("passed",), seen=seen)
+    with pytest.raises(LockedError, match="became version 1 meanwhile"):
+        registry._change(seen, "rollback", "production", 1, "")
+    assert changes(registry)[2:] == [("rollback", "production", 2, 1)]
 
 
 # --- promotion with a labelled set, and jobs ---

@@ -187,7 +187,7 @@ def test_the_command_says_what_follows(runs: Path) -> None:
     assert said() == (
         0,
         "Accepted: job job, 2024-10-07 to 2024-10-08, 2 nights; a new reference begins with 2024-10-07, without "
-        "earlier nights; until it has 5 nights, only exact rules hold. Still suspicious by the same change: "
+        "earlier nights; until it has 5 nights, only exact rules apply. Still suspicious by the same change: "
         "2024-10-09. If nothing has changed and only this night is odd, withdraw this and accept it once: "
         f"`batchland accept job --date 2024-10-08 --runs {runs} --withdraw && batchland accept job --date 2024-10-08 "
         f"--runs {runs} --once`.\n"
@@ -199,8 +199,8 @@ def test_the_command_says_what_follows(runs: Path) -> None:
     assert said("--withdraw") == (
         0,
         "Withdrawn: job job, 2024-10-07 to 2024-10-08, 2 nights, suspicious again, and the reference is again that of "
-        "before 2024-10-07. 4 nights judged since then no longer enter a reference: 2024-10-10, 2024-10-11, 2024-10-12 "
-        "and 1 more; run them again with --force to judge them by the old one.\n",
+        "before 2024-10-07. Nights judged since then are no longer part of a reference: 2024-10-10, 2024-10-11, "
+        "2024-10-12 and 1 more; run them again with --force to judge them by the old one.\n",
     )
     assert said("--once") == (
         0,

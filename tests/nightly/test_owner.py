@@ -31,7 +31,7 @@ def test_a_complete_night_keeps_its_model_until_forced(project, caplog):
     write_toy_model(project / "toy.onnx", toy_card().model_copy(update={"name": "newer"}))
     assert run(project).record.models[0].model.name == "toy"
     assert warnings(caplog) == [
-        f"toy: {project}/toy.onnx is another model than the one that scored it; a forced run would score it again"
+        f"toy: {project}/toy.onnx is another model than the one that scored it; a run with force scores it again"
     ]
     assert run(project, force=True).record.models[0].model.name == "newer"
 
@@ -42,7 +42,7 @@ def test_a_kept_night_keeps_the_name_of_its_model(project, caplog):
     write_toy_model(project / "toy-v2.onnx", toy_card().model_copy(update={"name": "newer"}))
     (kept,) = run(project, "model=toy-v2.onnx").record.models
     assert kept == before.models[0].model_copy(update={"state": "kept"})
-    message = f"{project}/toy-v2.onnx is another model than the one that scored it; a forced run would score it again"
+    message = f"{project}/toy-v2.onnx is another model than the one that scored it; a run with force scores it again"
     assert warnings(caplog) == [f"toy: {message}"]
     assert [path.name for path in (project / "runs/toy/latest/report").iterdir()] == ["toy"]
     plan = plan_night(load_job(project / "toy.toml", ["model=toy-v2.onnx"]), NIGHT).lines
@@ -59,7 +59,7 @@ def test_a_partition_of_another_job_or_of_other_images_is_rejected(project):
     assert run(project).record.good
     shutil.copytree(project / "in", project / "elsewhere")
     (project / "two.toml").write_text(JOB)
-    partition, way_out = project / "out" / "date=2024-11-23", '"output", or replace them by a forced run'
+    partition, way_out = project / "out" / "date=2024-11-23", '"output", or replace the night'
     kept = (partition / "_manifest.json").read_bytes()
     stays = " (nothing was changed, and the night stays good)"
     for job, message, ending in (
@@ -100,7 +100,7 @@ def test_a_partition_written_by_score_is_accepted(project, caplog):
 def test_changed_options_of_a_kept_night_are_named(project, caplog):
     run(project)
     settings = ["top_k=3", 'exclude=["*.png"]', "num_workers=1", "part_size=8"]
-    message = 'it was scored with top_k = 5 (now 3), exclude = [] (now ["*.png"]); a forced run would score it again'
+    message = 'it was scored with top_k = 5 (now 3), exclude = [] (now ["*.png"]); a run with force scores it again'
     assert run(project, *settings).record.models[0].state == "kept"
     assert warnings(caplog) == [f"toy: {message}"]
     assert plan_night(load_job(project / "toy.toml", settings), NIGHT).lines[3] == f"  though {message}"

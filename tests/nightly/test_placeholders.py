@@ -72,6 +72,10 @@ def test_all_strings_are_filled(site: Path) -> None:
          "name this value; write it out"),
         ('[evaluation]\nlabels = "${file:secrets/password}"', '"evaluation.labels": ${file:secrets/password} would be '
          "secret, but the records name this value; write it out"),
+        ('ray_address = "${file:secrets/password}"', '"ray_address": ${file:secrets/password} would be secret, but the '
+         "records name this value; write it out"),
+        ('[notify]\nlink = "https://${file:secrets/password}"', '"notify.link": ${file:secrets/password} would be '
+         "secret, but the records name this value; write it out"),
         ('[heartbeat]\nurl = "${HOOK_TOKEN}"', "\"heartbeat.url\" = '${HOOK_TOKEN}': should be a URL, like "
          '"https://example.org/x"'),
         ('device = "${file:secrets/password}"', None),

@@ -159,7 +159,7 @@ def test_a_good_night_that_lost_a_part_says_what_to_do(project):
     part.unlink()
     record, attempt = run(project)
     assert (record.good, attempt.exit_code, attempt.error) == (
-        True, 2, f"{part.parent}: lost {part.name}; restore it, or replace the night by a forced run (nothing was "
+        True, 2, f"{part.parent}: lost {part.name}; restore it, or replace the night (nothing was "
         "changed, and the night stays good)",
     )  # fmt: skip
     assert run(project, force=True).attempt.outcome == "ok"
@@ -557,17 +557,34 @@ def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
     ]  # fmt: skip
 
 
-def test_a_bug_is_recorded_and_raised(project, monkeypatch):
+@pytest.mark.parametrize("flags", [(), ("--verbose",)])
+def test_a_bug_is_recorded_and_its_traceback_shows_no_secret(project, monkeypatch, flags):
     def broken(*args, **options):
-        raise ZeroDivisionError("oh")
+        raise ZeroDivisionError("oh, hook-token-7281")
 
     monkeypatch.setattr(steps_module, "score", broken)
-    with pytest.raises(ZeroDivisionError):
-        run(project)
+    monkeypatch.setenv("HOOK_TOKEN", "hook-token-7281")
+    command = [*flags, "run", project / "toy.toml", "--date", NIGHT, "--set", "registry=https://a.org/${HOOK_TOKEN}"]
+    result = batchland(*command)
     record = read_run(project / "runs" / "toy" / "latest")
-    assert (record.outcome, record.exit_code) == ("failed", 1)
-    assert record.error == "ZeroDivisionError: oh (a bug; the log has its traceback)"
-    assert '"traceback": "Traceback' in (project / "runs/toy/latest/log.jsonl").read_text()
+    assert (result.exit_code, record.outcome, record.exit_code) == (1, "failed", 1)
+    assert record.error == "ZeroDivisionError: oh, ${HOOK_TOKEN} (a bug; the log has its traceback)"
+    assert result.stderr.splitlines()[-1] == f"batchland: job toy, 2024-11-23: failed: {record.error}"
+    log = (project / "runs/toy/latest/log.jsonl").read_text()
+    assert '"traceback": "Traceback' in log
+    document = json.loads(batchland(*command, "--json").stdout)
+    assert (document["exit_code"], document["nights"][0]["attempts"][-1]["error"]) == (1, record.error)
+    assert "7281" not in result.output + log + json.dumps(document)
+
+
+def test_a_full_memory_is_recorded_and_ends_the_command_with_75(project, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(steps_module, "score", broken)
+    result = batchland("run", project / "toy.toml", "--date", NIGHT, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["exit_code"]) == (75, 75)
+    assert read_run(project / "runs" / "toy" / "latest").outcome == "failed"
 
 
 def test_an_unwritable_folder_of_records_is_an_error(project):
@@ -716,13 +733,13 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     late = (
         "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
         "00.Red_Tower/a.jpg and 1 more); "
-        '`late = "score"` in [delivery] adds late images, a forced run scores the whole night again'
+        '`late = "score"` in [delivery] adds late images, a run with force scores all again'
     )
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
     assert f"  though {late}" in plan_night(load_job(project / "toy.toml"), NIGHT).lines
     planned = batchland("run", project / "toy.toml", "--date", NIGHT, "--dry-run").stdout
-    assert f"  though {late.replace('a forced run', 'a run with --force')}\n" in planned
+    assert f"  though {late}\n" in planned
     assert run(project, force=True).record.warnings == ()
     assert run(project).record.warnings == ()
     shutil.rmtree(project / "in" / str(NIGHT))  # archived
@@ -747,7 +764,7 @@ def test_images_that_changed_after_a_complete_night_are_named(project, settings)
         "toy: 2 images have another size or modification time than when the night was scored (00.Red_Tower/0.jpg, "
         "00.Red_Tower/1.jpg); "
     )
-    changed += "a forced run scores the whole night again"
+    changed += "a run with force scores all again"
     assert run(project, NIGHT, *settings).record.warnings == (changed,)
     (folder / "new.jpg").write_bytes(picture())
     after = run(project, NIGHT, *settings).record

@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from batchland import __version__
+from batchland.cli.main import main
 from batchland.nightly.site import make_site
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"registry.example.org/batchland:{__version__}"
+QUADLET = shutil.which("quadlet", path=f"/usr/libexec/podman:{os.environ['PATH']}")
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 
@@ -67,6 +69,29 @@ def test_pods_are_not_started_again_where_a_rerun_does_not_help():
     exit_codes, disruption = document["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     assert exit_codes["onExitCodes"]["values"] == sorted({int(code) for code, _ in rerun})
     assert disruption["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]  # 1.31 requires the status
+
+
+def test_the_quadlet_runs_the_job_in_the_image_as_it_is_built():
+    text = (ROOT / "cron" / "batchland@.container").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert settings["Image"] == IMAGE
+    name, *arguments = settings["Exec"].split()
+    main.commands[name].make_context(name, arguments)
+    assert (settings["ReadOnly"], settings["DropCapability"], settings["NoNewPrivileges"]) == ("true", "all", "true")
+    assert (settings["Volume"], settings["Type"]) == ("/srv/batchland:/srv/batchland", "oneshot")
+
+
+@pytest.mark.skipif(QUADLET is None, reason="needs quadlet, of podman 4.4 or later")
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_podman_and_systemd_accept_the_quadlet(tmp_path):
+    for name in ("batchland@.container", "batchland@.timer"):
+        shutil.copy(ROOT / "cron" / name, tmp_path)
+    environment = os.environ | {"QUADLET_UNIT_DIRS": str(tmp_path)}
+    made = subprocess.run([str(QUADLET), "--dryrun"], capture_output=True, text=True, env=environment, check=True)
+    (tmp_path / "batchland@.service").write_text(made.stdout.partition("---batchland@.service---\n")[2])
+    units = [str(tmp_path / f"batchland@nightly.{kind}") for kind in ("service", "timer")]
+    result = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_compose_mounts_folders_of_a_new_site(tmp_path):

@@ -401,7 +401,7 @@ def test_a_table_that_is_not_a_trend_is_kept(tmp_path):
     write_trend(trend, tmp_path / "trend.html", job.model_copy(update={"overwrite": True}))
     assert write_trend(trend, tmp_path / "trend.html", job) == files
     (tmp_path / "trend.manifest.json").touch()
-    with pytest.raises(UsageError, match=r"trend\.parquet: has a manifest, so it is of predictions; give another name"):
+    with pytest.raises(UsageError, match=r"trend\.parquet: has a manifest, so it holds predictions; give another name"):
         write_trend(trend, tmp_path / "trend.html", ReportOptions(overwrite=True))
     (tmp_path / "trend.manifest.json").unlink()
     files.html.write_text("<p>mine</p>")

@@ -213,7 +213,7 @@ def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
     assert (result.exit_code, result.stdout) == (
         0,
         "Accepted: job job, 2024-10-01; a new reference begins with 2024-10-01, without earlier nights; until it "
-        "has 5 nights, only exact rules hold. If nothing has changed and only this night is odd, withdraw this and "
+        "has 5 nights, only exact rules apply. If nothing has changed and only this night is odd, withdraw this and "
         f"accept it once: `batchland accept job --date 2024-10-01 --runs {tmp_path} --withdraw && batchland accept job "
         f"--date 2024-10-01 --runs {tmp_path} --once`.\n",
     )

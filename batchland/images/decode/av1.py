@@ -12,7 +12,7 @@ _SEQUENCE: Final = 1
 _MAX_UNITS: Final = 10_000
 """Largest number of units of a picture. Each tile may have its own; a picture has at most 4,096 tiles."""
 _MAX_HEADER: Final = 1024
-"""Bytes of this header that are read. It takes about 10, with the largest number of layers 100."""
+"""Bytes of this header that are read. It has about 10 bytes; 100 with the largest number of layers."""
 _TILES: Final = (4, 6)
 """Types of units with pixels: a group of tiles, a frame with its header."""
 _PADDING: Final = 15 << 3 | 2
@@ -49,7 +49,7 @@ def without_last_bytes(data: bytes, begin: int, end: int, spare: int) -> bytes |
 
 
 class Sequence(NamedTuple):
-    """What the header of a sequence says of its pictures."""
+    """Facts about the pictures of a sequence, from its header."""
 
     size: tuple[int, int]
     """Largest width and height, pixels."""

@@ -21,7 +21,6 @@ _MAX_KEPT: Final = 8
 """Canvases that each thread keeps."""
 
 _Key = tuple[str, int, int]
-_thread: Final = threading.local()
 
 
 @dataclass(eq=False)
@@ -50,11 +49,19 @@ class Canvas:
         return PilImageWrapper(self.image)
 
 
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.canvases: dict[_Key, Canvas] = {}
+
+
+_thread: Final = _Thread()
+
+
 def own_canvas(use: str, height: int, width: int) -> Canvas:
     """This thread's canvas for a use and a size. Its content is valid until the next call with both."""
     if 4 * height * width > _MAX_BYTES:
         return _new_canvas(height, width)
-    kept = _kept()
+    kept = _thread.canvases
     key = (use, height, width)
     canvas = kept.get(key)
     if canvas is None:
@@ -64,18 +71,11 @@ def own_canvas(use: str, height: int, width: int) -> Canvas:
     return canvas
 
 
-def _kept() -> dict[_Key, Canvas]:
-    if not hasattr(_thread, "canvases"):
-        _thread.canvases = {}
-    return _thread.canvases
-
-
 def _new_canvas(height: int, width: int) -> Canvas:
     return Canvas(np.empty((height, width, 4), np.uint8))
 
 
 def picture_canvas(pixels: Pixels) -> Canvas | None:
     """The canvas of this thread that has `pixels` as its `colours`; None if there is none."""
-    kept = _kept()
-    canvas = kept.get(("picture", pixels.shape[0], pixels.shape[1]))
+    canvas = _thread.canvases.get(("picture", *pixels.shape[:2]))
     return canvas if canvas is not None and canvas.colours is pixels else None

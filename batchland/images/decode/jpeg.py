@@ -69,8 +69,8 @@ class JpegHeader(NamedTuple):
     """Numbered parts of the ICC profile."""
     several_pictures: bool
     """Whether the file holds further pictures behind the first."""
-    zeros_are_flat: bool
-    """Whether zero bytes in the first scan may be blocks without detail, because the code of all zeros means that."""
+    huffman_tables: tuple[bytes, ...]
+    """Content of the segments with Huffman tables."""
     first_scan: int
     """Byte position of the first scan's content."""
 
@@ -93,7 +93,7 @@ def read_header(data: bytes) -> JpegHeader:
     facts: dict[str, Any] = {"adobe_transform": None, "jfif": False}
     exif: list[bytes] = []
     icc: list[bytes] = []
-    tables: dict[int, int] = {}
+    huffman: list[bytes] = []
     several = gain_map = False
     for marker, begin, end in _segments(data, len(b"\xff\xd8")):
         if marker in _NOT_READ:
@@ -106,7 +106,7 @@ def read_header(data: bytes) -> JpegHeader:
                 raise ImageError("corrupt", "its header gives more than one size")
             frame = marker, content
         elif marker == _DHT:
-            tables.update(_first_symbols(content))
+            huffman.append(content)
         elif marker == _APP0:
             facts["jfif"] |= content.startswith(b"JFIF\0") and len(content) >= 14
         elif marker == _APP1 and content.startswith(b"Exif\0\0"):
@@ -123,13 +123,15 @@ def read_header(data: bytes) -> JpegHeader:
         raise ImageError("truncated", "the file ends before its picture")
     if frame is None:
         raise ImageError("corrupt", "its header has no picture")
+    if begin == end:
+        raise ImageError("corrupt", "its header is damaged")
     return JpegHeader(
         **_frame_facts(*frame),
         **facts,
         exif=b"".join(exif) or None,
         icc=tuple(icc),
         several_pictures=several and not gain_map,
-        zeros_are_flat=_zeros_are_flat(data[begin:end], frame[1][5], tables),
+        huffman_tables=tuple(huffman),
         first_scan=begin,
     )
 
@@ -198,24 +200,6 @@ def _frame_facts(marker: int, content: bytes) -> Mapping[str, Any]:
         "component_ids": components[::3],
         "samplings": tuple(components[1::3]),
     }
-
-
-@lru_cache(maxsize=64)
-def _first_symbols(tables: bytes) -> Mapping[int, int]:
-    """The first symbol of each Huffman table of a segment."""
-    first = {}
-    while len(tables) > 17:
-        first[tables[0]] = tables[17]
-        tables = tables[17 + sum(tables[1:17]) :]
-    return first
-
-
-def _zeros_are_flat(scan: bytes, components: int, tables: Mapping[int, int]) -> bool:
-    """tables: first symbol (with the code of all zeros) of each Huffman table, by class and number."""
-    if scan[0] != components:  # tables of other scans may follow
-        return True
-    numbers = scan[2 : 2 + 2 * components : 2]
-    return all(tables.get(0x10 | number & 15) == 0 for number in numbers)
 
 
 def check_claims(header: JpegHeader, data: bytes, max_pixels: int) -> None:
@@ -381,15 +365,28 @@ def without_metadata(data: bytes, header: JpegHeader) -> bytes:
 
 def _check_zeros(data: bytes, header: JpegHeader) -> None:
     """Refuse long runs of zeros, unless they are the code of flat blocks: no encoder writes them. Raises ImageError."""
-    if header.frame not in _HUFFMAN_SEQUENTIAL or header.zeros_are_flat:
+    if header.frame not in _HUFFMAN_SEQUENTIAL:
         return
     start = header.first_scan & ~7  # aligned
     words = np.frombuffer(data, np.uint64, (len(data) - start) // 8, start)
     if np.count_nonzero(words) == len(words):  # a long run of zeros has such words; `find` would hold the GIL
         return
-    zeros = data.find(bytes(_MAX_ZEROS + 1), header.first_scan)
+    zeros = -1 if _zeros_are_flat(data, header) else data.find(bytes(_MAX_ZEROS + 1), header.first_scan)
     if 0 <= zeros < _end(data) - min(_padding(data), _MAX_PADDING):
         raise ImageError("corrupt", "a part of the picture is replaced by zeros")
+
+
+def _zeros_are_flat(data: bytes, header: JpegHeader) -> bool:
+    """Whether zero bytes in the first scan may be blocks without detail, because the code of all zeros means that."""
+    begin, components = header.first_scan, len(header.component_ids)
+    if data[begin] != components:  # tables of other scans may follow
+        return True
+    first: dict[int, int] = {}  # symbol (with the code of all zeros) of each table, by class and number
+    for tables in header.huffman_tables:
+        while len(tables) > 17:
+            first[tables[0]] = tables[17]
+            tables = tables[17 + sum(tables[1:17]) :]
+    return all(first.get(0x10 | number & 15) == 0 for number in data[begin + 2 : begin + 2 + 2 * components : 2])
 
 
 def _end(data: bytes) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from batchland.errors import UsageError
 from batchland.images.sources.file_patterns import check_file, display_location, open_file
-from batchland.images.sources.list_content import problem_with
+from batchland.images.sources.list_content import problem_with_lines
 from batchland.images.sources.list_table import PEEKED_BYTES, Entry, check_content, open_table
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
@@ -123,7 +123,9 @@ class ImageList:
         if is_url(text.strip()):  # blanks belong to a path, not to a URL
             text, entry = text.strip(), entry.strip()
         elif meant := mistyped_url(text):
-            return ImageRef(meant, b"", ("io_error", f"it {INVALID}"))
+            return ImageRef(
+                meant, b"", ("io_error", "it is not a valid URL; write SCHEME://HOST/PATH, nothing before it")
+            )
         try:
             if is_url(text) and (problem := _problem_with_url(text)):
                 return ImageRef(bare_url(text), b"", ("io_error", problem))
@@ -189,8 +191,7 @@ def _lines(file: IO[bytes], list_name: str) -> Iterator[Entry]:
     """Entries separated by line ends, also `\\r` alone, or by zero bytes if there are any (`find -print0`)."""
     read = cast("io.BufferedReader", file).read1  # returns what a pipe holds, without waiting for more
     chunk = read(PEEKED_BYTES)
-    mixed = "has lines and zero bytes" if chunk.count(b"\n") > chunk.count(b"\0") > 0 else None
-    check_content(problem_with(chunk) or mixed, list_name)
+    check_content(problem_with_lines(chunk), list_name)
     separator, ending = (b"\0", b"") if b"\0" in chunk else (b"\n", b"\r")
     if separator == b"\n" not in chunk and b"\r" in chunk[:-1]:
         separator = b"\r"

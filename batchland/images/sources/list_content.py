@@ -34,3 +34,16 @@ def problem_with(head: bytes) -> str | None:
     if not kind and (b"\0\0\0" in head or len(_CONTROLS.findall(head)) > _MAX_CONTROLS * len(head) + 1):
         kind = "binary"
     return kind and f"is {kind}"
+
+
+def problem_with_lines(head: bytes) -> str | None:
+    """The same for a list with one path per line."""
+    if (problem := problem_with(head)) is not None:
+        return problem
+    if head.count(b"\n") > head.count(b"\0") > 0:
+        return "has lines and zero bytes"
+    first = next(iter(head.removeprefix(codecs.BOM_UTF8).splitlines()), b"")
+    columns = [field.strip(b' "').lower().decode(errors="replace") for field in re.split(rb"[,;\t]", first)]
+    if len(columns) > 1 and not set(COLUMNS).isdisjoint(columns) and not re.search(rb"[./\\]", first):
+        return "is a table; call it NAME.csv"
+    return None

@@ -1,6 +1,5 @@
 """Tables that list images: CSV, Parquet and ORC files with a column of paths, and further columns of their own."""
 
-import csv
 import io
 import logging
 import os
@@ -13,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 
 from batchland.errors import UsageError
 from batchland.images.sources.list_content import COLUMNS, problem_with
-from batchland.system.csv_files import BOM, open_csv
+from batchland.system.csv_files import BOM, CsvError, CsvRows
 from batchland.system.names import display_name, is_utf8
 from batchland.system.text import first_line
 from batchland.system.urls import split_url
@@ -46,14 +45,14 @@ class Entry(NamedTuple):
 
 
 class CsvTable:
-    """A CSV file, separated by commas, semicolons or tabs. Its further columns are text: a row may contain any value.
+    """A CSV file, separated by commas, semicolons or tabs. Its further columns are text; an empty cell is null.
 
     Raises UsageError if it is not a CSV file with a column of paths.
     """
 
     def __init__(self, text: TextIO, list_name: str) -> None:
         self._name, self._warned = list_name, False
-        self._rows, _, self._before = open_csv(text)
+        self._rows = CsvRows(text)
         _, self._header = next(self._checked(), (1, []))
         if not is_utf8(os.fsencode("".join(self._header))):
             raise UsageError(f"{list_name}: its header is not UTF-8 text; save the table as UTF-8")
@@ -73,22 +72,18 @@ class CsvTable:
         for line, row in self._checked():
             if any(row[len(self._header) :]):
                 raise UsageError(f"{self._name}, line {line}: has {len(row)} values, the header {len(self._header)}")
-            if not self._warned and self._before + self._rows.line_num > line:
+            if not self._warned and self._rows.lines > line:
                 self._warned = True
                 _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
-            values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
+            cells = (row[place] if place < len(row) else "" for place in own)
+            values = tuple(display_name(os.fsencode(cell)) or None for cell in cells)
             yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 
     def _checked(self) -> Iterator[tuple[int, list[str]]]:
-        """Its rows, with the numbers of their first lines."""
-        line = self._before + self._rows.line_num + 1
         try:
-            for row in self._rows:
-                yield line, row
-                line = self._before + self._rows.line_num + 1
-        except csv.Error as error:
-            reason = "a quote is not closed" if "end of data" in str(error) else error
-            raise UsageError(f"{self._name}, line {line}: cannot be read as CSV ({reason})") from error
+            yield from self._rows
+        except CsvError as error:
+            raise UsageError(f"{self._name}: cannot be read as CSV ({error})") from error
 
 
 class ColumnTable:

@@ -42,6 +42,8 @@ _MAX_WAIT: Final = 30
 _BLOCK: Final = 256 * 1024
 _SECONDS: Final = 45.0
 """For the content of an image. A server that sends it byte by byte is given up."""
+_COMPRESSIONS: Final = frozenset(("br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"))
+"""Values of Content-Encoding. Others, such as `none` or `aws-chunked` of S3, leave the content as it is."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that are retried."""
 
@@ -210,8 +212,8 @@ def _content(response: urllib3.BaseHTTPResponse) -> bytes:
         size += len(block)
         if time.monotonic() > end:
             raise _TooSlowError(f"the web server sends too slowly, {size} bytes in {_SECONDS:.0f} s")
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if response.status == 200 and encoding not in ("", "identity"):
+    encodings = re.split(r"[\s,]+", response.headers.get("Content-Encoding", "").lower())
+    if response.status == 200 and not _COMPRESSIONS.isdisjoint(encodings):
         raise ImageError("io_error", "the web server compresses the content, although that was not asked for")
     return b"".join(blocks)
 

@@ -164,12 +164,18 @@ def _read_list(file: RandomAccess) -> tuple[list[ZipInfo], int]:
     at, end = next((record for record in records if record[1] == len(tail)), records[0])  # others are in a comment
     with ZipFile(cast("IO[bytes]", _ListReader(file, size=file.size - len(tail) + at + _RECORD_BYTES))) as archive:
         members, list_at = archive.infolist(), archive.start_dir
-    # A position behind the list is damaged, and may be that of the first member.
-    first_is_listed = any(not 0 < member.header_offset < list_at for member in members)
-    lacks_first = begins_with_member and not first_is_listed
-    if lacks_first or _HEADER_MARK in tail[end:]:
+    if (begins_with_member and _lacks_first(file, members, list_at)) or _HEADER_MARK in tail[end:]:
         raise BadZipFile("its list lacks members: it was cut, or zip files were joined by cat; deliver it again")
     return members, list_at
+
+
+def _lacks_first(file: RandomAccess, members: Sequence[ZipInfo], list_at: int) -> bool:
+    """Whether the list does not name the member that the file begins with. Its position may be damaged."""
+    if any(not 0 < member.header_offset < list_at for member in members):
+        return False
+    first, _ = _own_header(file, 0)
+    named = (member.header_offset for member in members if _name_bytes(member) == first)
+    return all(_own_header(file, offset)[0] == first for offset in named)
 
 
 class _ListReader(Reader):

@@ -1,5 +1,6 @@
 """Notifications for Slack and Teams: the JSON documents of their incoming webhooks."""
 
+import json
 from functools import partial
 from html import escape
 from typing import Any, Final
@@ -9,6 +10,8 @@ from batchland.system.text import one_line
 
 SLACK_TITLE: Final = 150
 """Characters; Slack refuses longer headers."""
+SLACK_SECTION: Final = 3000
+"""Characters; Slack refuses longer texts."""
 SLACK_FIELDS: Final = 10
 SLACK_FIELD: Final = 1900
 TEAMS_BYTES: Final = 26_000
@@ -24,30 +27,19 @@ def slack_message(notification: Notification) -> dict[str, Any]:
         {"type": "header", "text": {"type": "plain_text", "text": f"{mark} {title}", "emoji": True}}
     ]
     if notification.error:
-        blocks.append(_slack_section(_escaped(notification.error)))
-    fields = [
-        {"type": "mrkdwn", "text": f"*{_escaped(figure.name)}*\n{one_line(_escaped(figure.value), SLACK_FIELD)}"}
-        for figure in notification.figures[:SLACK_FIELDS]
+        blocks.append({"type": "section", "text": _mrkdwn(one_line(_escaped(notification.error), SLACK_SECTION))})
+    figures = [
+        f"*{_escaped(figure.name)}*\n{one_line(_escaped(figure.value), SLACK_FIELD)}" for figure in notification.figures
     ]
-    if fields:
+    links = [f"<{link.url}|{_escaped(link.text)}>" for link in notification.links]
+    for texts in filter(None, (figures, links)):
+        fields = [_mrkdwn(text) for text in texts[:SLACK_FIELDS]]
         blocks.append({"type": "section", "fields": fields})
-    if notification.links:
-        blocks.append(_slack_section("  ".join(f"<{link.url}|{_escaped(link.text)}>" for link in notification.links)))
     return {"text": title, "blocks": blocks}
 
 
 def teams_message(notification: Notification) -> dict[str, Any]:
     """For a workflow of Teams "when a webhook request is received": an adaptive card, with as many pictures as fit."""
-    left = TEAMS_BYTES - len(notification.model_copy(update={"pictures": (), "summary": ""}).model_dump_json())
-    images = []
-    for picture in notification.pictures:
-        url = f"data:image/jpeg;base64,{picture.jpeg_base64}"
-        left -= len(url) + 2 * len(picture.caption) + 100
-        if left > 0:
-            images += [
-                {"type": "Image", "url": url, "altText": picture.caption, "width": f"{picture.width}px"},
-                _text(picture.caption, size="Small", isSubtle=True),
-            ]
     colour = "Good" if notification.good else "Attention"
     body = [_text(notification.title, size="Large", weight="Bolder", color=colour)]
     if notification.error:
@@ -59,15 +51,25 @@ def teams_message(notification: Notification) -> dict[str, Any]:
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
-        "body": [*body, *images],
+        "body": body,
         "actions": [{"type": "Action.OpenUrl", "title": link.text, "url": link.url} for link in notification.links],
     }
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
-    return {"type": "message", "attachments": [attachment]}
+    message = {"type": "message", "attachments": [attachment]}
+    for picture in notification.pictures:
+        url = f"data:image/jpeg;base64,{picture.jpeg_base64}"
+        body += [
+            {"type": "Image", "url": url, "altText": picture.caption, "width": f"{picture.width}px"},
+            _text(picture.caption, size="Small", isSubtle=True),
+        ]
+        if len(json.dumps(message)) > TEAMS_BYTES:
+            del body[-2:]
+            break
+    return message
 
 
-def _slack_section(text: str) -> dict[str, Any]:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+def _mrkdwn(text: str) -> dict[str, Any]:
+    return {"type": "mrkdwn", "text": text}
 
 
 def _text(text: str, **attributes: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import base64
 import smtplib
 import ssl
+from collections.abc import Callable
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
@@ -24,27 +25,22 @@ def send_mail(table: MailTable, notification: Notification, seconds: float) -> s
     seconds: to wait at most, in all.
     """
     mail = compose_mail(table, notification)
-    try:
-        refused = within(seconds, lambda: _send(table, mail, seconds))
-    except smtplib.SMTPAuthenticationError:
-        return "the server refuses user or password"
-    except smtplib.SMTPRecipientsRefused as error:
-        return f"the server refuses the addresses {', '.join(error.recipients)}"
-    except smtplib.SMTPResponseException as error:
-        text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
-        return visible(f"the server answered {error.smtp_code} {text}")
-    except (OSError, smtplib.SMTPException) as error:  # TimeoutError, too
-        return reason(error)
-    return f"the server refuses the addresses {', '.join(refused)}" if refused else None
+
+    def send() -> str | None:
+        with _connect(table, seconds) as server:
+            refused = server.send_message(mail)
+        return f"the server refuses the addresses {', '.join(refused)}" if refused else None
+
+    return _fault_of(send, seconds)
 
 
 def check_server(table: MailTable, seconds: float) -> str | None:
     """Connect and log in, without sending anything. Returns an error message, None if that works."""
-    try:
-        within(seconds, lambda: _connect(table, seconds).quit())
-    except (OSError, smtplib.SMTPException) as error:
-        return reason(error)
-    return None
+
+    def check() -> None:
+        _connect(table, seconds).quit()
+
+    return _fault_of(check, seconds)
 
 
 def compose_mail(table: MailTable, notification: Notification) -> EmailMessage:
@@ -74,9 +70,21 @@ def _html(notification: Notification, ids: list[str]) -> str:
     return page.render(night=notification, ids=ids, summary=summary)
 
 
-def _send(table: MailTable, mail: EmailMessage, seconds: float) -> dict[str, tuple[int, bytes]]:
-    with _connect(table, seconds) as server:
-        return server.send_message(mail)
+def _fault_of(action: Callable[[], str | None], seconds: float) -> str | None:
+    """The error message that the action returns or raises, None for none."""
+    try:
+        return within(seconds, action)
+    except smtplib.SMTPAuthenticationError:
+        return "the server refuses user or password"
+    except smtplib.SMTPRecipientsRefused as error:
+        return f"the server refuses the addresses {', '.join(error.recipients)}"
+    except smtplib.SMTPResponseException as error:
+        text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
+        return visible(f"the server answered {error.smtp_code} {text}")
+    except UnicodeError:  # its text may show a part of the password
+        return "the name of the server is invalid, or user or password has letters that are not ASCII"
+    except (OSError, smtplib.SMTPException) as error:  # TimeoutError, too
+        return reason(error)
 
 
 def _connect(table: MailTable, seconds: float) -> smtplib.SMTP:

@@ -1,5 +1,6 @@
 """Make a plan: list a source once, and write its images in order as Parquet files of bounded size."""
 
+import errno
 import hashlib
 import os
 import re
@@ -25,6 +26,7 @@ from batchland.scoring.listing import ImageListing, open_listing
 from batchland.scoring.options import ScoreSettings
 from batchland.scoring.plan.read import StoredPlan
 from batchland.scoring.plan.schema import PLAN_NAME, PLANNED, Plan, PlanOptions
+from batchland.system.files import write_remedy
 from batchland.system.names import display_path, file_name
 from batchland.system.text import first_few
 
@@ -188,4 +190,6 @@ class _PlanFolder:
             if isinstance(error, PermissionError) and (refused := self._folder.first_error(error)):
                 raise refused from error
             reason = error.strerror or str(error)
-            raise OutputError(f"{self.name}: cannot be written ({reason}); run the same command again") from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+            todo = write_remedy(error) if full else "run the same command again"
+            raise OutputError(f"{self.name}: cannot be written ({reason}); {todo}") from error

@@ -238,6 +238,8 @@ def test_a_damaged_header_is_corrupt_and_a_cut_one_truncated():
     for end in (2, 20, JPEG.index(b"\xff\xda")):
         assert error_of(JPEG[:end] + b"\xff\xd9") == ("truncated", "the file ends before its picture")
     assert error_of(JPEG[:20] + JPEG[JPEG.index(b"\xff\xda") :]) == ("corrupt", "its header has no picture")
+    scan = JPEG.index(b"\xff\xda") + 2
+    assert error_of(JPEG[:scan] + b"\0\2" + JPEG[scan + 2 :]) == ("corrupt", "its header is damaged")
 
 
 def test_messages_are_readable():

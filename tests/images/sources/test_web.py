@@ -308,12 +308,18 @@ def test_content_that_is_cut_is_asked_for_again(site):
     assert site.asked["/a.jpg"] == 3
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "aws-chunked, GZIP"])
 def test_compressed_content_is_refused(site, encoding):
     site.put("/a.jpg", b"picture", Content_Encoding=encoding)
     message = "the web server compresses the content, although that was not asked for"
     assert failure(f"{site.url}/a.jpg") == ("io_error", message)
     assert site.asked["/a.jpg"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["none", "UTF-8", "aws-chunked", ""])
+def test_other_content_encodings_change_nothing(site, encoding):
+    site.put("/a.jpg", b"picture", Content_Encoding=encoding)
+    assert read(f"{site.url}/a.jpg").data == b"picture"
 
 
 @pytest.mark.parametrize(

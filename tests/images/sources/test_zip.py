@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -216,12 +217,15 @@ def test_members_that_overlap_are_not_unpacked(tmp_path):
     assert refs.read_image(good).data == b"x" * 1000
 
 
-def test_a_wrong_position_costs_one_row(tmp_path):
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("position", [9, 2**31])
+def test_a_wrong_position_costs_one_row(tmp_path, number, position):
     content = zip_of({"a.jpg": b"first", "b.jpg": b"second"})
-    at = content.rindex(b"PK\x01\x02") + 42
-    (tmp_path / "d.zip").write_bytes(content[:at] + struct.pack("<I", 9) + content[at + 4 :])
-    good, bad = open_source(tmp_path / "d.zip").images(Ignored())
-    assert refs.read_image(good).data == b"first"
+    at = [found.start() for found in re.finditer(b"PK\x01\x02", content)][number] + 42
+    (tmp_path / "d.zip").write_bytes(content[:at] + struct.pack("<I", position) + content[at + 4 :])
+    refs_found = list(open_source(tmp_path / "d.zip").images(Ignored()))
+    bad = refs_found.pop(number)
+    assert [refs.read_image(good).data for good in refs_found] == [b"second" if number == 0 else b"first"]
     with pytest.raises(ImageError, match="no header where its list says"):
         refs.read_image(bad)
 

@@ -55,8 +55,9 @@ def run(project, table: str, text: str = JOB):
     return run_night(load_job(project / "toy.toml"), NIGHT)
 
 
-def test_a_webhook_gets_the_verdict_the_figures_links_and_three_pictures(project, server):
-    table = f'on = "always"\nwebhook = "{server.url}/hook"\nlink = "https://photos.example.org/runs/"'
+def test_a_webhook_gets_the_verdict_the_figures_links_and_three_pictures(project, server, monkeypatch):
+    monkeypatch.setenv("REPORTS", "photos.example.org")
+    table = f'on = "always"\nwebhook = "{server.url}/hook"\nlink = "https://${{REPORTS}}/runs/"'
     text = JOB + EVALUATION.replace("[evaluation]", "[evaluation]\ngates = ['top1 < 90%']")
     deliver(project, NIGHT, per_class=3, wrong=1)
     record, attempt = run(project, table, text)
@@ -162,6 +163,10 @@ def test_mail_over_starttls_with_a_password(tmp_path, monkeypatch):
         assert send_mail(right, MADE_UP, 20) is None
         wrong = right.model_copy(update={"password": "wrong"})
         assert send_mail(wrong, MADE_UP, 20) == "the server refuses user or password"
+        accented = right.model_copy(update={"password": "caf\N{LATIN SMALL LETTER E WITH ACUTE}"})
+        not_ascii = "the name of the server is invalid, or user or password has letters that are not ASCII"
+        assert (send_mail(accented, MADE_UP, 20), check_server(accented, 20)) == (not_ascii, not_ascii)
+        assert send_mail(right.model_copy(update={"server": "mail..example.org"}), MADE_UP, 20) == not_ascii
         refused = right.model_copy(update={"to": ("ops@example.org", "nobody@example.org")})
         assert send_mail(refused, MADE_UP, 20) == "the server refuses the addresses nobody@example.org"
     assert [mail["Subject"] for mail in server.mails] == ["batchland nightly, 2024-11-23: gate failed"] * 2
@@ -189,7 +194,7 @@ def test_slack_gets_blocks():
                     {"type": "mrkdwn", "text": "*gate top1 &lt; 90%*\nfailed"},
                 ],
             },
-            {"type": "section", "text": {"type": "mrkdwn", "text": f"<{MADE_UP.links[0].url}|Report on toy>"}},
+            {"type": "section", "fields": [{"type": "mrkdwn", "text": f"<{MADE_UP.links[0].url}|Report on toy>"}]},
         ],
     }
 
@@ -206,10 +211,22 @@ def test_teams_gets_an_adaptive_card_with_as_many_pictures_as_fit():
     ]
     assert body[3]["url"] == "data:image/jpeg;base64,AAAA"
     assert attachment["content"]["actions"][0]["url"] == MADE_UP.links[0].url
-    large = tuple(MADE_UP.pictures[0].model_copy(update={"jpeg_base64": "A" * 10_000}) for _ in range(3))
-    message = teams_message(MADE_UP.model_copy(update={"pictures": large}))
-    assert len(json.dumps(message)) < TEAMS_BYTES
-    assert [block["type"] for block in message["attachments"][0]["content"]["body"]].count("Image") == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "images"), [("gate failed", 3), ("<&" * 1000, 2), ("\N{CJK UNIFIED IDEOGRAPH-591C}" * 2000, 1)]
+)
+def test_the_largest_messages_are_as_large_as_slack_and_teams_allow(error: str, images: int) -> None:
+    """Longest error, many figures, links and pictures. Both refuse a message of which one text is too long."""
+    pictures = tuple(MADE_UP.pictures[0].model_copy(update={"jpeg_base64": "A" * 7_000}) for _ in range(6))
+    changes = {"error": error, "figures": MADE_UP.figures * 10, "links": MADE_UP.links * 20, "pictures": pictures}
+    large = MADE_UP.model_copy(update=changes)
+    teams = teams_message(large)
+    assert len(json.dumps(teams)) <= TEAMS_BYTES
+    assert [block["type"] for block in teams["attachments"][0]["content"]["body"]].count("Image") == images
+    _, message, figures, links = slack_message(large)["blocks"]
+    assert len(message["text"]["text"]) <= 3000
+    assert [len(section["fields"]) for section in (figures, links)] == [10, 10]
 
 
 def test_every_channel_is_tried_and_what_fails_is_a_warning_without_the_address(project, server: PostServer):

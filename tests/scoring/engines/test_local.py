@@ -6,11 +6,12 @@ import threading
 import time
 from pathlib import Path
 
+import onnx
 import pyarrow.parquet as pq
 import pytest
 from damage import encoded
 from PIL import Image
-from toys import options, write_toy_model
+from toys import options, picture, write_toy_model
 
 import batchland.scoring.engines.local as engine_module
 from batchland.errors import ModelError
@@ -18,6 +19,7 @@ from batchland.images.sources.folder import list_images
 from batchland.models.session import Session
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.options import ScoreOptions
+from batchland.scoring.score import score
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,34 @@ def test_calls_share_the_only_batch(tmp_path, photos, toy_model, monkeypatch, ba
     assert [rows.num_rows for rows in batches] == [min(batch_size, 60), 60 - batch_size][: len(batches)]
     assert [name for rows in batches for name in rows["image"].to_pylist()] == [ref.name for ref in list_images(photos)]
     assert sorted(sizes) == calls
+
+
+@pytest.mark.parametrize(("batch_size", "calls"), [(64, [1, 1, 1]), (3, [3]), (2, [1, 2])])
+def test_an_image_without_a_finite_answer_fails_alone(tmp_path, toy_model, monkeypatch, batch_size, calls):
+    """The logarithm of black is not finite. That picture may have a call of its own, or share it with others."""
+    model = onnx.load(toy_model)
+    (node,) = (node for node in model.graph.node if node.op_type == "Mul")
+    node.CopyFrom(onnx.helper.make_node("Log", ["means"], ["logits"]))
+    onnx.save(model, tmp_path / "log.onnx")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, colour in {"a": (255, 0, 0), "b": (0, 0, 0), "c": (0, 0, 255)}.items():
+        (photos / f"{name}.png").write_bytes(picture(colour, kind="PNG"))
+    real, sizes = Session.answer, []
+
+    def answer(self, pixels, jpegs):
+        sizes.append(len(pixels))
+        return real(self, pixels, jpegs)
+
+    monkeypatch.setattr(Session, "answer", answer)
+    out = tmp_path / "p.parquet"
+    given = ScoreOptions(model=tmp_path / "log.onnx", device="cpu", batch_size=batch_size)
+    run = score(photos, out, given, engine=LocalEngine(tmp_path / "log.onnx", given, cores=4))
+    rows = pq.read_table(out, columns=["image", "error_code", "label"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("a.png", None, "Red Tower"), ("b.png", "model_output", None), ("c.png", None, "Blue Lake"),
+    ]  # fmt: skip
+    assert (run.manifest.counts.failed_by_code, sorted(sizes)) == ({"model_output": 1}, calls)
 
 
 def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypatch):
