@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.fold_shapes import fold_shapes
 from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
 from batchland.models.foreign_preprocess import ForeignPreprocess
 from batchland.models.nodes import branches, constant, input_names
@@ -62,6 +63,7 @@ def wrap(
     )
     whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     onnx.checker.check_model(whole)
+    fold_shapes(whole, card.preprocess.shape)
     return whole
 
 
@@ -116,7 +118,8 @@ def _reshape_any_batch(graph: onnx.GraphProto, batch: int) -> list[onnx.NodeProt
 
 def _normalisation(source: ForeignInput, preprocess: ForeignPreprocess, name: str) -> list[onnx.NodeProto]:
     """Nodes from the pixels to the foreign input of that name."""
-    mean, std = np.array(preprocess.mean), np.array(preprocess.std)
+    # One value for each number in a row of pixels: onnxruntime is slow at repeating three values.
+    mean, std = (np.tile(values, (preprocess.width, 1)) for values in (preprocess.mean, preprocess.std))
     floats = source.dtype in FLOATS
     nodes = [helper.make_node("Cast", [INPUT_NAME], ["cast"], to=TensorProto.FLOAT if floats else source.dtype)]
     last = "cast"

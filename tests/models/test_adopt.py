@@ -191,6 +191,14 @@ def test_the_result_is_an_ordinary_model_file(tmp_path, labels):
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["o.canaries.parquet", "o.onnx"]
 
 
+def test_normalisation_has_a_value_for_each_number_in_a_row(tmp_path, labels):
+    """onnxruntime takes 0.7 ms to multiply 224 x 224 pixels by three values, and 0.06 ms by a row of them."""
+    adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "out.onnx")
+    nodes = onnx.load(tmp_path / "out.onnx").graph.node
+    sizes = {node.output[0]: [*node.attribute[0].t.dims] for node in nodes if node.op_type == "Constant"}
+    assert (sizes["scale"], sizes["shift"]) == ([8, 3], [8, 3])
+
+
 def test_duplicate_labels_get_their_index(tmp_path, caplog):
     labels = tmp_path / "labels.txt"
     labels.write_text("crane\nmaillot\ncrane\nbird\n")
