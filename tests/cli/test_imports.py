@@ -38,7 +38,6 @@ def test_common_commands_import_neither_pandas_nor_torch(tmp_path, toy_model, co
         ("data", "split", colour_folders, "--parts", "train=0.5,val=0.5", "--out", "parts"),
         ("predict", image, *model),
         ("score", colour_folders, "--out", "p.parquet", *model),
-        ("score", colour_folders, "--out", "p.parquet", "--overwrite", *model),
         ("score", colour_folders, "--out", "shards", "--shard", "0/1", *model),
         ("merge", "shards", "--out", "merged.parquet"),
         ("evaluate", "p.parquet", "--labels", colour_folders, "--out", "report"),
