@@ -18,12 +18,16 @@ from typing import Any
 import pytest
 from s3_server import _paused_s3_server, bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_photos, write_toy_model
+from trained_models import colour_photos, exported, fp16, trained, written
 
 from batchland.images.sources import refs
 from batchland.system.cores import usable_cores
 from batchland.training import openmp as openmp  # before a test imports torch
 
-__all__ = ["_paused_s3_server", "bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
+__all__ = [  # fixtures of other modules
+    "_paused_s3_server", "bucket", "colour_photos", "exported", "fp16", "own_s3_server", "s3_server", "trained",
+    "written",
+]  # fmt: skip
 
 
 # Not in the working directory, as by default.

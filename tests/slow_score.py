@@ -25,5 +25,5 @@ if __name__ == "__main__":
     Session.answer = slow  # type: ignore[method-assign]
     print("ready", flush=True)
     given = {name: [value] if is_list else True for name, is_list, value in (each.partition("=") for each in changes)}
-    chosen = ScoreOptions(model=model, batch_size=4, part_size=8, **given)
+    chosen = ScoreOptions(model=model, batch_size=4, part_size=16, **given)
     score(images, out, chosen, checkpoint_seconds=0.02)

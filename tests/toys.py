@@ -161,7 +161,7 @@ def write_photos(root: Path) -> Path:
 
 def options(model: Path, **changes: Any) -> ScoreOptions:
     """Small batches and parts, so that a few dozen images make many."""
-    return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
+    return ScoreOptions(model=model, **{"batch_size": 4, "part_size": 16} | changes)
 
 
 class Stop(Exception):  # noqa: N818

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIXED = "the reference stays as it is, because the job names it"
 
 
-@command(epilog="Example: batchland accept nightly --date 2026-11-23 --reason 'new camera'")
+@command(tables=True, epilog="Example: batchland accept nightly --date 2026-11-23 --reason 'new camera'")
 @click.argument("name", type=JOB_NAME, metavar="JOB")
 @click.option("--date", "night", type=NIGHT, required=True, help="The suspicious night.")
 @click.option("--reason", help="Why it is good, or why it is not after all; stored in the record.")

@@ -23,15 +23,18 @@ def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> 
     something is wrong. The exit code is 1 if a check failed; warnings do not count. With a job, the models and the
     device come from the job file.
     """
+    from functools import partial
     from itertools import chain
 
+    from batchland.cli.advice import with_advice
     from batchland.cli.documents import DoctorCheck, DoctorResult
     from batchland.doctor.examine import examine_installation, examine_job, examine_model
 
     if job and (model or device != "auto"):
         raise click.UsageError("the job file sets the models and the device; leave out --model and --device")
     checks = []
-    for check in chain(examine_installation(), examine_job(job) if job else examine_model(model, device)):
+    checked = examine_job(job, partial(with_advice, flags=())) if job else examine_model(model, device)
+    for check in chain(examine_installation(), checked):
         checks.append(check)
         if not as_json:
             advice = f" -> {check.advice}" if check.advice else ""

@@ -39,7 +39,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
         click.echo(table(rows), nl=False)
 
 
-@command(epilog="Example: batchland trend nightly --out trend.html --reference 2026-11-01 2026-11-07")
+@command(tables=True, epilog="Example: batchland trend nightly --out trend.html --reference 2026-11-01 2026-11-07")
 @click.argument("name", type=JOB_NAME)
 @runs_option
 @click.option(

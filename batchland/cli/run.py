@@ -78,14 +78,14 @@ def run(
     nights = _nights(night, first, last) or [job.night(today)]
     if not future:
         check_date(nights[-1], today)
+    advise = partial(with_advice, flags=())
     if dry_run:
         for day in nights:
-            click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
+            click.echo("\n".join(plan_night(job, day, force=force, future=future, advise=advise).lines))
         return
     errors: list[str] = []
     try:
         for day in nights:
-            advise = partial(with_advice, flags=())
             result = run_night(job, day, force=force, quiet=first is not None, future=future, advise=advise)
             records.append(result.record)
             if not as_json:
@@ -141,7 +141,7 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json
 
     loaded = load_job(job_file, settings)
     night = loaded.night(datetime.now().astimezone().date())
-    plan = plan_night(loaded, night, open_models=True)
+    plan = plan_night(loaded, night, open_models=True, advise=partial(with_advice, flags=()))
     if as_json:
         problems = tuple(Problem(message=str(each), exit_code=each.exit_code) for each in plan.problems)
         steps = tuple(line.strip() for line in plan.lines)
@@ -181,7 +181,7 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
     ctx.exit(DownloadError.exit_code if failed else 0)
 
 
-@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
+@job.command("remove-record", tables=True, epilog="Example: batchland job remove-record nightly --date 2030-01-01")
 @click.argument("name", type=JOB_NAME)
 @click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
 @runs_option

@@ -6,7 +6,7 @@ for check in (*examine_installation(), *examine_model(Path("models/transfer.onnx
 None of these functions raises: what is broken becomes a failed check.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from batchland.doctor.check import Check, guarded
 from batchland.doctor.installation import check_installation
 from batchland.doctor.machine import check_cores, check_disk, check_memory
 from batchland.doctor.model import check_model
+from batchland.errors import BatchlandError
 
 
 def examine_installation() -> Iterator[Check]:
@@ -30,12 +31,15 @@ def examine_model(model: Path | None = None, device: str = "auto", folder: Path 
     yield from guarded("model", check_model, "model", model, device)
 
 
-def examine_job(path: Path) -> Iterator[Check]:
-    """Check the job file and everything that its next run needs. Yields each result at once."""
+def examine_job(path: Path, advise: Callable[[BatchlandError], str] = str) -> Iterator[Check]:
+    """Check the job file and everything that its next run needs. Yields each result at once.
+
+    advise: see `run_night`.
+    """
 
     def checks() -> Iterator[Check]:
         from batchland.doctor.job import check_job  # a broken onnxruntime makes this import fail
 
-        yield from check_job(path)
+        yield from check_job(path, advise)
 
     yield from guarded("job", checks)

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 from batchland.doctor.check import Check, guarded
 from batchland.doctor.machine import check_disk
 from batchland.doctor.model import check_model
-from batchland.errors import MissingInputError
+from batchland.errors import BatchlandError, MissingInputError, UsageError
 from batchland.nightly.dates import without_future
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import Job, load_job
@@ -29,7 +29,7 @@ _RULE: Final = re.compile(rf"{_NAME}[+-]?\d{{1,2}}(:\d\d?){{0,2}}({_NAME}.*)?", 
 """The value of TZ without a file: `CET-1CEST`."""
 
 
-def check_job(path: Path) -> Iterator[Check]:
+def check_job(path: Path, advise: Callable[[BatchlandError], str]) -> Iterator[Check]:
     """Check a job. Yields each result at once. Raises UsageError if `path` is not a job file."""
     job = load_job(path)
     night = job.night(date.today())
@@ -43,9 +43,9 @@ def check_job(path: Path) -> Iterator[Check]:
     yield from guarded("disk", check_disk, "disk, records", job.folder)
     if job.metrics:
         yield from guarded("disk", check_disk, "disk, metrics", job.metrics.parent)
-    yield from guarded("notify", _notify, job)
+    yield from guarded("notify", _notify, job, advise)
     yield from guarded("lock", _lock, job)
-    yield from guarded("last night", _last_night, job)
+    yield from guarded("last night", _last_night, job, advise)
 
 
 def _time_zone() -> Iterator[Check]:
@@ -92,13 +92,14 @@ def _labels(job: Job, night: date) -> Iterator[Check]:
         )
 
 
-def _notify(job: Job) -> Iterator[Check]:
+def _notify(job: Job, advise: Callable[[BatchlandError], str]) -> Iterator[Check]:
     """Check that the mail server answers, and that the program is on this PATH. The crontab may set another PATH."""
     if job.notify is None:
         return
     if mail := job.notify.mail:
         name, error = f"mail by {mail.server}:{mail.port}", check_server(mail, job.notify.timeout.total_seconds())
-        advice = "correct [notify.mail]; `batchland job notify` sends a test" if error else ""
+        test = UsageError("correct [notify.mail]", advice="job_notify", job_file=job.file)
+        advice = advise(test) if error else ""
         yield Check("notify", "warn" if error else "ok", f"{name}: {job.placeholders.hide(error or 'answers')}", advice)
     if job.notify.command is None:
         return
@@ -119,7 +120,7 @@ def _lock(job: Job) -> Iterator[Check]:
         yield Check("lock", "warn", found, "wait for that run, or stop it with SIGTERM; it can be resumed")
 
 
-def _last_night(job: Job) -> Iterator[Check]:
+def _last_night(job: Job, advise: Callable[[BatchlandError], str]) -> Iterator[Check]:
     records = read_runs(job.folder)
     if not records:
         yield Check("last night", "ok", "none yet")
@@ -128,9 +129,17 @@ def _last_night(job: Job) -> Iterator[Check]:
     found = f"{last.date}: {outcome_of(last)}"
     if last.good or last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
-    elif last.outcome == "suspicious":
-        advice = f"if its pictures are good, accept {last.date} with `batchland accept {job.name}`"
-        yield Check("last night", "warn", f"{found} ({last.error})", advice)
+        return
+    night, file = last.date, job.file
+    if last.outcome == "suspicious":
+        remedy = UsageError(
+            "look at its pictures",
+            advice="suspicious",
+            job=job.name,
+            night=night,
+            runs=job.folder.parent,
+            job_file=file,
+        )
     else:
-        advice = "run that night again: `batchland run` with its date"
-        yield Check("last night", "warn", f"{found} ({last.error})", advice)
+        remedy = UsageError("correct the cause", advice="run_again", night=night, job_file=file)
+    yield Check("last night", "warn", f"{found} ({last.error})", advise(remedy))

@@ -277,8 +277,12 @@ def _facts(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_own: pa.Schema) -> pa.RecordBatch:
+    """An empty text, as of an empty cell of a CSV file, becomes null."""
     columns = {name: batch[name] for name in own.names if name not in label_own.names}
     columns |= {name: matches[name].combine_chunks() for name in label_own.names}
+    for name, column in columns.items():
+        if column.type == pa.string():
+            columns[name] = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     return pa.RecordBatch.from_pydict(columns) if columns else batch.select([])
 
 

@@ -154,9 +154,7 @@ def checked_card(path: Path, session: Any) -> ModelCard:
     """The card of an onnxruntime session's model. Raises ModelError if it has none or its graph does not match."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
-        raise ModelError(
-            f"{path}: has no batchland card (class names and preprocessing)", advice="adopt", model=path.name
-        )
+        raise ModelError(f"{path}: has no batchland card (class names and preprocessing)", advice="adopt", model=path)
     card = ModelCard.from_json(text, str(path))
     inputs = {value.name: (value.type, value.shape) for value in session.get_inputs()}
     wanted = ("tensor(uint8)", list(card.preprocess.shape))

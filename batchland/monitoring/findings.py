@@ -208,6 +208,8 @@ def _class_finding(
         chosen = int(np.abs(counts - before.mean(axis=0)).argmax())
     usual = _range(before[:, chosen], percent)
     message = f"{percent(float(counts[chosen]))} of the images are {labels[chosen]!r}, usually {usual}"
+    if before[:, chosen].min() <= counts[chosen] <= before[:, chosen].max():
+        message = f"the shares of all classes together are unusual, e.g. {message}"
     finding = Finding(kind="classes", what=labels[chosen], message=message, strength=strength)
     return finding, np.flatnonzero(night.classes == chosen)
 

@@ -28,7 +28,9 @@ def read_reference(path: Path, key: str) -> Reference | None:
             if str(stored[_KEY]) != key:
                 return None
             parts = {name: kind(**_values(stored, f"{name}.")) for name, kind in _PARTS.items()}
-            return Reference(**parts, **_values(stored, ""))
+            reference = Reference(**parts, **_values(stored, ""))
+            figures = len(reference.pool.statistics)  # of a present program; an earlier one may have had fewer
+            return reference if reference.night_figures.shape[1] == len(reference.between) == figures else None
     except Exception:  # zipfile and numpy raise almost anything on damage
         return None
 

@@ -24,7 +24,7 @@ PRIOR_NIGHTS: Final = 4
 MIN_SPREAD: Final = 0.11
 """Least standard deviation between nights, in standard deviations of an image."""
 MIN_TAIL_SPREAD: Final = 0.07
-"""The same for the shares in tails, which vary less from night to night."""
+"""The same for the shares in tails, which vary less from night to night, and of classes."""
 MIN_CHANGE_SPREAD: Final = 0.05
 """The same for the similarity to changed pictures."""
 MIN_PHOTOS: Final = 100
@@ -60,6 +60,7 @@ LIMITS: Final = {
     ("class", "share"): 5.5,
     ("class", "mix"): 5.0,
     ("class", "top"): 4.4,
+    ("class", "shares"): 5.5,
 }
 """Largest z of a clean night, by score and kind: together less than one alarm a year (benchmarks/results/nights.md).
 
@@ -157,7 +158,11 @@ class Reference:
     def deviations(self, night: Figures) -> Floats:
         """z of each figure of a night, in the order of `pool.statistics`."""
         within = self.pool.image_variance * (1 / night.images + 1 / self.pool.size)
-        return (night.values - self.usual) / np.sqrt(self.between * (1 + 1 / self.nights) + within)
+        z = (night.values - self.usual) / np.sqrt(self.between * (1 + 1 / self.nights) + within)
+        shares = z[[statistic.kind == "share" for statistic in self.pool.statistics]]
+        if len(shares):  # Fisher's approximation of chi-squared by a normal deviate
+            z[-1] = np.sqrt(2 * np.square(shares).sum()) - np.sqrt(2 * len(shares) - 1)
+        return np.asarray(z)
 
     def strengths(self, deviations: Floats) -> Floats:
         """z of each figure as a share of its limit; above 1 is an alarm."""
@@ -217,4 +222,4 @@ def labelled_reference(images: Observations, usable: npt.NDArray[np.bool_] | Non
 
 
 def _least_spread(statistic: Statistic) -> float:
-    return MIN_TAIL_SPREAD if "low" in statistic.kind or "high" in statistic.kind else MIN_SPREAD
+    return MIN_SPREAD if statistic.kind in ("mean", "spread", "mix", "top") else MIN_TAIL_SPREAD

@@ -42,7 +42,8 @@ class Statistic(NamedTuple):
     measure: str
     """One of MEASURES; `all` with distance; with class its index, or nothing."""
     kind: str
-    """One of KINDS; for classes `share`, `mix` (how much the shares differ) or `top` (share of the largest class)."""
+    """One of KINDS; for classes `share`, `mix` (how much the shares differ), `top` (share of the largest class) or
+    `shares` (all of `share` together)."""
 
 
 class Figures(NamedTuple):
@@ -124,7 +125,7 @@ class Pool:
         found = [Statistic(score, measure, kind) for kind in KINDS for score, measure in scores]
         if len(self._common):
             found += [Statistic("class", str(index), "share") for index in self._common]
-            found += [Statistic("class", "", "mix"), Statistic("class", "", "top")]
+            found += [Statistic("class", "", kind) for kind in ("mix", "top", "shares")]
         return found
 
     @cached_property
@@ -164,7 +165,8 @@ class Pool:
         expected[: len(self.mix)] = self.mix / self.mix.sum()
         chance = np.sqrt(2 / np.pi * expected * (1 - expected) / n).sum() / 2
         change = np.abs(counts / n - expected).sum() / 2
-        return _angles(np.array([*counts[self._common] / n, max(change - chance, 0), counts.max() / n]), n)
+        shares = np.array([*counts[self._common] / n, max(change - chance, 0), counts.max() / n])
+        return np.append(_angles(shares, n), 0)  # Reference.deviations computes `shares`
 
 
 def _normal_scores(ordered: Floats, values: Floats) -> Floats:

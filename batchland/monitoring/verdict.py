@@ -3,7 +3,7 @@
 verdict = judge(night, earlier, labels, usual=150, before=last_verdict)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Final, Protocol
@@ -87,7 +87,6 @@ def judge(
     """
     rules = by_strength(check_rules(night, recent, usual, new_images=new_images, start=start, delivered=delivered))
     observed = night.observed
-    notes: list[str] = []
     found: list[Found] = rules
     strength = None
     sums: dict[str, DriftSum] = dict(before[1].drift) if before else {}
@@ -103,14 +102,10 @@ def judge(
         limit = limit_of(budget, len(observed), labelled=photos is not None)
         known = replace(known, limit=limit)
         filled = observed.filled(known.pool.columns)
-        unusual, strength = describe(known, filled, labels)
+        longer = None
         if len(nights) < SURE_NIGHTS and len(other_model) > len(nights):
             longer, _ = _reference(other_model, wanted & _NO_ANSWERS, cache, answers=False)
-            if longer:
-                more, stronger = describe(replace(longer, limit=limit), filled, labels)
-                named = {(finding.kind, finding.what) for finding, _ in unusual}
-                unusual += [each for each in more if (each[0].kind, each[0].what) not in named]
-                strength = max(strength, stronger)
+        unusual, strength = _described(known, longer and replace(longer, limit=limit), filled, labels)
         found = [*rules, *unusual]
         if not found:  # a bad night is not added to the sums
             if photos is None and len(nights) < SURE_NIGHTS:
@@ -118,17 +113,6 @@ def judge(
             else:
                 sums, slow = _drift(known, night.date, filled, sums, limit)
                 found = [(finding, np.zeros(0, np.intp)) for finding in slow]
-        if photos is None and len(nights) < SURE_NIGHTS:
-            notes.append(
-                f"the reference has {len(nights)} nights; with fewer than {SURE_NIGHTS}, damage in half of a night may "
-                f"not be found"
-            )
-        if not same_model:
-            notes.append("the reference was scored by another model; only pictures are compared")
-    elif len(observed) < MIN_IMAGES:
-        notes.append(f"{images_text(len(observed))}, fewer than {MIN_IMAGES}; only gross faults are found")
-    elif photos is None and len(nights) < MIN_NIGHTS:
-        notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found")
     found = found[:_FEW_FINDINGS]
     findings = tuple(finding for finding, _ in found)
     dates = [each.since for each in findings if each.since]  # of drift
@@ -151,8 +135,38 @@ def judge(
         accuracy=_accuracy(estimator, observed, findings),
         strangers=share_of_strangers(observed),
         drift=sums,
-        notes=tuple(notes),
+        notes=tuple(_limitations(known, len(observed), len(nights), photos, same_model=same_model)),
     )
+
+
+def _limitations(
+    known: Reference | None, images: int, nights: int, photos: Observations | None, *, same_model: bool
+) -> Iterator[str]:
+    """What the verdict cannot show. images: of the night. nights: of the reference."""
+    if known is not None:
+        if photos is None and nights < SURE_NIGHTS:
+            yield (
+                f"the reference has {nights} nights; with fewer than {SURE_NIGHTS}, damage in half of a night may not "
+                f"be found"
+            )
+        if not same_model:
+            yield "the reference was scored by another model; only pictures are compared"
+    elif images < MIN_IMAGES:
+        yield f"{images_text(images)}, fewer than {MIN_IMAGES}; only gross faults are found"
+    elif photos is None and nights < MIN_NIGHTS:
+        yield f"{nights} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found"
+
+
+def _described(
+    known: Reference, longer: Reference | None, observed: Observations, labels: Sequence[str]
+) -> tuple[list[Found], float]:
+    """The findings of both references, each kind once, and the larger strength."""
+    unusual, strength = describe(known, observed, labels)
+    if longer is None:
+        return unusual, strength
+    more, stronger = describe(longer, observed, labels)
+    named = {(finding.kind, finding.what) for finding, _ in unusual}
+    return [*unusual, *(each for each in more if (each[0].kind, each[0].what) not in named)], max(strength, stronger)
 
 
 def _accuracy(

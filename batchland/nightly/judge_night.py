@@ -280,10 +280,13 @@ class _ReferenceFiles:
 
     def write(self, nights: Sequence[Night], reference: Reference, *, answers: bool) -> None:
         """See `ReferenceCache`. A file that cannot be written is only a warning."""
+        path = self._path(answers=answers)
         try:
-            write_reference(self._path(answers=answers), self._key(nights), reference)
+            write_reference(path, self._key(nights), reference)
         except OutputError as error:
             _log.warning("%s; the next night computes the reference again", error)
+        else:
+            remove_leftovers(path.parent, locked=path.name)
 
     def _path(self, *, answers: bool) -> Path:
         return self._folder / f"{self._name}{'' if answers else '.pictures'}.npz"

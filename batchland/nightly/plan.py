@@ -1,7 +1,7 @@
 """Dry run: list the steps of a job for one night, and the errors that they would cause."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -61,8 +61,12 @@ def plan_night(
     future: bool = False,
     today: date | None = None,
     open_models: bool = False,
+    advise: Callable[[BatchlandError], str] = str,
 ) -> NightPlan:
-    """Check everything that a run would need. open_models: open the models, too, on the CPU."""
+    """Check everything that a run would need.
+
+    open_models: open the models, too, on the CPU. advise: see `run_night`.
+    """
     today = today or local_today()
     steps = list(_steps(job, night, today, force=force, open_models=open_models))
     first = {step.text: index for index, step in reversed(list(enumerate(steps)))}
@@ -73,7 +77,8 @@ def plan_night(
             check_date(night, today)
         except UsageError as error:
             steps.insert(1, _Step.fail(error))
-    lines = tuple(job.placeholders.hide(step.text) for step in steps)
+    texts = (f"  fail: {advise(step.problem)}" if step.problem else step.text for step in steps)
+    lines = tuple(map(job.placeholders.hide, texts))
     return NightPlan(lines, tuple(step.problem for step in steps if step.problem))
 
 

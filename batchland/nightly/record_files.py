@@ -5,6 +5,7 @@ for record in read_runs(Path("runs/nightly")): print(record.date, record.outcome
 
 import logging
 import os
+import secrets
 from contextlib import suppress
 from datetime import date, datetime
 from functools import lru_cache
@@ -114,8 +115,7 @@ def point_to_latest(root: Path, today: date) -> None:
     if newest is None:
         (root / LATEST).unlink(missing_ok=True)
         return
-    temporary = root / f".{LATEST}.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
+    temporary = root / f".{LATEST}.{secrets.token_hex(8)}.new"
     temporary.symlink_to(newest)
     try:
         temporary.replace(root / LATEST)

@@ -14,7 +14,7 @@ from batchland.report.confusion import confusion_view
 from batchland.report.costs import cost_data
 from batchland.report.curves import curve_data
 from batchland.report.evaluation_text import shown_figures
-from batchland.report.findings import MIN_SLICE_IMAGES, decision_lines, findings, headline
+from batchland.report.findings import MIN_SLICE_IMAGES, Finding, decision_lines, findings, headline
 from batchland.report.gallery import galleries
 from batchland.report.html import LONG_TABLE, render_page
 from batchland.report.map import map_view
@@ -40,18 +40,20 @@ def evaluation_page(
     shown = galleries(evaluation, options)
     images = page_images(evaluation, shown.images)
     images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
+    view = map_view(evaluation, images) if options.map else None
+    groups = [Finding("note", group.text, "map") for group in view.groups[:1]] if view else []
     return render_page(
         "report.html.j2",
         inputs=options.inputs,
         scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js", "map.js", "report_map.js"),
         images=images,
-        map=map_view(evaluation, images) if options.map else None,
+        map=view,
         summary=summary,
         options=options,
         gates=gates,
         verdict=verdict(evaluation, gates, baseline),
         headline=headline(summary),
-        findings=findings(evaluation),
+        findings=(*findings(evaluation), *groups),
         figures=shown_figures(summary),
         classes=classes,
         few=MIN_SLICE_IMAGES,

@@ -17,6 +17,7 @@ from batchland.evaluation.intervals import holm
 from batchland.predictions.reader import StoredPredictions
 from batchland.report.findings import LEVEL
 from batchland.report.page_images import MAX_ROWS, PageImages
+from batchland.system.text import count, images, p_value, percent, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -56,6 +57,16 @@ class ErrorGroup(NamedTuple):
     """The most frequent prediction of mistakes with this true label."""
     row: int | None
     """A row of the page's data with a mistake of the group."""
+
+    @property
+    def text(self) -> str:
+        """The group in two sentences."""
+        return (
+            f"{count(self.wrong)} of {images(self.images)} that look alike are wrong: "
+            f"{percent(self.wrong / self.images)}, against {percent(self.elsewhere)} elsewhere "
+            f"({p_value(self.p_value)}). Most often {visible(self.true_label)} predicted as "
+            f"{visible(self.predicted_label)}."
+        )
 
 
 class MapView(NamedTuple):

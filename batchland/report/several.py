@@ -36,7 +36,7 @@ def several_headline(compared: SeveralCompared) -> str:
     if len(best) == 1:
         return f"{best[0]} is better than all others by more than chance."
     if len(best) == len(compared.models):
-        return "No model is worse than the first one by more than chance."
+        return f"No model is worse than {best[0]} by more than chance."
     verb = "does" if len(best) == 2 else "do"
     return f"{first_few(best[1:], 5)} {verb} not differ from {best[0]} by more than chance; the others are worse."
 

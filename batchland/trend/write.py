@@ -1,6 +1,7 @@
 """Write the page over a job's nights with its table, and the page over all jobs."""
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
@@ -16,7 +17,7 @@ from batchland.nightly.record_files import read_runs
 from batchland.predictions.layout import check_no_predictions
 from batchland.report.html import is_page_of
 from batchland.report.options import ReportOptions
-from batchland.system.files import Replaceable, cannot_write, check_new_file, write_file
+from batchland.system.files import Replaceable, cannot_write, check_new_file, remove_leftovers, write_file
 from batchland.system.lock import locked
 from batchland.trend.measure import Trend, measure
 from batchland.trend.overview import TREND_FILE, job_views
@@ -80,7 +81,8 @@ def write_overview(runs: Path, today: date) -> Path:
 def write_night_pages(folder: Path, today: date) -> None:
     """After a night: write the trend of the job with the records `folder` (`runs/NAME`), and the page over all jobs.
 
-    Errors are logged as warnings, because no page may change how a night ends.
+    Old temporary files of killed processes are removed there, too. Errors are logged as warnings, because no page may
+    change how a night ends.
     """
 
     def trend() -> None:
@@ -90,7 +92,9 @@ def write_night_pages(folder: Path, today: date) -> None:
 
     if not folder.parent.is_dir():  # no record could be written, as the error of the night says
         return
-    for step in (trend, partial(write_overview, folder.parent, today)):
+    steps: list[Callable[[], object]] = [trend, partial(write_overview, folder.parent, today)]
+    steps += [partial(remove_leftovers, place) for place in (folder, folder.parent) if place.is_dir()]
+    for step in steps:
         try:
             step()
         except BatchlandError as error:

@@ -57,8 +57,8 @@ def test_advice_follows_the_message_where_the_command_has_the_flag() -> None:
 
 
 def test_advice_may_name_another_command() -> None:
-    assert with_advice(UsageError("x", advice="adopt", model="m.onnx"), ()) == (
-        "x; add one with `batchland adopt m.onnx --out adopted.onnx`"
+    assert with_advice(UsageError("x", advice="adopt", model=Path("/my models/m.onnx")), ()) == (
+        "x; add one with `batchland adopt '/my models/m.onnx' --out adopted.onnx`"
     )
 
 

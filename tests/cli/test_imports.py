@@ -38,13 +38,16 @@ def test_common_commands_import_neither_pandas_nor_torch(tmp_path, toy_model, co
         ("data", "split", colour_folders, "--parts", "train=0.5,val=0.5", "--out", "parts"),
         ("predict", image, *model),
         ("score", colour_folders, "--out", "p.parquet", *model),
-        ("score", colour_folders, "--out", "p.parquet", "--overwrite", *model),
         ("score", colour_folders, "--out", "shards", "--shard", "0/1", *model),
         ("merge", "shards", "--out", "merged.parquet"),
         ("evaluate", "p.parquet", "--labels", colour_folders, "--out", "report"),
         ("evaluate", "merged.parquet", "--labels", colour_folders, "--out", "report2"),
         ("compare", "report", "report2", "--out", "compared"),
-        ("run", "toy.toml"),
+        ("run", "toy.toml", "--date", "2024-10-01"),
+        ("run", "toy.toml", "--date", "2024-10-02"),  # suspicious: the same images
+        ("accept", "toy", "--date", "2024-10-02"),
+        ("job", "remove-record", "toy", "--date", "2024-10-02"),
+        ("trend", "toy", "--out", "trend.html"),
         ("history", "toy"),
     )
     given = json.dumps([[str(each) for each in command] for command in commands])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import date, timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from nights import accepted, model_run, night
 from toys import needs_codec, picture, toy_card, write_toy_model
 
+from batchland.cli.advice import with_advice
 from batchland.cli.main import main
 from batchland.doctor import installation
 from batchland.doctor.check import Check
@@ -205,7 +207,7 @@ def test_a_job_with_many_problems(job, tmp_path):
     record = night(YESTERDAY, outcome="gate_failed", error="gate failed: top1 < 0.9")
     update_run(tmp_path / "runs" / "nightly" / str(YESTERDAY), record)
     with locked(tmp_path / "runs" / "nightly" / ".lock", "nightly"):
-        found = by_name(examine_job(job))
+        found = by_name(examine_job(job, partial(with_advice, flags=())))
     assert found["input"] == Check(
         "input",
         "warn",
@@ -234,7 +236,7 @@ def test_a_job_with_many_problems(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: gate failed (gate failed: top1 < 0.9)",
-        "run that night again: `batchland run` with its date",
+        f"correct the cause; to run it again: `batchland run {job} --date {YESTERDAY}`",
     )
 
 
@@ -261,7 +263,12 @@ def test_a_suspicious_night_is_to_be_looked_at(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: suspicious (2 images are copies)",
-        f"if its pictures are good, accept {YESTERDAY} with `batchland accept nightly`",
+        "look at its pictures",
+    )
+    shown = CliRunner().invoke(main, ["doctor", "--job", str(job)]).stdout
+    assert shown.endswith(
+        f"(2 images are copies) -> look at its pictures; to accept it: `batchland accept nightly --date {YESTERDAY} "
+        f"--runs {tmp_path}/runs`; to replace it: `batchland run {job} --date {YESTERDAY} --force`\n"
     )
     update_run(folder, accepted(record, YESTERDAY))
     assert by_name(examine_job(job))["last night"] == Check("last night", "ok", f"{YESTERDAY}: suspicious, accepted")

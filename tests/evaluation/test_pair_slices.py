@@ -49,14 +49,16 @@ def test_lists_are_no_own_columns(tmp_path: Path) -> None:
 
 
 def test_own_columns_travel_to_outcomes_and_mistakes(tmp_path: Path) -> None:
-    right = np.array([True, False, True])
-    evaluation = evaluated(tmp_path, right, (), camera=["x", "y", None], number=[1, 2, 3])
+    right = np.array([True, False, True, True])
+    evaluation = evaluated(tmp_path, right, ("camera",), camera=["x", "y", None, ""], number=[1, 2, 3, 4])
     assert evaluation.outcomes.select(["image", "camera", "number"]).to_pylist() == [
         {"image": "00000.jpg", "camera": "x", "number": 1},
         {"image": "00001.jpg", "camera": "y", "number": 2},
         {"image": "00002.jpg", "camera": None, "number": 3},
+        {"image": "00003.jpg", "camera": None, "number": 4},
     ]
     assert evaluation.mistakes["camera"].to_pylist() == ["y"]
+    assert [(part.value, part.images) for part in evaluation.summary.slices] == [("", 2), ("x", 1), ("y", 1)]
     assert evaluation.summary.pair_slices is None
 
 

@@ -3,11 +3,13 @@
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from toys import picture
 
+import batchland.images.decoding_threads as threads_module
 import batchland.images.loader as loader_module
 from batchland.errors import ImageError, InputError
 from batchland.images.batch import Outcome
@@ -206,19 +208,18 @@ def spin(seconds):
         pass
 
 
-def test_a_decoder_that_waits_for_the_cpu_is_not_abandoned(grey_images):
-    """Four times the timeout by the clock, a fifth of it in CPU time."""
-
-    def starved(ref, spec):
-        begin_decoding()
-        for _ in range(20):
-            spin(0.002)
-            time.sleep(0.04)
-        return Outcome(), np.zeros(spec.shape, np.uint8)
-
-    refs = list(list_images(grey_images))[:2]
-    (batch,) = BatchLoader(refs, SPEC, num_workers=2, timeout=0.2, load=starved, poll_seconds=0.02)
-    assert [outcome.error for outcome in batch.outcomes] == [None, None]
+@pytest.mark.parametrize(("cpu_seconds", "over_at"), [(0.002, []), (0, range(2, 20)), (1, range(2, 20))])
+def test_a_decoder_that_waits_for_the_cpu_is_not_abandoned(monkeypatch, cpu_seconds, over_at):
+    """It is polled every second with a timeout of 1.5 s, and uses this much CPU time between two polls."""
+    now = 0
+    clocks = SimpleNamespace(monotonic=lambda: now, clock_gettime=lambda clock: now * cpu_seconds)
+    monkeypatch.setattr(threads_module, "time", clocks)
+    attempt = threads_module._Attempt(clock=1)
+    attempt.begin_decoding(isolated=False)
+    over = []
+    for now in range(20):
+        over += [now] if attempt.is_over(1.5) else []
+    assert over == list(over_at)
 
 
 def test_an_image_is_not_late_because_the_process_was_stopped(grey_images):

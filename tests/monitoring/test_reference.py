@@ -87,6 +87,15 @@ def test_class_mix(reference: Reference) -> None:
     assert len(rows) == 100
 
 
+def test_a_night_of_a_class_that_is_seldom_recognised(reference: Reference) -> None:
+    """No share alone is far from usual, but all of them together are."""
+    classes = np.repeat([0, 1, 2], [60, 30, 70]).astype(np.int32)
+    night = replace(observed(np.random.default_rng(100), 160), classes=classes)
+    strengths = reference.strengths(reference.deviations(reference.pool.figures(night)))
+    found = {each.kind: strengths[index] for index, each in enumerate(reference.pool.statistics)}
+    assert found["shares"] > 1 > max(strength for kind, strength in found.items() if kind in ("share", "mix", "top"))
+
+
 def test_one_class_instead_of_three_is_found_although_the_classes_of_good_nights_vary_much() -> None:
     rng = np.random.default_rng(0)
 

@@ -386,7 +386,7 @@ def test_a_night_with_damaged_figures_counts_as_one_without_figures(
     assert warning.endswith("); nothing is compared with the figures of this night")
 
 
-@pytest.mark.parametrize("damage", [None, "junk", "half", "other arrays", "encrypted", "fifo"])
+@pytest.mark.parametrize("damage", [None, "junk", "half", "other arrays", "fewer figures", "encrypted", "fifo"])
 def test_a_kept_reference_gives_the_same_verdict(
     six_nights: Path, damage: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +397,10 @@ def test_a_kept_reference_gives_the_same_verdict(
     content, fits = kept.read_bytes(), []
     if damage == "other arrays":
         np.savez(kept, key=np.load(kept)["key"])
+    elif damage == "fewer figures":  # as kept by an earlier version
+        arrays = dict(np.load(kept))
+        shorter = {name: arrays[name][..., :-1] for name in ("night_figures", "between")}
+        np.savez(kept, **(arrays | shorter))
     elif damage == "encrypted":  # one bit in the list of arrays says so
         at = content.rfind(b"PK\1\2") + 8
         kept.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
@@ -411,8 +415,11 @@ def test_a_kept_reference_gives_the_same_verdict(
     assert len(fits) == (1 if damage else 0)
     figures = six_nights / "runs/toy" / str(day(2)) / "monitor/toy.parquet"
     figures.write_bytes(figures.read_bytes())  # other figures need another reference
+    left_behind = kept.with_name(f".{kept.name}.{'a' * 16}.new")
+    left_behind.touch()  # of a killed run
     assert run(six_nights, 6, force=True).record.models[0].monitor == first
     assert len(fits) == (2 if damage else 1)
+    assert not left_behind.exists()
 
 
 def test_a_reference_that_cannot_be_kept_is_a_warning(six_nights: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,7 +60,7 @@ def test_a_disk_that_fills_up(tmp_path, toy_model, name):
     root.mkdir()
     for number in range(300):
         (root / f"{number:03}-{'x' * 200}.jpg").write_bytes(picture(list(COLOURS.values())[number % 3]))
-    score(root, tmp_path / "whole" / name, options(toy_model))
+    score(root, tmp_path / "whole" / name, options(toy_model, part_size=8))
     arguments = ("--model", toy_model, "--batch-size", 4, "--part-size", 8)
     with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=160k", "tmpfs") as small:
         out = small / name

@@ -341,13 +341,13 @@ def test_a_lost_server_ends_the_run_and_the_next_run_continues(tmp_path, own_s3_
             own_s3_server.kill()
 
     with pytest.raises(OutputError) as caught:
-        score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=kill)
+        score(photos, bucket.url("p.parquet"), options(toy_model, part_size=8), on_progress=kill)
     message = str(caught.value)
     assert message.startswith(f"s3://{bucket.name}/p.parquet: cannot be written (AWS Error NETWORK_CONNECTION")
     assert message.endswith("finished parts are kept: fix this, then run the same command again to continue")
     own_s3_server.start()
-    assert score(photos, bucket.url("p.parquet"), options(toy_model)).manifest.resumed_images > 0
-    score(photos, tmp_path / "p.parquet", options(toy_model))
+    assert score(photos, bucket.url("p.parquet"), options(toy_model, part_size=8)).manifest.resumed_images > 0
+    score(photos, tmp_path / "p.parquet", options(toy_model, part_size=8))
     assert read(bucket) == local(tmp_path)
 
 

@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from browser import needs_browser, opened
 from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
@@ -18,6 +17,8 @@ from batchland.report.curves import curve_data
 from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
+Outcomes = dict[str, np.ndarray]
+"""Columns by name."""
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +32,14 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     return evaluate(predictions, labels, EvaluateOptions(brightness_sample=0))
 
 
-def counted(outcomes: pa.Table, threshold: float, label: str | None = None) -> tuple[int, int, int]:
+def counted(outcomes: Outcomes, threshold: float, label: str | None = None) -> tuple[int, int, int]:
     """(accepted, errors among them, all)."""
-    frame = outcomes.to_pandas()
-    if label:
-        frame = frame[frame["predicted_label"] == label]
-    taken = frame[frame["probability"] >= np.float32(threshold)]
-    return len(taken), int((~taken["correct"].astype(bool)).sum()), len(frame)
+    images = outcomes["predicted_label"] == (label or outcomes["predicted_label"])
+    taken = images & (outcomes["probability"] >= np.float32(threshold))
+    return int(taken.sum()), int((taken & ~outcomes["correct"].astype(bool)).sum()), int(images.sum())
 
 
-def cheapest(outcomes: pa.Table, error: float, look: float, label: str | None = None) -> tuple[float, float]:
+def cheapest(outcomes: Outcomes, error: float, look: float, label: str | None = None) -> tuple[float, float]:
     """(threshold, cost per image), with thresholds of whole percents up to 1, and above all of them."""
     found = []
     for step in range(102):
@@ -53,6 +52,7 @@ def cheapest(outcomes: pa.Table, error: float, look: float, label: str | None = 
 @needs_browser
 def test_the_slider_shows_what_is_in_the_table(browser, evaluation, tmp_path):
     files = write_report(evaluation, tmp_path / "report")
+    outcomes = {name: evaluation.outcomes[name].to_numpy() for name in ("predicted_label", "probability", "correct")}
     with opened(browser, files.html) as found:
         page = found.page
 
@@ -62,7 +62,7 @@ def test_the_slider_shows_what_is_in_the_table(browser, evaluation, tmp_path):
         for threshold, label in ((0, None), (90, None), (73, "Green Hill")):
             page.locator("#costs-form [name=threshold]").fill(str(threshold))
             page.locator("#costs-form [name=group]").select_option(label=label or "all")
-            taken, errors, images = counted(evaluation.outcomes, threshold / 100, label)
+            taken, errors, images = counted(outcomes, threshold / 100, label)
             assert shown("accepted", "errors", "looks", "cost") == [
                 f"{taken} ({100 * taken / images:.1f}%)",
                 f"{errors} ({100 * errors / taken:.1f}%)",
@@ -77,20 +77,18 @@ def test_the_slider_shows_what_is_in_the_table(browser, evaluation, tmp_path):
             assert page.get_by_role("button", name="Cheapest threshold").is_disabled()
         page.get_by_label("Cost of an error").fill("4")
         page.get_by_role("button", name="Cheapest threshold").click()
-        best, cost = cheapest(evaluation.outcomes, 4, 1)
+        best, cost = cheapest(outcomes, 4, 1)
         assert shown("threshold", "cost", "cheapest") == [f"{best:.0%}", f"{cost:.3f}", f"{best:.0%}: {cost:.3f}"]
         labels = [name.label for name in evaluation.summary.classes]
-        single = [
-            cheapest(evaluation.outcomes, 4, 1, label)[1] * counted(evaluation.outcomes, 0, label)[2]
-            for label in labels
-        ]
-        assert shown("together") == [f"{sum(single) / 600:.3f}"]
+        single = {label: cheapest(outcomes, 4, 1, label) for label in labels}
+        together = sum(each * counted(outcomes, 0, label)[2] for label, (_, each) in single.items())
+        assert shown("together") == [f"{together / 600:.3f}"]
         with page.expect_download() as download:
             page.get_by_role("button", name="Save cheapest of each class").click()
         assert page.evaluate("[grouped(1500), percent(0.99996), percent(1)]") == ["1,500", ">99.9%", "100.0%"]
         rows = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()))
         assert [(row["predicted_label"], float(row["threshold"])) for row in rows] == [
-            (label, cheapest(evaluation.outcomes, 4, 1, label)[0]) for label in labels
+            (label, threshold) for label, (threshold, _) in single.items()
         ]
 
 

@@ -130,6 +130,27 @@ def test_the_viewer_by_keyboard(browser, page):
 
 
 @needs_browser
+def test_the_back_button_closes_what_is_open(browser, page):
+    with opened(browser, page) as found:
+        dialog, viewer = found.page.locator("#images"), found.page.locator("#viewer")
+        cell = found.page.locator("table.matrix tbody tr").first.locator("button").nth(1)
+        cell.click()
+        names(found.page)
+        found.page.locator("#images-grid button").first.click()
+        viewer.wait_for()
+        found.page.go_back()
+        viewer.wait_for(state="hidden")
+        assert dialog.is_visible()
+        found.page.go_back()
+        dialog.wait_for(state="hidden")
+        cell.click()
+        found.page.get_by_role("button", name="Close").first.click()
+        found.page.wait_for_function("history.state === null")  # as if it had not been opened
+        assert found.page.url == found.address
+        forget_images(found)
+
+
+@needs_browser
 def test_the_list_as_csv(browser, page):
     with opened(browser, page) as found:
         found.page.get_by_role("button", name="2 images: Red Tower predicted as Green Hill").click()

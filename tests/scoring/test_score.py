@@ -124,10 +124,10 @@ def test_a_folder_of_parts_is_the_same_table(tmp_path, photos, toy_model):
     score(photos, tmp_path / "one.parquet", options(toy_model))
     summary = score(photos, tmp_path / "parts", options(toy_model))
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [
-        "_manifest.json", *(f"part-{index:06}.parquet" for index in range(8)),
+        "_manifest.json", *(f"part-{index:06}.parquet" for index in range(4)),
     ]  # fmt: skip
     assert ds.dataset(tmp_path / "parts").to_table().equals(pq.read_table(tmp_path / "one.parquet"))
-    assert [written.rows for written in summary.manifest.files] == [8] * 7 + [4]
+    assert [written.rows for written in summary.manifest.files] == [16] * 3 + [12]
     metadata = pq.read_schema(tmp_path / "parts" / "part-000003.parquet").metadata[METADATA_KEY]
     assert PredictionsInfo.model_validate_json(metadata).counts.listed == 60
 
@@ -139,14 +139,14 @@ def test_two_runs_give_the_same_bytes(tmp_path, photos, toy_model):
 
 
 @pytest.mark.parametrize("name", ["preds.parquet", "preds"])
-@pytest.mark.parametrize("images", [4, 8, 30, 60])
+@pytest.mark.parametrize("images", [4, 16, 30, 60])
 def test_an_interrupted_run_is_resumed_and_gives_the_same_bytes(tmp_path, photos, toy_model, name, images):
     score(photos, tmp_path / "whole" / name, options(toy_model))
     with pytest.raises(Stop):
         score(photos, tmp_path / "broken" / name, options(toy_model), on_progress=stop_after(images))
     assert not (tmp_path / "broken" / name).exists()
     summary = score(photos, tmp_path / "broken" / name, options(toy_model))
-    assert summary.manifest.resumed_images == -(-images // 4) * 4 // 8 * 8 if images < 60 else 60
+    assert summary.manifest.resumed_images == -(-images // 4) * 4 // 16 * 16 if images < 60 else 60
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 
 
@@ -183,11 +183,11 @@ def test_parts_of_a_different_run_are_discarded(tmp_path, photos, toy_model, cha
 
 def test_only_parts_with_unchanged_images_are_resumed(tmp_path, photos, toy_model):
     out = tmp_path / "p.parquet"
-    interrupted_at(photos, out, options(toy_model), 40)
+    interrupted_at(photos, out, options(toy_model), 48)
     (photos / "camera-0" / "001.jpg").write_bytes(picture(BLUE))  # in part 0
-    (photos / "camera-1" / "020.jpg").unlink()  # from part 2 on, all moves up
+    (photos / "camera-1" / "032.jpg").unlink()  # from part 2 on, all moves up
     summary = score(photos, out, options(toy_model))
-    assert summary.manifest.resumed_images == 8  # part 1
+    assert summary.manifest.resumed_images == 16  # part 1
     assert summary.manifest.counts.listed == 59
     assert labels(out)["camera-0/001.jpg"] == "Blue Lake"
     score(photos, tmp_path / "fresh.parquet", options(toy_model))
@@ -196,7 +196,7 @@ def test_only_parts_with_unchanged_images_are_resumed(tmp_path, photos, toy_mode
 
 def test_a_damaged_part_is_scored_again(tmp_path, photos, toy_model):
     out = tmp_path / "p.parquet"
-    interrupted_at(photos, out, options(toy_model), 40)
+    interrupted_at(photos, out, options(toy_model), 48)
     part = tmp_path / ".p.parquet.parts" / "part-000001.parquet"
     part.write_bytes(part.read_bytes()[:-10])
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 32
@@ -447,7 +447,7 @@ def test_a_full_disk_loses_nothing(tmp_path, photos, toy_model, monkeypatch):
         f"same command again to continue"
     )
     monkeypatch.undo()
-    assert score(photos, out, options(toy_model)).manifest.resumed_images == 24
+    assert score(photos, out, options(toy_model)).manifest.resumed_images == 48
 
 
 def test_a_signal_stops_the_run_after_the_batch(tmp_path, photos, toy_model):

@@ -154,7 +154,7 @@ def test_two_processes_score_shards_at_once_and_a_third_merges(tmp_path, photos,
 def test_an_interrupted_shard_is_resumed(tmp_path, photos, toy_model, came_meanwhile):
     given = options(toy_model, shard=Shard(index=1, count=2))
     with pytest.raises(Stop):
-        score(photos, tmp_path / "out", given, on_progress=stop_after(12))
+        score(photos, tmp_path / "out", given, on_progress=stop_after(20))
     with pytest.raises(MissingInputError) as caught:
         merge(tmp_path / "out", tmp_path / "p.parquet")
     assert str(caught.value) == (f"{tmp_path / 'out'}: shard 0 of 2 is missing, shard 1 of 2 is unfinished")
@@ -163,7 +163,7 @@ def test_an_interrupted_shard_is_resumed(tmp_path, photos, toy_model, came_meanw
         (photos / "aaa").mkdir()
         (photos / "aaa" / "5.jpg").write_bytes(picture())
     resumed = score(photos, tmp_path / "out", given).manifest
-    assert resumed.resumed_images == (0 if came_meanwhile else 8)
+    assert resumed.resumed_images == (0 if came_meanwhile else 16)
     score_shard(photos, tmp_path / "out", options(toy_model), 0, 2)
     merge(tmp_path / "out", tmp_path / "p.parquet")
     score(photos, tmp_path / "q.parquet", options(toy_model))
@@ -317,8 +317,10 @@ def test_an_interrupted_merge_is_resumed(tmp_path, photos, toy_model, four):
 
 
 @pytest.mark.parametrize("what", ["part-000001.parquet", "_manifest.json"])
-def test_shards_that_change_during_a_merge_are_an_error(tmp_path, four, what):
+def test_shards_that_change_during_a_merge_are_an_error(tmp_path, photos, toy_model, what):
     """A missing file ends the merge at once, a shard that was scored again before anything is published."""
+    four = tmp_path / "four"
+    score_shards(photos, four, options(toy_model, part_size=8), 4)
     path = four / "shard-00002-of-00004" / what
 
     def disturb(progress):

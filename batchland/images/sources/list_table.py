@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 
 class CsvTable:
-    """A CSV file, separated by commas, semicolons or tabs. Its further columns are text: a row may contain any value.
+    """A CSV file, separated by commas, semicolons or tabs. Its further columns are text; an empty cell is null.
 
     Raises UsageError if it is not a CSV file with a column of paths.
     """
@@ -75,7 +75,8 @@ class CsvTable:
             if not self._warned and self._rows.lines > line:
                 self._warned = True
                 _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
-            values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
+            cells = (row[place] if place < len(row) else "" for place in own)
+            values = tuple(display_name(os.fsencode(cell)) or None for cell in cells)
             yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 
     def _checked(self) -> Iterator[tuple[int, list[str]]]:

@@ -202,7 +202,10 @@ const Images = browser && (() => {
     slices = wanted.slices ?? {};
     viewer.hidden = true;
     by("images-list").hidden = false;
-    if (!browser.open) browser.showModal();
+    if (!browser.open) {
+      browser.showModal();
+      history.pushState("images", "");  // so that the Back button closes the dialog and does not leave the page
+    }
     list();
     if (wanted.row !== undefined) look(Math.max(found.indexOf(wanted.row), 0));
     else if (wanted.look) look(0);
@@ -223,6 +226,13 @@ const Images = browser && (() => {
   by("viewer-previous").addEventListener("click", () => step(-1));
   by("viewer-next").addEventListener("click", () => step(1));
   for (const button of browser.querySelectorAll("[data-close]")) button.addEventListener("click", () => browser.close());
+  browser.addEventListener("close", () => { if (history.state === "images") history.back(); });
+  addEventListener("popstate", () => {
+    if (!browser.open || history.state === "images") return;
+    if (viewer.hidden) return browser.close();
+    back();
+    history.pushState("images", "");
+  });
   browser.addEventListener("cancel", (event) => {
     if (viewer.hidden) return;
     event.preventDefault();

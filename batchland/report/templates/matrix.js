@@ -11,7 +11,7 @@ if (holder) {
   const context = canvas.getContext("2d");
   const view = {order: data.orders.similar, place: [], zoom: 1, x: 0, y: 0, cursor: null};
   const hint = readout.textContent;
-  let size = 0, gutter = 0, head = 0, pitch = 1, frame = 0;  // CSS pixels: side of the matrix, room for labels, a cell
+  let size = 0, gutter = 0, pitch = 1, frame = 0;  // CSS pixels: side of the matrix, room for labels, a cell
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const shorten = (text, room) => {
@@ -29,26 +29,25 @@ if (holder) {
     frame = 0;
     const width = canvas.clientWidth;
     gutter = width >= 560 ? Math.min(170, width * 0.24) : 0;
-    head = gutter && 120;
     size = width - gutter;
     const ratio = window.devicePixelRatio || 1;
-    canvas.height = Math.round((size + head) * ratio);
+    canvas.height = Math.round((size + gutter) * ratio);
     canvas.width = Math.round(width * ratio);
-    canvas.style.height = size + head + "px";
+    canvas.style.height = size + gutter + "px";
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const style = getComputedStyle(document.documentElement);
     const hit = style.getPropertyValue("--hit"), miss = style.getPropertyValue("--miss");
     const ink = style.getPropertyValue("--text"), paper = style.getPropertyValue("--paper");
-    context.clearRect(0, 0, width, size + head);
+    context.clearRect(0, 0, width, size + gutter);
     view.x = clamp(view.x, 0, count - span());
     view.y = clamp(view.y, 0, count - span());
     pitch = size / span();
     const box = Math.max(pitch > 6 ? pitch - 1 : pitch, 1.3);
     context.save();
     context.beginPath();
-    context.rect(gutter, head, size, size);
+    context.rect(gutter, gutter, size, size);
     context.clip();
-    context.translate(gutter, head);
+    context.translate(gutter, gutter);
     if (view.cursor) {
       context.fillStyle = style.getPropertyValue("--panel");
       context.fillRect(0, (view.cursor[0] - view.y) * pitch, size, Math.max(box, 2));
@@ -83,11 +82,11 @@ if (holder) {
       context.textBaseline = "middle";
       label(view.y, gutter - 14, (text, at) => {
         context.textAlign = "right";
-        context.fillText(text, gutter - 8, head + at);
+        context.fillText(text, gutter - 8, gutter + at);
       });
-      label(view.x, head - 12, (text, at) => {
+      label(view.x, gutter - 12, (text, at) => {
         context.save();
-        context.translate(gutter + at, head - 6);
+        context.translate(gutter + at, gutter - 6);
         context.rotate(-Math.PI / 2);
         context.textAlign = "left";
         context.fillText(text, 0, 0);
@@ -118,7 +117,7 @@ if (holder) {
   const point = (event) => {
     const area = canvas.getBoundingClientRect();
     const column = Math.floor(view.x + (event.clientX - area.left - gutter) / pitch);
-    const row = Math.floor(view.y + (event.clientY - area.top - head) / pitch);
+    const row = Math.floor(view.y + (event.clientY - area.top - gutter) / pitch);
     view.cursor = column >= 0 && row >= 0 && column < count && row < count ? [row, column] : view.cursor;
     report();
     redraw();

@@ -5,7 +5,6 @@ import codecs
 import errno
 import gzip
 import io
-import json
 import lzma
 import os
 import subprocess
@@ -418,8 +417,8 @@ def test_same_list_piped_again_resumes_the_run(
 
 
 def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
-    """200,000 lines; memory must not grow with them."""
-    (tmp_path / "list.txt").write_bytes(b"".join(b"camera-%07d.jpg\n" % number for number in range(200_000)))
+    """100,000 lines; memory must not grow with them."""
+    (tmp_path / "list.txt").write_bytes(b"".join(b"camera-%07d.jpg\n" % number for number in range(100_000)))
     code = (
         "import resource, sys; from batchland.images.sources.open import open_source\n"
         "from batchland.images.sources.refs import Ignored\n"
@@ -427,10 +426,8 @@ def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
         "images = source.images(Ignored()); next(images); before = used()\n"
         "print([1 + sum(1 for _ in images), used() - before < 4096])"
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "list.txt"], capture_output=True, check=True
-    ).stdout
-    assert json.loads(printed.decode().lower()) == [200_000, True]
+    printed = forks.run([sys.executable, "-c", code, tmp_path / "list.txt"]).stdout
+    assert printed == "[100000, True]\n"
 
 
 def test_columns_are_documented() -> None:

@@ -116,7 +116,7 @@ def test_a_resumed_run_does_not_ask_again(tmp_path, toy_model, site):
     for number in range(12):
         site.put(f"/{number}.jpg", picture(list(COLOURS.values())[number % 3]))
     (tmp_path / "list.txt").write_text("".join(f"{site.url}/{number}.jpg\n" for number in range(12)))
-    given = options(toy_model, image_list=str(tmp_path / "list.txt"), private_hosts=True)
+    given = options(toy_model, part_size=8, image_list=str(tmp_path / "list.txt"), private_hosts=True)
 
     with pytest.raises(Stop):
         score(None, tmp_path / "p.parquet", given, on_progress=stop_after(8))

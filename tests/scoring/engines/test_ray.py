@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import forks
 import pyarrow.parquet as pq
 import pytest
+from commands import batchland
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import Shard, merge, score
@@ -76,7 +78,7 @@ def decoder(folder: Path, seconds: float = 0.0) -> dict[str, str]:
 
 
 def command(images: Path, out: Path, model: Path, *more: str) -> list[str]:
-    given = ["--out", out, "--model", model, "--batch-size", 4, "--part-size", 8, "--device", "cpu", *more]
+    given = ["--out", out, "--model", model, "--batch-size", 4, "--part-size", 16, "--device", "cpu", *more]
     return [sys.executable, "-m", "batchland", "score", *map(str, [images, *given])]
 
 
@@ -221,7 +223,7 @@ import ray
 from batchland import ScoreOptions, score
 images, out, model = sys.argv[1:]
 ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
-score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, device="cpu", engine="ray"))
+score(images, out, ScoreOptions(model=model, batch_size=4, part_size=16, device="cpu", engine="ray"))
 assert ray.is_initialized()
 ray.shutdown()
 """
@@ -393,7 +395,7 @@ def test_a_worker_here_reads_the_file_unless_it_was_changed(tmp_path):
 def test_without_the_ray_extra_the_error_says_what_to_install(tmp_path, photos, toy_model):
     arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray")[3:]
     code = f"import sys; sys.modules['ray'] = None; from batchland.cli.main import main; main({arguments!r})"
-    result = run([sys.executable, "-c", code], dict(os.environ))
+    result = forks.run([sys.executable, "-c", code])
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
         "batchland: engine ray needs ray; install with `pip install 'batchland[ray]'`"
@@ -408,12 +410,10 @@ def test_without_the_ray_extra_the_error_says_what_to_install(tmp_path, photos, 
         (["--ray-address", "127.0.0.1:1"], 69, "cannot be used: Connection refused; see `ray status` there"),
     ],
 )
-def test_options_that_ray_cannot_serve_are_refused_at_once(
-    tmp_path, photos, toy_model, environment, more, exit_code, says
-):
+def test_options_that_ray_cannot_serve_are_refused_at_once(tmp_path, photos, toy_model, more, exit_code, says):
     out = tmp_path / "p.parquet"
-    result = run(command(photos, out, toy_model, "--engine", "ray", *more), environment)
-    assert (result.returncode, result.stdout) == (exit_code, "")
+    result = batchland(*command(photos, out, toy_model, "--engine", "ray", *more)[3:])
+    assert (result.exit_code, result.stdout) == (exit_code, "")
     assert result.stderr.splitlines()[-1].endswith(says)
     assert not out.exists()
 

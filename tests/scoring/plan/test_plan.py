@@ -192,8 +192,8 @@ def test_an_interrupted_shard_is_resumed_and_a_finished_one_left(tmp_path, toy_m
     given = options(toy_model, plan=str(plan), shard=Shard(index=1, count=2))
 
     with pytest.raises(Stop):
-        score(None, tmp_path / "out", given, on_progress=stop_after(12))
-    assert score(None, tmp_path / "out", given).manifest.resumed_images == 8
+        score(None, tmp_path / "out", given, on_progress=stop_after(20))
+    assert score(None, tmp_path / "out", given).manifest.resumed_images == 16
     assert score(None, tmp_path / "out", given).done_before
 
 
@@ -208,7 +208,7 @@ def test_shards_are_merged_in_place(tmp_path, photos, toy_model, plan, bucket, f
     whole = score(photos, tmp_path / "whole", options(toy_model)).manifest
     same = {"run_id", "model", "images", "input_fingerprint", "ignored", "counts", "device"}
     assert merged.model_dump(include=same) == whole.model_dump(include=same)
-    assert [shard.images for shard in merged.shards] == [16, 24, 20]
+    assert [shard.images for shard in merged.shards] == [16, 16, 28]
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after.keys() - before.keys() == {folder / "_manifest.json"}
     assert {path: after[path] for path in before} == before

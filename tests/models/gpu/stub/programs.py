@@ -200,7 +200,7 @@ def scored(images: str, out: str, model: str, device: str) -> dict[str, Any]:
     """A run's device, or its error."""
     from batchland import ScoreOptions, score
 
-    chosen = ScoreOptions(model=Path(model), device=device, batch_size=4, part_size=8)
+    chosen = ScoreOptions(model=Path(model), device=device, batch_size=4, part_size=16)
     try:
         manifest = score(images, out, chosen).manifest
     except BatchlandError as error:
@@ -217,7 +217,7 @@ def scored_by_ray(images: str, out: str, model: str, gpus: int) -> dict[str, Any
 
     ray.init(num_cpus=2, num_gpus=gpus, include_dashboard=False, log_to_driver=False, _temp_dir=tempfile.mkdtemp())
     try:
-        chosen = ScoreOptions(model=Path(model), device="cuda", engine="ray", batch_size=4, part_size=8)
+        chosen = ScoreOptions(model=Path(model), device="cuda", engine="ray", batch_size=4, part_size=16)
         manifest = score(images, out, chosen).manifest
     finally:
         ray.shutdown()

@@ -22,7 +22,7 @@ SHAPE_ARITHMETIC = {
 }  # fmt: skip
 
 
-def exported(folder, name, architecture, backbone="resnet50", precisions=("fp32", "fp16")):
+def export_untrained(folder, name, architecture, backbone="resnet50"):
     """An export in each precision."""
     torch.manual_seed(0)
     card = ModelCard(
@@ -34,7 +34,7 @@ def exported(folder, name, architecture, backbone="resnet50", precisions=("fp32"
     )
     model = build(architecture, 3, SPEC, backbone).eval()
     paths = []
-    for precision in precisions:
+    for precision in ("fp32", "fp16"):
         paths.append(folder / f"{name}-{precision}.onnx")
         write_onnx(half(model) if precision == "fp16" else model, card, paths[-1])
     return model, card, paths
@@ -57,10 +57,8 @@ def require_gpu(paths, found):
         pytest.param({}, marks=pytest.mark.slow),
     ],
 )
-def test_exports_run_on_the_gpu_as_a_whole(stub, tmp_path, settings):
-    _, _, scratch = exported(tmp_path, "scratch", "scratch", precisions=["fp32"])
-    _, _, transfer = exported(tmp_path, "transfer", "transfer", "timm/test_resnet", precisions=["fp16"])
-    paths = [*scratch, *transfer]
+def test_exports_run_on_the_gpu_as_a_whole(stub, exported, fp16, settings):
+    paths = [exported["transfer"].path, fp16[0]]
     require_gpu(paths, stub.run(placements, paths, settings).result)
     captured = stub.run(graphs, paths)
     assert captured.result == {path.name: True for path in paths}
@@ -70,14 +68,14 @@ def test_exports_run_on_the_gpu_as_a_whole(stub, tmp_path, settings):
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "densenet121"])
 def test_every_kind_of_backbone_runs_on_the_gpu_as_a_whole(stub, tmp_path, backbone):
-    _, _, paths = exported(tmp_path, backbone, "transfer", backbone)
+    _, _, paths = export_untrained(tmp_path, backbone, "transfer", backbone)
     require_gpu(paths, stub.run(placements, paths, {}).result)
     assert stub.run(graphs, paths).result == {path.name: True for path in paths}
 
 
 @pytest.mark.slow
 def test_dequantising_nodes_of_an_int8_export_stay_on_the_cpu_with_a_warning(stub, tmp_path):
-    model, card, _ = exported(tmp_path, "scratch", "scratch")
+    model, card, _ = export_untrained(tmp_path, "scratch", "scratch")
     path = tmp_path / "int8.onnx"
     write_onnx(quantisable(model), card, path)
     pictures = np.random.default_rng(0).integers(0, 256, (8, *SPEC.shape), np.uint8)
