@@ -284,7 +284,7 @@ def test_a_version_whose_file_was_replaced_does_not_answer(site):
     assert (night.exit_code, night.stderr.splitlines()[-1].partition(": failed: ")[2]) == (5, message)
     checked = batchland("job", "check", site / "toy.toml")
     assert (checked.exit_code, f"  fail: {message}" in checked.stdout.splitlines()) == (5, True)
-    (model,) = [each for each in check_job(site / "toy.toml") if each.name == "model toy"]
+    (model,) = [each for each in check_job(site / "toy.toml", str) if each.name == "model toy"]
     assert (model.state, model.found) == ("fail", message)
 
 

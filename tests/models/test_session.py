@@ -62,7 +62,7 @@ def test_a_model_without_a_card_is_an_error(tmp_path, toy_model):
     with pytest.raises(ModelError) as caught:
         open_session(path, "cpu")
     assert str(caught.value) == f"{path}: has no batchland card (class names and preprocessing)"
-    assert (caught.value.advice, caught.value.values) == ("adopt", {"model": "foreign.onnx"})
+    assert (caught.value.advice, caught.value.values) == ("adopt", {"model": path})
 
 
 def test_a_card_that_does_not_match_its_graph_is_an_error(tmp_path, toy_model):
