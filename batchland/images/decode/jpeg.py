@@ -123,7 +123,7 @@ def read_header(data: bytes) -> JpegHeader:
         raise ImageError("truncated", "the file ends before its picture")
     if frame is None:
         raise ImageError("corrupt", "its header has no picture")
-    if begin == end:
+    if end <= begin:
         raise ImageError("corrupt", "its header is damaged")
     return JpegHeader(
         **_frame_facts(*frame),

@@ -239,7 +239,8 @@ def test_a_damaged_header_is_corrupt_and_a_cut_one_truncated():
         assert error_of(JPEG[:end] + b"\xff\xd9") == ("truncated", "the file ends before its picture")
     assert error_of(JPEG[:20] + JPEG[JPEG.index(b"\xff\xda") :]) == ("corrupt", "its header has no picture")
     scan = JPEG.index(b"\xff\xda") + 2
-    assert error_of(JPEG[:scan] + b"\0\2" + JPEG[scan + 2 :]) == ("corrupt", "its header is damaged")
+    for length in (b"\0\0", b"\0\1", b"\0\2"):
+        assert error_of(JPEG[:scan] + length + JPEG[scan + 2 :]) == ("corrupt", "its header is damaged")
 
 
 def test_messages_are_readable():
