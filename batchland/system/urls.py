@@ -11,7 +11,7 @@ from batchland.errors import UsageError
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MISTYPED: Final = re.compile(r"(?is)\W*(https?|ftp|s3|gs|gcs|abfss?|hdfs|viewfs):(?:[/\\]{2}|.*@)[/\\]*")
 """The beginning of what was meant as a URL, also with backslashes or in quotes."""
-INVALID: Final = "is not a valid URL; check host and port, and write special characters of a password as %XX"
+INVALID: Final = "is not a valid URL; check host and port, and write special characters (also of a password) as %XX"
 
 
 def is_url(location: str | os.PathLike[str]) -> bool:
