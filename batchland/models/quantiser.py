@@ -20,7 +20,7 @@ import onnx
 from onnx import version_converter
 
 from batchland.images.preprocess import Pixels
-from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.contract import INPUT_NAME
 from batchland.models.ort import ort, tools_importable
 
 Method = Literal["minmax", "percentile", "entropy"]
@@ -104,7 +104,7 @@ def quantise(
             activation_qType=QuantType.QUInt8,
             tensors_range=ranges,
             nodes_to_quantize=[],
-            nodes_to_exclude=[*in_float, *_around_layers(model)],
+            nodes_to_exclude=[*in_float, *_before_layers(model)],
             op_types_to_quantize=list(_OPERATORS),
             extra_options={},
         )
@@ -115,22 +115,16 @@ def quantise(
     return quantised
 
 
-def _around_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that compute the input of the first layers, and of those that only scale the features."""
+def _before_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that compute the input of the first layers: normalisation."""
     behind: set[str] = set()
-    around = []
+    before = []
     for node in model.graph.node:
         if node.op_type in LAYERS or behind.intersection(node.input):
             behind.update(node.output)
         else:
-            around.append(node.name)
-    read = {OUTPUT_NAME}
-    for node in reversed(model.graph.node):
-        if read.intersection(node.output):
-            read.update(node.input)
-        else:
-            around.append(node.name)
-    return around
+            before.append(node.name)
+    return before
 
 
 class _OneBatch:
