@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import Final, Never
 
 _END_SECONDS: Final = 5.0
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+"""They reach a whole group of processes; a helper ignores them, because the process that started it decides."""
 _CODE: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from batchland.system.helper_process import run; run(*sys.argv[2:])"
@@ -30,6 +32,7 @@ class HelperProcess:
 
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
         self.connection, theirs = Pipe()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # inherited, until the helper ignores them
         try:
             with theirs:
                 passed = (theirs.fileno(), *descriptors)
@@ -46,6 +49,8 @@ class HelperProcess:
             self.connection.close()
             self._errors.close()
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def problem(self) -> str:
         """The last line that the helper wrote to stderr."""
@@ -68,7 +73,7 @@ def run(module: str, connection: str, *descriptors: str) -> Never:
     """Run in the helper: `serve` of that module, with these numbers of descriptors."""
     from multiprocessing.connection import Connection
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the other process decides
+    for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
     status = 0
     try:
