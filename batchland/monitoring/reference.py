@@ -160,7 +160,7 @@ class Reference:
         within = self.pool.image_variance * (1 / night.images + 1 / self.pool.size)
         z = (night.values - self.usual) / np.sqrt(self.between * (1 + 1 / self.nights) + within)
         shares = z[[statistic.kind == "share" for statistic in self.pool.statistics]]
-        if len(shares):  # Fisher's approximation of chi-squared by a normal deviate
+        if len(shares):  # `shares` is the last figure: Fisher's approximation of chi-squared by a normal deviate
             z[-1] = np.sqrt(2 * np.square(shares).sum()) - np.sqrt(2 * len(shares) - 1)
         return np.asarray(z)
 

@@ -124,7 +124,7 @@ class ImageList:
             text, entry = text.strip(), entry.strip()
         elif meant := mistyped_url(text):
             return ImageRef(
-                meant, b"", ("io_error", "it is not a valid URL; write SCHEME://HOST/PATH, nothing before it")
+                meant, b"", ("io_error", "it is not a valid URL; write SCHEME://HOST/PATH with nothing before it")
             )
         try:
             if is_url(text) and (problem := _problem_with_url(text)):
